@@ -1,0 +1,274 @@
+"""Every error Fanout raises on purpose.
+
+    FanoutError
+    ├── Refused                     the request itself is wrong; repeating it changes nothing
+    │   ├── InvalidRequest          422, a pydantic error list or one sentence
+    │   ├── BadRequest              400
+    │   ├── Unauthorized            401
+    │   ├── NotFound                404
+    │   │   ├── ConversationNotFound
+    │   │   └── EventNotFound
+    │   ├── Conflict                409
+    │   │   ├── AlreadyRunning
+    │   │   └── OwnershipLost
+    │   └── RunLimitReached         429
+    ├── Unavailable                 nothing happened; the same request may work shortly (503 + Retry-After)
+    │   ├── NoRunner
+    │   ├── OwnerMoving
+    │   └── BrokerUnavailable
+    ├── OutcomeUnknown              it may or may not have happened; retry with the same idempotency key (504)
+    └── RequestFailed               500, a failure of the work itself, with its text
+
+An error raised in a runner reaches the client through a web worker: `to_wire` and `from_wire` carry it
+across as its `code` and fields. `service.blueprints.errors` maps each leaf to a status, once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+JsonObject = dict[str, Any]
+
+
+class FanoutError(Exception):
+    """Root of the tree. Subclasses set `code`, keep their fields as attributes and build their own text."""
+
+    code: ClassVar[str] = "error"
+    _by_code: ClassVar[dict[str, type[FanoutError]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "code" in cls.__dict__:
+            FanoutError._by_code[cls.code] = cls
+
+    def fields(self) -> JsonObject:
+        """The constructor's keyword arguments, all JSON values."""
+        return dict(vars(self))
+
+    @property
+    def detail(self) -> Any:
+        """What the client is told: a sentence, or a list of validation errors."""
+        return str(self)
+
+
+class Refused(FanoutError):
+    """The request itself is wrong; repeating it unchanged gives the same answer."""
+
+
+class InvalidRequest(Refused):
+    """The request does not validate.
+
+    `problems` is either one sentence or a pydantic error list with secrets already redacted.
+    """
+
+    code = "invalid_request"
+
+    def __init__(self, problems: str | list[JsonObject]) -> None:
+        self.problems = problems
+
+    @property
+    def detail(self) -> Any:
+        return self.problems
+
+    def __str__(self) -> str:
+        return self.problems if isinstance(self.problems, str) else f"{len(self.problems)} validation errors"
+
+
+class BadRequest(Refused):
+    """The request is well formed and makes no sense here."""
+
+    code = "bad_request"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Unauthorized(Refused):
+    """No key, or none that is configured."""
+
+    code = "unauthorized"
+
+    def __str__(self) -> str:
+        return "Unauthorized"
+
+
+class NotFound(Refused):
+    """Something named in the request does not exist."""
+
+    code = "not_found"
+
+    def __init__(self, reason: str = "Not Found") -> None:
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class ConversationNotFound(NotFound):
+    """No directory of that id exists; a conversation that is moving or has no owner is *not* this."""
+
+    code = "conversation_not_found"
+
+    def __init__(self, conversation_id: str) -> None:
+        self.conversation_id = conversation_id
+
+    def __str__(self) -> str:
+        return f"Conversation not found: {self.conversation_id}"
+
+
+class EventNotFound(NotFound):
+    """The conversation exists and holds no event of that id."""
+
+    code = "event_not_found"
+
+    def __init__(self, event_id: str) -> None:
+        self.event_id = event_id
+
+    def __str__(self) -> str:
+        return f"Event not found: {self.event_id}"
+
+
+class Conflict(Refused):
+    """The request contradicts the current state."""
+
+    code = "conflict"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class AlreadyRunning(Conflict):
+    """A run is in progress; there is one at a time per conversation."""
+
+    code = "already_running"
+
+    def __init__(self) -> None: ...
+
+    def __str__(self) -> str:
+        return "Conversation already running. Wait for completion or pause first."
+
+
+class OwnershipLost(Conflict):
+    """Another runner took the conversation over; this write did not happen."""
+
+    code = "ownership_lost"
+
+    def __init__(self) -> None: ...
+
+    def __str__(self) -> str:
+        return "Conversation is owned by another agent server instance; the write was refused"
+
+
+class RunLimitReached(Refused):
+    """No run slot is free. With `saved_in`, the message was stored all the same."""
+
+    code = "run_limit_reached"
+
+    def __init__(self, saved_in: str | None = None) -> None:
+        self.saved_in = saved_in
+
+    def __str__(self) -> str:
+        if self.saved_in is None:
+            return "Conversation run limit reached. Retry the request later."
+        return (
+            "Message saved, but the conversation run limit was reached. Retry POST "
+            f"/api/conversations/{self.saved_in}/run without resending the message."
+        )
+
+
+class Unavailable(FanoutError):
+    """Nothing happened, and the same request may succeed after `retry_after_seconds`."""
+
+    code = "unavailable"
+
+    def __init__(self, reason: str, retry_after_seconds: int = 1) -> None:
+        self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class NoRunner(Unavailable):
+    """No live runner could take the request."""
+
+    code = "no_runner"
+
+    def __init__(self, retry_after_seconds: int = 1) -> None:
+        super().__init__("No runner is available right now. Retry the request.", retry_after_seconds)
+
+    def fields(self) -> JsonObject:
+        return {"retry_after_seconds": self.retry_after_seconds}
+
+
+class OwnerMoving(Unavailable):
+    """The conversation is between two owners."""
+
+    code = "owner_moving"
+
+    def __init__(self, conversation_id: str, retry_after_seconds: int = 1) -> None:
+        reason = f"Conversation {conversation_id} is moving between runners. Retry the request."
+        super().__init__(reason, retry_after_seconds)
+        self.conversation_id = conversation_id
+
+    def fields(self) -> JsonObject:
+        return {"conversation_id": self.conversation_id, "retry_after_seconds": self.retry_after_seconds}
+
+
+class BrokerUnavailable(Unavailable):
+    """Redis did not answer. The cause is in `__cause__`."""
+
+    code = "broker_unavailable"
+
+    def __init__(self, retry_after_seconds: int = 1) -> None:
+        super().__init__("The message broker is unavailable. Retry the request.", retry_after_seconds)
+
+    def fields(self) -> JsonObject:
+        return {"retry_after_seconds": self.retry_after_seconds}
+
+
+class OutcomeUnknown(FanoutError):
+    """A request was delivered and no reply came before its deadline; it may have had its effect."""
+
+    code = "outcome_unknown"
+
+    def __init__(self, operation: str, waited_seconds: float) -> None:
+        self.operation = operation
+        self.waited_seconds = waited_seconds
+
+    def __str__(self) -> str:
+        return (
+            f"No answer to {self.operation} within {self.waited_seconds:g} s; it may still take effect. "
+            "Retry with the same Idempotency-Key."
+        )
+
+
+class RequestFailed(FanoutError):
+    """The work was tried and failed for a reason the client can be told, such as an LLM provider's error."""
+
+    code = "request_failed"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def to_wire(error: FanoutError) -> JsonObject:
+    """`{"code": ..., "fields": {...}}`, all JSON values."""
+    return {"code": error.code, "fields": error.fields()}
+
+
+def from_wire(wire: JsonObject) -> FanoutError:
+    """The same error on the other side; an unknown code (a newer runner) becomes `RequestFailed`."""
+    cls = FanoutError._by_code.get(wire["code"])
+    if cls is None:
+        return RequestFailed(f"{wire['code']}: {wire['fields']}")
+    return cls(**wire["fields"])

@@ -1,0 +1,376 @@
+"""Every setting of the server, and the only place that reads the environment.
+
+Lowest to highest: defaults, the JSON file, the JSON object in `OH`, single `OH_<FIELD>` variables. A list that is
+given replaces the whole list of a lower source. Names and forms are the published server's (1.58), so that a
+deployment's configuration carries over; `docs/configuration.md` is generated from here and lists the differences.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from service.settings_document import DocumentSource, read_document
+from service.settings_environment import EnvironmentSource, conceal
+from service.settings_errors import Location, SettingsError, settings_error
+from service.settings_values import (
+    DEFAULT_LEASE_TTL_SECONDS,
+    AbsolutePath,
+    Anchored,
+    DebugFlag,
+    Flag,
+    Integer,
+    LeaseSeconds,
+    LocalRuntime,
+    LogLevel,
+    Marketplace,
+    Named,
+    Number,
+    OptionalPath,
+    OptionalSeconds,
+    OptionalText,
+    RedisUrl,
+    Regex,
+    SecretKeys,
+    WebhookSpec,
+    is_zero,
+)
+
+__all__ = ["Marketplace", "Settings", "SettingsError", "WebhookSpec", "load_settings"]
+
+FILE_VARIABLE = "OPENHANDS_AGENT_SERVER_CONFIG_PATH"
+DEFAULT_FILE = "workspace/openhands_agent_server_config.json"
+WHOLE_VARIABLE = "OH"
+SINGLE_KEY_VARIABLE = "SESSION_API_KEY"
+
+_MIB = 1024**2
+
+Source = EnvironmentSource | DocumentSource
+
+
+class Settings(BaseSettings):
+    """What the server was told, checked. Immutable, picklable, and silent about secrets in `repr` and dumps.
+
+    Constructing one reads neither environment nor files; `load_settings` does.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True, env_file=None
+    )
+
+    SECTIONS: ClassVar[dict[str, str]] = {
+        "session_api_keys": "Keys and secrets",
+        "host": "Where it listens and how it looks from outside",
+        "conversations_path": "Where things are kept",
+        "redis_url": "Processes and Redis",
+        "max_concurrent_runs": "Runs and ownership",
+        "event_cache_bytes": "Bounds",
+        "webhooks": "Webhooks and marketplaces",
+        "enable_vscode": "Tools and editors",
+        "debug": "Logs and build",
+    }
+    """The heading each group of fields begins with, by its first field. A group has one kind of reader."""
+
+    session_api_keys: SecretKeys = Field(
+        (),
+        description="Keys that open the API; any one of them does. Empty strings are dropped; without a key every "
+        "route is open. Where no source lists a key, `SESSION_API_KEY` is the only one.",
+    )
+    secret_key: SecretStr | None = Field(
+        None,
+        description="Encrypts secrets at rest. Null or blank: `SESSION_API_KEY`, else the first session key, however "
+        "it was given, else secrets are not kept over a restart.",
+    )
+    previous_secret_keys: SecretKeys = Field((), description="Former values of `secret_key`; used to decrypt only.")
+    deferred_init: Flag = Field(False, description="Start dormant and wait for `POST /api/init`.")
+
+    host: OptionalText = Field(
+        None, description="Address to listen on. Null: `127.0.0.1` without session keys, `0.0.0.0` with."
+    )
+    port: Integer = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    web_url: OptionalText = Field(
+        None, description="URL under which clients reach the server; its path is accepted as a prefix of every route."
+    )
+    app_backend_public_url: OptionalText = Field(
+        None, description="Public URL of an application backend in front, announced in `/server_info`."
+    )
+    trust_forwarded_headers: Flag = Field(
+        False, description="Believe `X-Forwarded-*` headers; only behind a proxy that sets them."
+    )
+    allow_cors_origins: tuple[str, ...] = Field(
+        (), description="Origins that browsers may call from, beside localhost and `docker_host_addr`."
+    )
+    allow_cors_origin_regex: Regex = Field(None, description="Regular expression for further origins.")
+    docker_host_addr: Annotated[OptionalText, Named(("DOCKER_HOST_ADDR",))] = Field(
+        None, description="Host name whose origins are allowed on every port."
+    )
+
+    conversations_path: AbsolutePath = Field(
+        Path("workspace/conversations"), description="Folder of the conversations; shared by all runners and workers."
+    )
+    workspace_path: AbsolutePath = Field(
+        Path("workspace/project"), description="Working folder of conversations that the server makes itself."
+    )
+    conversation_worktree_root: AbsolutePath = Field(
+        Path("/tmp/conversation-worktrees"), description="Folder of the git worktrees made for conversations."
+    )
+    bash_events_dir: AbsolutePath = Field(
+        Path("workspace/bash_events"), description="Folder of commands run through `/api/bash` and their output."
+    )
+    bash_events_retention_seconds: Integer | None = Field(
+        None, gt=0, description="Seconds after which these are deleted. Null: kept."
+    )
+    persistence_dir: OptionalPath = Field(
+        None,
+        description="Folder of settings, secrets and profiles. Null: `~/.openhands`, or `.openhands` beside "
+        "`conversations_path`, by what is kept.",
+    )
+    static_files_path: OptionalPath = Field(
+        None, description="Folder served under `/static` to everybody, without a key. Null: none."
+    )
+
+    redis_url: Annotated[RedisUrl, Named(("OH_REDIS_URL", "REDIS_URL"))] = Field(
+        None, description="`redis://`, `rediss://` or `unix://` URL of the shared Redis. Null: one inside the process."
+    )
+    redis_namespace: str = Field(
+        "fanout", min_length=1, description="Prefix of every Redis key and channel, so that deployments can share one."
+    )
+    workers: Integer = Field(1, ge=1, description="Web worker processes.")
+    runners: Integer = Field(1, ge=0, description="Runner processes started beside them; 0: web only.")
+    request_timeout_seconds: Number = Field(
+        60.0, gt=0, description="Seconds a web worker waits for a runner's answer to an ordinary request."
+    )
+    drain_seconds: Number = Field(
+        30.0, ge=0, description="Seconds a stopping runner gives its runs to reach a step's end."
+    )
+
+    max_concurrent_runs: Integer = Field(
+        10, ge=1, description="Runs at the same time in one runner; more are answered 429."
+    )
+    max_cluster_runs: Integer | None = Field(
+        None, ge=1, description="Runs at the same time in all runners together. Null: no limit."
+    )
+    resume_runs: Flag = Field(True, description="Continue a run whose runner died on the runner that takes it over.")
+    fsync: Flag = Field(
+        True, description="Wait for the disk before a write is acknowledged. Off is faster; a power cut may lose it."
+    )
+    lease_ttl_seconds: LeaseSeconds = Field(
+        DEFAULT_LEASE_TTL_SECONDS,
+        ge=1,
+        description="Seconds after which a silent runner loses its conversations. 0, which turned leases off on the "
+        "published server, means the default here and is remarked on at the start.",
+    )
+    conversation_idle_ttl_seconds: Number | None = Field(
+        1200.0, gt=0, description="Seconds without activity after which a conversation leaves memory. Null: never."
+    )
+    conversation_runtime: LocalRuntime = Field(
+        "local", description="Where conversations run. `docker` is not served and stops the start."
+    )
+
+    event_cache_bytes: Integer = Field(
+        64 * _MIB, ge=0, description="Bytes of stored events that each web worker keeps in memory."
+    )
+    socket_backlog_bytes: Integer = Field(
+        4 * _MIB, ge=1, description="Bytes published and not yet written to one socket before it reads from the log."
+    )
+    socket_stall_seconds: Number = Field(
+        30.0, gt=0, description="Seconds after which a socket that takes nothing is closed (1013)."
+    )
+    request_max_bytes: Integer = Field(100 * _MIB, ge=1, description="Bytes of the largest request body; more is 413.")
+
+    webhooks: tuple[WebhookSpec, ...] = Field((), description="Receivers of events and conversation changes.")
+    registered_marketplaces: tuple[Marketplace, ...] = Field(
+        (), description="Where plugins and skills are resolved from."
+    )
+    acp_skill_sourcing: Literal["native", "openhands_managed"] = Field(
+        "native", description="Who gives ACP agents their skills: themselves, or this server."
+    )
+
+    enable_vscode: Flag = Field(True, description="Serve an editor where it is installed.")
+    vscode_port: Integer = Field(8001, ge=1, le=65535, description="TCP port of the editor.")
+    vscode_base_path: OptionalText = Field(None, description="Path that a proxy adds before the editor's URLs.")
+    enable_vnc: Flag = Field(False, description="Serve a desktop where it is installed.")
+    enable_browser: Flag = Field(True, description="Offer the browser tool where a browser is installed.")
+    preload_tools: Flag = Field(True, description="Load the tools when a runner starts, not on first use.")
+    runtime_idle_timeout_seconds: OptionalSeconds = Field(
+        None,
+        gt=0,
+        description="Seconds after which the host stops an idle machine; caps foreground commands at 0.9 of "
+        "it. Null, blank or 0: never.",
+    )
+
+    debug: Annotated[DebugFlag, Named(("DEBUG",))] = Field(
+        False, description="Log at DEBUG and put tracebacks into 5xx bodies. Any text but 1, true, yes and on is false."
+    )
+    log_level: Annotated[LogLevel, Named(("LOG_LEVEL",))] = Field(
+        "INFO", description="Least severity that is logged, in any case; WARN, FATAL and TRACE are understood."
+    )
+    log_json: Annotated[Flag, Named(("LOG_JSON",))] = Field(False, description="Log one JSON object a line.")
+    build_git_sha: Annotated[str, Named(("OPENHANDS_BUILD_GIT_SHA",))] = Field(
+        "unknown", description="Commit the image was built from, shown in `/server_info`."
+    )
+    build_git_ref: Annotated[str, Named(("OPENHANDS_BUILD_GIT_REF",))] = Field(
+        "unknown", description="Branch or tag the image was built from, shown in `/server_info`."
+    )
+
+    _notices: tuple[str, ...] = PrivateAttr(())
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments alone: pydantic-settings' own reading of the environment knows neither our forms nor a cwd."""
+        return (init_settings,)
+
+    @property
+    def auth_keys(self) -> tuple[str, ...]:
+        """The accepted session keys in clear, for the comparer. Empty: authentication is off."""
+        return tuple(key.get_secret_value() for key in self.session_api_keys)
+
+    @property
+    def cipher_key(self) -> str | None:
+        """The key that encrypts secrets at rest, in clear, or None: they cannot be kept."""
+        given = self.secret_key.get_secret_value() if self.secret_key is not None else ""
+        return given if given.strip() else next(iter(self.auth_keys), None)
+
+    @property
+    def previous_cipher_keys(self) -> tuple[str, ...]:
+        """Keys that decrypt and never encrypt, in clear, newest first as given."""
+        return tuple(key.get_secret_value() for key in self.previous_secret_keys)
+
+    @property
+    def redis_address(self) -> str | None:
+        """`redis_url` in clear, password included, or None."""
+        return self.redis_url.get_secret_value() if self.redis_url is not None else None
+
+    @property
+    def bind_host(self) -> str:
+        """The address to listen on; open to other hosts by default only if keys protect it."""
+        return self.host or ("0.0.0.0" if self.session_api_keys else "127.0.0.1")
+
+    @property
+    def root_path(self) -> str:
+        """The path of `web_url` as a route prefix: `/a/b`, or '' if there is none."""
+        return urlsplit(self.web_url or "").path.rstrip("/")
+
+    @property
+    def effective_log_level(self) -> str:
+        """`log_level`, or DEBUG in debug mode."""
+        return "DEBUG" if self.debug else self.log_level
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Lines for the log at the start about what was given and not obeyed. Empty if constructed directly."""
+        return self._notices
+
+
+def load_settings(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Settings:
+    """The settings from `environ` and the JSON file it names; relative paths are below `cwd` (the process's if None).
+
+    Raises:
+        SettingsError: something was given that cannot be obeyed; one line that names it.
+    """
+    directory = cwd if cwd is not None else Path.cwd()
+    environment = EnvironmentSource(Settings, environ)
+    documents, notices = _documents(environ, directory)
+    values: dict[str, Any] = {}
+    origins: dict[str, Source] = {}
+    sources: list[Source] = [*documents, environment]
+    for source in sources:
+        given = source()
+        if _lists_only_empty_keys(given.get("session_api_keys")):
+            key, remark = source.name(("session_api_keys",))
+            notices.append(f"{key}: only empty keys, ignored{remark}")
+            del given["session_api_keys"]
+        values |= given
+        origins |= dict.fromkeys(given, source)
+    notices += [f"{name}: ignored, the list ends after {count} items" for name, count in environment.unreachable]
+    _apply_single_key(values, environ)
+    if not values.get("session_api_keys"):
+        _refuse_unreachable_keys(environment, environ)
+    if is_zero(values.get("lease_ttl_seconds")):
+        notices.append(f"lease_ttl_seconds: 0 is taken for the default, {DEFAULT_LEASE_TTL_SECONDS:g}; leases stay on")
+    settings = _validated(_anchored(values, directory), origins)
+    settings._notices = tuple(notices)
+    return settings
+
+
+def _documents(environ: Mapping[str, str], directory: Path) -> tuple[list[DocumentSource], list[str]]:
+    """The JSON documents that exist, lowest first, and what is to be said about them."""
+    label = environ.get(FILE_VARIABLE, "").strip() or DEFAULT_FILE
+    documents, notices = [], []
+    text = read_document(directory / label, label)
+    if text is not None:
+        documents.append(DocumentSource(Settings, label, text))
+    elif label != DEFAULT_FILE:
+        notices.append(f"{FILE_VARIABLE}: there is no file {label}")
+    if whole := environ.get(WHOLE_VARIABLE, "").strip():
+        documents.append(DocumentSource(Settings, WHOLE_VARIABLE, whole))
+    return documents, [*notices, *(notice for document in documents for notice in document.notices)]
+
+
+def _lists_only_empty_keys(keys: Any) -> bool:
+    """Whether this is `[""]` and the like: an unset variable in somebody's template, not a wish for no keys."""
+    return isinstance(keys, list) and bool(keys) and all(key == "" for key in keys)
+
+
+def _apply_single_key(values: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """Let `SESSION_API_KEY` stand in for a missing key list and a missing or blank secret key.
+
+    The order of the secret key's stand-ins is the published server's: data on disk is encrypted under it.
+    """
+    key = environ.get(SINGLE_KEY_VARIABLE, "")
+    if not key:
+        return
+    if not key.strip():
+        raise SettingsError(SINGLE_KEY_VARIABLE, "expected a key, got only spaces")
+    if not values.get("session_api_keys"):
+        values["session_api_keys"] = [key]
+    secret_key = values.get("secret_key")
+    if secret_key is None or (isinstance(secret_key, str) and not secret_key.strip()):
+        values["secret_key"] = key
+
+
+def _refuse_unreachable_keys(environment: EnvironmentSource, environ: Mapping[str, str]) -> None:
+    """Rather stop than open every route because the keys were numbered from 1."""
+    for name, _ in environment.unreachable:
+        if name.startswith("OH_SESSION_API_KEYS_") and environ[name]:
+            raise SettingsError(name, "is never read, since keys are numbered from 0 without a gap")
+
+
+def _anchored(values: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """The values with every relative path, defaults included, put below `directory`."""
+    anchored = dict(values)
+    for name, field in Settings.model_fields.items():
+        if any(isinstance(mark, Anchored) for mark in field.metadata):
+            path = values.get(name, field.default)
+            if isinstance(path, Path) or (isinstance(path, str) and path.strip()):
+                anchored[name] = directory / path
+    return anchored
+
+
+def _validated(values: dict[str, Any], origins: Mapping[str, Source]) -> Settings:
+    # pydantic-settings logs what it is given when PYDANTIC_SETTINGS_DEBUG is set, so secrets go in concealed.
+    fields = Settings.model_fields
+    concealed = {name: conceal(fields[name].annotation, value) for name, value in values.items()}
+    try:
+        return Settings(**concealed)
+    except ValidationError as error:
+        problem = dict(error.errors(include_url=False)[0])
+
+    def name_of(location: Location) -> tuple[str, str]:
+        origin = origins.get(str(location[0]))
+        return origin.name(location) if origin is not None else (SINGLE_KEY_VARIABLE, "")
+
+    raise settings_error(problem, name_of)
