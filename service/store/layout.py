@@ -1,0 +1,66 @@
+"""Names and places of a conversation's files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+_HEX_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationDirectory:
+    """Where one conversation lives; the directory need not exist."""
+
+    path: Path
+
+    @property
+    def conversation_id(self) -> UUID:
+        return UUID(hex=self.path.name)
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events"
+
+    @property
+    def base_state(self) -> Path:
+        """The SDK writes it last when it makes a conversation: where it is missing there is none yet."""
+        return self.path / "base_state.json"
+
+    @property
+    def meta(self) -> Path:
+        return self.path / "meta.json"
+
+    @property
+    def snapshot(self) -> Path:
+        return self.path / "snapshot.jsonl"
+
+    @property
+    def owner(self) -> Path:
+        return self.path / "owner.json"
+
+    @property
+    def inbox(self) -> Path:
+        return self.path / "inbox"
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationsRoot:
+    """The directory of all conversations."""
+
+    path: Path
+
+    def directory(self, conversation_id: UUID) -> ConversationDirectory:
+        return ConversationDirectory(self.path / conversation_id.hex)
+
+    def exists(self, conversation_id: UUID) -> bool:
+        """Whether there is such a conversation, wherever it is running."""
+        return self.directory(conversation_id).base_state.exists()
+
+    def ids(self) -> list[UUID]:
+        """Every directory that is named like a conversation, in no order; blocking, one `scandir`."""
+        if not self.path.is_dir():
+            return []
+        return [UUID(hex=entry.name) for entry in self.path.iterdir() if _HEX_ID.fullmatch(entry.name)]

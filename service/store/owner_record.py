@@ -1,0 +1,84 @@
+"""Who may write a conversation, kept where the writes go.
+
+The lease in Redis decides who *should* own a conversation. This record fences: a claim raises `lease_epoch`, and
+before each append and state write an owner looks whether its epoch is still the one on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from typing import NamedTuple
+
+from service.errors import OwnershipLost
+from service.identity import LeaseEpoch, RunnerId, StreamEpoch
+from service.store.atomic import write_atomically
+from service.store.layout import ConversationDirectory
+
+
+class OwnerRecord(NamedTuple):
+    """The content of `owner.json`."""
+
+    lease_epoch: LeaseEpoch
+    runner_id: RunnerId
+    stream_epoch: StreamEpoch
+
+
+def read_owner(directory: ConversationDirectory) -> OwnerRecord | None:
+    """The record, or None for a directory that no runner of ours ever claimed."""
+    try:
+        record = json.loads(directory.owner.read_bytes())
+    except FileNotFoundError:
+        return None
+    return OwnerRecord(
+        LeaseEpoch(record["lease_epoch"]),
+        RunnerId(record["runner_id"]),
+        StreamEpoch(bytes.fromhex(record["stream_epoch"])),
+    )
+
+
+def claim(directory: ConversationDirectory, runner_id: RunnerId, *, fsync: bool) -> OwnerRecord:
+    """Become the one writer; the previous owner's next write fails.
+
+    The caller holds the conversation's lease, so two claims do not race. A history without an identity gets one.
+    """
+    previous = read_owner(directory)
+    record = OwnerRecord(
+        LeaseEpoch(previous.lease_epoch + 1 if previous else 1),
+        runner_id,
+        previous.stream_epoch if previous else StreamEpoch(uuid.uuid4().bytes),
+    )
+    content = record._asdict() | {"stream_epoch": record.stream_epoch.hex()}
+    write_atomically(directory.owner, json.dumps(content).encode(), fsync=fsync)
+    return record
+
+
+class Fence:
+    """Asks, at the price of one `stat`, whether a claim still stands."""
+
+    def __init__(self, directory: ConversationDirectory, record: OwnerRecord) -> None:
+        self._directory = directory
+        self._record = record
+        self._seen = self._signature()
+
+    def check(self) -> None:
+        """Return if this claim is the newest.
+
+        Raises:
+            OwnershipLost: another runner claimed the conversation, or its directory is gone.
+        """
+        signature = self._signature()
+        if signature == self._seen and signature is not None:
+            return
+        current = read_owner(self._directory)
+        if current is None or current.lease_epoch != self._record.lease_epoch:
+            raise OwnershipLost
+        self._seen = signature
+
+    def _signature(self) -> tuple[int, int, int] | None:
+        try:
+            status = os.stat(self._directory.owner)
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size

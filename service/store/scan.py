@@ -1,0 +1,61 @@
+"""What the disk says about every conversation, for the index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import structlog
+
+from service.store.layout import ConversationDirectory, ConversationsRoot
+from service.store.snapshot import parse_snapshot
+
+_log = structlog.get_logger(__name__)
+
+
+class Found(NamedTuple):
+    """One conversation on disk."""
+
+    conversation_id: UUID
+    created_at: str
+    updated_at: str
+    status: str
+
+
+def scan(root: ConversationsRoot) -> Iterator[Found]:
+    """Every readable conversation, in no order; blocking. An unreadable one is logged and left out."""
+    for conversation_id in root.ids():
+        directory = root.directory(conversation_id)
+        if not directory.base_state.exists():
+            continue
+        try:
+            yield _from_snapshot(directory) or _from_files(directory)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _log.error("unreadable_conversation", conversation_id=str(conversation_id), error=repr(error))
+
+
+def _from_snapshot(directory: ConversationDirectory) -> Found | None:
+    try:
+        snapshot = parse_snapshot(directory.snapshot.read_bytes())
+    except FileNotFoundError:
+        return None
+    if snapshot is None:
+        return None
+    header = snapshot.header
+    return Found(directory.conversation_id, header.created_at, header.updated_at, header.status)
+
+
+def _from_files(directory: ConversationDirectory) -> Found:
+    """For a directory that only the SDK or the published server wrote."""
+    status = json.loads(directory.base_state.read_bytes())["execution_status"]
+    modified_at = datetime.fromtimestamp(directory.base_state.stat().st_mtime, UTC).isoformat()
+    try:
+        meta = json.loads(directory.meta.read_bytes())
+    except FileNotFoundError:
+        meta = {}
+    return Found(
+        directory.conversation_id, meta.get("created_at", modified_at), meta.get("updated_at", modified_at), status
+    )
