@@ -1,0 +1,151 @@
+"""A stream without holes: what a conversation's log holds after a position, then what is published, each event once.
+
+The naive way, subscribe and hope, loses what is published while history is read, and everything a broken connection
+swallowed. Reading history first and subscribing second loses the events in between. So: subscribe first, read the
+log, then merge what waits in the backlog by `seq`. The log is the truth; a message only says that it grew:
+
+* an envelope at `position + 1` is delivered as it is;
+* one at or before the position was already read from the log and is skipped;
+* one further on shows a gap, which is read from the log before it is delivered;
+* with no news for `POSITION_CHECK_SECONDS` the log is looked at anyway, so a silent broker only costs time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from enum import Enum, auto
+from typing import Protocol
+
+from service.identity import UNKNOWN_STREAM_EPOCH
+from service.pubsub.envelope import Envelope, Kind
+from service.pubsub.hub import Arrival, Subscriber
+
+POSITION_CHECK_SECONDS = 2.0
+_LOG_LAG_RETRY_SECONDS = 0.02
+_LOG_LAG_LIMIT_SECONDS = 5.0
+
+
+class ConversationGone(Exception):
+    """The conversation was deleted while it was followed."""
+
+
+class LogBehind(Exception):
+    """Events were published that the log still does not show; the reader should come back later."""
+
+    def __init__(self, position: int, published_seq: int) -> None:
+        self.position = position
+        self.published_seq = published_seq
+
+    def __str__(self) -> str:
+        return f"the log ends at {self.position}, {self.published_seq} was published"
+
+
+class EventReader(Protocol):
+    """What the feed needs from a log (`service.store.event_log`)."""
+
+    async def length(self) -> int | None:
+        """How many events are readable now; None when the conversation is gone."""
+
+    async def read(self, start: int, stop: int) -> list[bytes]:
+        """The stored bytes of events `start` to `stop - 1`; fewer when they are large, never none."""
+
+
+class Verdict(Enum):
+    """What to do with an arrival, given the position reached."""
+
+    DELIVER = auto()
+    SKIP = auto()
+    FILL_GAP = auto()
+
+
+def judge(position: int, envelope: Envelope) -> Verdict:
+    """Pure: `position` is the last seq delivered, -1 before the first."""
+    if envelope.kind is Kind.TRANSIENT:
+        return Verdict.DELIVER if envelope.seq <= position else Verdict.FILL_GAP
+    if envelope.kind is Kind.DELETED:
+        return Verdict.DELIVER
+    if envelope.seq <= position:
+        return Verdict.SKIP
+    return Verdict.DELIVER if envelope.seq == position + 1 else Verdict.FILL_GAP
+
+
+class Feed:
+    """Follows one conversation for one reader. Iterate `batches` once."""
+
+    def __init__(self, log: EventReader, subscriber: Subscriber, after_seq: int) -> None:
+        self._log = log
+        self._subscriber = subscriber
+        self.position = after_seq
+        """The last seq handed out; where the reader may resume."""
+
+    async def batches(self) -> AsyncIterator[list[Arrival]]:
+        """Arrivals in order, a few at a time; an empty batch says that transients may have been lost.
+
+        Never ends by itself.
+
+        Raises:
+            ConversationGone: the conversation was deleted.
+            LogBehind: what was published did not become readable.
+        """
+        async for batch in self._from_log():
+            yield batch
+        while True:
+            arrivals = self._subscriber.take()
+            if self._subscriber.take_lagging():
+                async for batch in self._from_log():
+                    yield batch
+                yield []
+            elif not arrivals and not await self._subscriber.wait(POSITION_CHECK_SECONDS):
+                async for batch in self._from_log():
+                    yield batch
+            async for batch in self._merge(arrivals):
+                yield batch
+
+    async def _from_log(self, through: int = -1) -> AsyncIterator[list[Arrival]]:
+        """What the log holds after the position, at least up to `through`."""
+        give_up_at = time.monotonic() + _LOG_LAG_LIMIT_SECONDS
+        while True:
+            end = await self._log.length()
+            if end is None:
+                raise ConversationGone
+            while self.position + 1 < end:
+                payloads = await self._log.read(self.position + 1, end)
+                batch = [
+                    Arrival(Envelope(Kind.DURABLE, seq, UNKNOWN_STREAM_EPOCH, payload))
+                    for seq, payload in enumerate(payloads, self.position + 1)
+                ]
+                self.position += len(batch)
+                yield batch
+            if self.position >= through:
+                return
+            if time.monotonic() > give_up_at:
+                raise LogBehind(self.position, through)
+            # Published is appended, yet on a network disk another host may see the file a moment later.
+            await asyncio.sleep(_LOG_LAG_RETRY_SECONDS)
+
+    async def _merge(self, arrivals: list[Arrival]) -> AsyncIterator[list[Arrival]]:
+        batch: list[Arrival] = []
+        for arrival in arrivals:
+            envelope = arrival.envelope
+            verdict = judge(self.position, envelope)
+            if verdict is Verdict.FILL_GAP:
+                if batch:
+                    yield batch
+                    batch = []
+                missing_through = envelope.seq if envelope.kind is Kind.TRANSIENT else envelope.seq - 1
+                async for filled in self._from_log(missing_through):
+                    yield filled
+                verdict = judge(self.position, envelope)
+            if verdict is Verdict.SKIP:
+                continue
+            if envelope.kind is Kind.DELETED:
+                if batch:
+                    yield batch
+                raise ConversationGone
+            if envelope.kind is Kind.DURABLE:
+                self.position = envelope.seq
+            batch.append(arrival)
+        if batch:
+            yield batch

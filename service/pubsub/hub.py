@@ -1,0 +1,216 @@
+"""Local fan-out: one broker subscription per channel and process, however many readers it has here.
+
+Every reader of a channel gets the same `Arrival`, so an envelope is decoded once and a frame built once. A reader is
+handed arrivals through a backlog bounded in bytes; when that is full the backlog is thrown away and the reader is
+marked as lagging: it goes on from the log at its own pace (`service.pubsub.feed`). Publishers never wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Self
+
+import structlog
+
+from service.errors import BrokerUnavailable
+from service.pubsub.broker import Broker, Channel, Reconnected
+from service.pubsub.envelope import Envelope, MalformedEnvelope, decode
+
+_log = structlog.get_logger(__name__)
+
+LINGER_SECONDS = 5.0
+"""How long a channel without readers stays subscribed: a client that reconnects or polls comes back within this."""
+
+
+class Arrival:
+    """One envelope on its way to sockets, with the frames built from it so far."""
+
+    __slots__ = ("_frames", "envelope")
+
+    def __init__(self, envelope: Envelope) -> None:
+        self.envelope = envelope
+        self._frames: dict[Callable[[Envelope], bytes], bytes] = {}
+
+    def frame(self, build: Callable[[Envelope], bytes]) -> bytes:
+        """What `build` makes of the envelope; built once per arrival, however many sockets ask."""
+        built = self._frames.get(build)
+        if built is None:
+            built = self._frames[build] = build(self.envelope)
+        return built
+
+
+class Subscriber:
+    """One local reader's backlog: published, not yet taken."""
+
+    def __init__(self, backlog_limit_bytes: int) -> None:
+        self._limit_bytes = backlog_limit_bytes
+        self._arrivals: deque[Arrival] = deque()
+        self._backlog_bytes = 0
+        self._news = asyncio.Event()
+        self._is_lagging = False
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Payload bytes waiting here, at most the limit."""
+        return self._backlog_bytes
+
+    def offer(self, arrival: Arrival) -> None:
+        """Add an arrival, or drop the whole backlog and start lagging when it does not fit."""
+        size = len(arrival.envelope.payload)
+        if self._backlog_bytes + size > self._limit_bytes:
+            self.miss()
+            return
+        self._arrivals.append(arrival)
+        self._backlog_bytes += size
+        self._news.set()
+
+    def miss(self) -> None:
+        """Note that something was lost: the reader must look at the log."""
+        self._arrivals.clear()
+        self._backlog_bytes = 0
+        self._is_lagging = True
+        self._news.set()
+
+    def take(self) -> list[Arrival]:
+        """Everything waiting, oldest first."""
+        taken = list(self._arrivals)
+        self._arrivals.clear()
+        self._backlog_bytes = 0
+        self._news.clear()
+        return taken
+
+    def take_lagging(self) -> bool:
+        """Whether arrivals were lost since the last call."""
+        was_lagging, self._is_lagging = self._is_lagging, False
+        return was_lagging
+
+    async def wait(self, timeout_seconds: float) -> bool:
+        """Until something waits or was lost; False when the time was over first."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await self._news.wait()
+        except TimeoutError:
+            return False
+
+
+class _Topic:
+    """A channel with its readers in this process."""
+
+    def __init__(self) -> None:
+        self.subscribers: set[Subscriber] = set()
+        self.subscribed = asyncio.Lock()
+        self.is_subscribed = False
+        self.unsubscribe_timer: asyncio.TimerHandle | None = None
+
+
+class Hub:
+    """Use as `async with`. All methods on one event loop."""
+
+    def __init__(self, broker: Broker, linger_seconds: float = LINGER_SECONDS) -> None:
+        self._broker = broker
+        self._linger_seconds = linger_seconds
+        self._topics: dict[Channel, _Topic] = {}
+        self._listener: asyncio.Task[None] | None = None
+        self._unsubscribing: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._listener = asyncio.create_task(self._listen(), name="hub-listener")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for topic in self._topics.values():
+            if topic.unsubscribe_timer is not None:
+                topic.unsubscribe_timer.cancel()
+        tasks = [task for task in (self._listener, *self._unsubscribing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._broker.close()
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the listener task lives; without it nothing is ever delivered."""
+        return self._listener is not None and not self._listener.done()
+
+    @property
+    def channels(self) -> list[Channel]:
+        """The channels subscribed to now, lingering ones included."""
+        return [channel for channel, topic in self._topics.items() if topic.is_subscribed]
+
+    @asynccontextmanager
+    async def subscribe(self, channel: Channel, backlog_limit_bytes: int) -> AsyncIterator[Subscriber]:
+        """A reader of `channel` for the length of the block; what is published from its start on arrives.
+
+        A broker that cannot be reached is no error here: the reader starts lagging, so it lives off the log, and
+        the subscription is tried again with the next reader or reconnection.
+        """
+        topic = self._topics.setdefault(channel, _Topic())
+        subscriber = Subscriber(backlog_limit_bytes)
+        topic.subscribers.add(subscriber)
+        if topic.unsubscribe_timer is not None:
+            topic.unsubscribe_timer.cancel()
+            topic.unsubscribe_timer = None
+        try:
+            await self._ensure_subscribed(channel, topic, subscriber)
+            yield subscriber
+        finally:
+            topic.subscribers.discard(subscriber)
+            if not topic.subscribers:
+                loop = asyncio.get_running_loop()
+                topic.unsubscribe_timer = loop.call_later(self._linger_seconds, self._leave, channel, topic)
+
+    async def _ensure_subscribed(self, channel: Channel, topic: _Topic, subscriber: Subscriber) -> None:
+        async with topic.subscribed:
+            if topic.is_subscribed:
+                return
+            try:
+                await self._broker.subscribe(channel)
+                topic.is_subscribed = True
+            except BrokerUnavailable:
+                _log.warning("subscribe_failed", channel=channel)
+                subscriber.miss()
+
+    def _leave(self, channel: Channel, topic: _Topic) -> None:
+        task = asyncio.create_task(self._unsubscribe(channel, topic), name=f"unsubscribe {channel}")
+        self._unsubscribing.add(task)
+        task.add_done_callback(self._unsubscribing.discard)
+
+    async def _unsubscribe(self, channel: Channel, topic: _Topic) -> None:
+        async with topic.subscribed:
+            if topic.subscribers:
+                return
+            if self._topics.get(channel) is topic:
+                del self._topics[channel]
+            if topic.is_subscribed:
+                topic.is_subscribed = False
+                try:
+                    await self._broker.unsubscribe(channel)
+                except BrokerUnavailable:
+                    _log.warning("unsubscribe_failed", channel=channel)
+
+    async def _listen(self) -> None:
+        async for delivery in self._broker.deliveries():
+            if isinstance(delivery, Reconnected):
+                self._recheck_all()
+            else:
+                self._fan_out(delivery.channel, delivery.data)
+
+    def _recheck_all(self) -> None:
+        for topic in self._topics.values():
+            for subscriber in topic.subscribers:
+                subscriber.miss()
+
+    def _fan_out(self, channel: Channel, message: bytes) -> None:
+        topic = self._topics.get(channel)
+        if topic is None:
+            return
+        try:
+            arrival = Arrival(decode(message))
+        except MalformedEnvelope as error:
+            _log.warning("malformed_envelope", channel=channel, error=str(error))
+            return
+        for subscriber in topic.subscribers:
+            subscriber.offer(arrival)

@@ -1,0 +1,78 @@
+"""Where Redis clients come from: a server at a URL, or one embedded in this process (fakeredis).
+
+Everything above this module speaks to a `redis.asyncio.Redis` and cannot tell which it got.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from fakeredis import FakeAsyncRedis, FakeServer
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from service.errors import BrokerUnavailable
+
+_COMMAND_TIMEOUT_SECONDS = 5.0
+_MAX_CONNECTIONS = 32
+
+
+@dataclass(frozen=True)
+class RedisSource:
+    """Makes clients for one event loop each; a client must not be shared between loops."""
+
+    url: str | None
+    namespace: str
+    embedded: FakeServer = field(default_factory=FakeServer)
+
+    def commands(self) -> Redis:
+        """A client for ordinary commands.
+
+        Never retries: redis-py 8 repeats a command whose reply was lost, which would execute it twice.
+        """
+        if self.url is None:
+            return FakeAsyncRedis(server=self.embedded)
+        pool = BlockingConnectionPool.from_url(
+            self.url,
+            max_connections=_MAX_CONNECTIONS,
+            timeout=_COMMAND_TIMEOUT_SECONDS,
+            socket_timeout=_COMMAND_TIMEOUT_SECONDS,
+            socket_connect_timeout=_COMMAND_TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+        return Redis.from_pool(pool)
+
+    def listener(self) -> Redis:
+        """A client for one long-lived subscription: reads block for as long as nothing comes."""
+        if self.url is None:
+            return FakeAsyncRedis(server=self.embedded)
+        return Redis.from_url(
+            self.url,
+            socket_timeout=None,
+            socket_connect_timeout=_COMMAND_TIMEOUT_SECONDS,
+            socket_keepalive=True,
+            health_check_interval=0,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """Around Redis commands: the driver's errors, which stay the cause, as one of ours.
+
+    Raises:
+        BrokerUnavailable: no answer, or not a good one.
+    """
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise BrokerUnavailable from error
+
+
+def text(reply: object) -> str:
+    """A string reply; redis-py's types leave open whether it was decoded."""
+    return reply.decode() if isinstance(reply, bytes) else str(reply)
