@@ -1,0 +1,35 @@
+"""What exists and who runs it, as one thing: the index, the leases, the runners."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.asyncio import Redis
+
+from service.catalog.activity import Activity
+from service.catalog.index import ConversationIndex
+from service.catalog.keys import Keys
+from service.catalog.owners import Owners
+from service.catalog.rebuild import IndexBuild
+from service.catalog.runners import Runners
+
+
+class Catalog:
+    """The rooms of the catalog over one client. Holds nothing itself."""
+
+    def __init__(self, redis: Redis, keys: Keys, lease_ttl_seconds: float) -> None:
+        self.keys = keys
+        self.runners = Runners(redis, keys)
+        self.owners = Owners(redis, keys, lease_ttl_seconds)
+        self.index = ConversationIndex(redis, keys)
+        self.index_build = IndexBuild(redis, keys, self.index)
+        self.activity = Activity(redis, keys)
+
+    async def runner_facts(self) -> dict[str, Any]:
+        """What some live runner says of its SDK and tools; empty while none is up.
+
+        Raises:
+            BrokerUnavailable: Redis does not answer.
+        """
+        alive = await self.runners.alive()
+        return alive[0].facts if alive else {}

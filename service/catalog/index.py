@@ -1,0 +1,123 @@
+"""Which conversations exist, in the orders that lists want. Made from the disk, so it may be lost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from datetime import datetime
+from enum import Enum
+from typing import NamedTuple
+from uuid import UUID
+
+from redis.asyncio import Redis
+
+from service.catalog.keys import Keys
+from service.redis_source import redis_errors, text
+
+_CHUNK = 500
+
+
+class SortOrder(Enum):
+    """The contract's names."""
+
+    CREATED_AT = "CREATED_AT"
+    UPDATED_AT = "UPDATED_AT"
+    CREATED_AT_DESC = "CREATED_AT_DESC"
+    UPDATED_AT_DESC = "UPDATED_AT_DESC"
+
+
+class IndexEntry(NamedTuple):
+    """What lists sort and filter by."""
+
+    conversation_id: UUID
+    created_at: str
+    """UTC, ISO-8601 with offset or `Z`."""
+    updated_at: str
+    status: str
+
+
+class Page(NamedTuple):
+    """Some ids in order, and the one that follows them."""
+
+    ids: list[UUID]
+    next_id: UUID | None
+
+
+class ConversationIndex:
+    """The index on Redis. All methods raise BrokerUnavailable when Redis does not answer."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def put(self, entries: Iterable[IndexEntry]) -> None:
+        """Add or replace entries, in one round trip."""
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                for entry in entries:
+                    name = entry.conversation_id.hex
+                    pipeline.zadd(self._keys.index_created, {name: _score(entry.created_at)})
+                    pipeline.zadd(self._keys.index_updated, {name: _score(entry.updated_at)})
+                    pipeline.hset(self._keys.index_status, name, entry.status)
+                if len(pipeline):
+                    await pipeline.execute()
+
+    async def remove(self, conversation_id: UUID) -> None:
+        """Forget a deleted conversation."""
+        name = conversation_id.hex
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.zrem(self._keys.index_created, name)
+                pipeline.zrem(self._keys.index_updated, name)
+                pipeline.hdel(self._keys.index_status, name)
+                await pipeline.execute()
+
+    async def count(self, status: str | None) -> int:
+        """How many there are, in a status if given."""
+        with redis_errors():
+            if status is None:
+                return int(await self._redis.zcard(self._keys.index_created))
+            return sum(text(found) == status for found in await self._redis.hvals(self._keys.index_status))
+
+    async def page(self, order: SortOrder, status: str | None, start_id: UUID | None, limit: int) -> Page | None:
+        """Up to `limit` ids from `start_id` on (inclusive), and the id after them; None for an unknown `start_id`."""
+        with redis_errors():
+            rank = await self._rank(order, start_id)
+            if rank is None:
+                return None
+            found: list[UUID] = []
+            async for conversation_id in self._walk(order, status, rank, limit + 1):
+                found.append(conversation_id)
+                if len(found) > limit:
+                    return Page(found[:limit], found[limit])
+            return Page(found, None)
+
+    async def _rank(self, order: SortOrder, start_id: UUID | None) -> int | None:
+        if start_id is None:
+            return 0
+        key, descending = self._sorted_set(order)
+        find_rank = self._redis.zrevrank if descending else self._redis.zrank
+        rank = await find_rank(key, start_id.hex)
+        return None if rank is None else int(str(rank))
+
+    async def _walk(self, order: SortOrder, status: str | None, rank: int, first: int) -> AsyncIterator[UUID]:
+        key, descending = self._sorted_set(order)
+        chunk = first if status is None else _CHUNK
+        while True:
+            names = [text(name) for name in await self._redis.zrange(key, rank, rank + chunk - 1, desc=descending)]
+            if not names:
+                return
+            statuses = await self._redis.hmget(self._keys.index_status, names) if status else [None] * len(names)
+            for name, found in zip(names, statuses, strict=True):
+                if status is None or (found is not None and text(found) == status):
+                    yield UUID(hex=name)
+            rank += chunk
+            chunk = _CHUNK
+
+    def _sorted_set(self, order: SortOrder) -> tuple[str, bool]:
+        key = self._keys.index_created if "CREATED" in order.value else self._keys.index_updated
+        return key, order.value.endswith("_DESC")
+
+
+def _score(timestamp: str) -> int:
+    """Microseconds since 1970; exact as a double until the year 2255."""
+    return int(datetime.fromisoformat(timestamp).timestamp() * 1_000_000)

@@ -1,0 +1,81 @@
+"""Every key and channel on Redis. Nothing here holds what cannot be made again from the disk.
+
+| key (after `<namespace>:`)    | type    | TTL              | written by        | read by        |
+|-------------------------------|---------|------------------|-------------------|----------------|
+| runners                       | zset    | none             | runner heartbeat  | web, runner    |
+| runner:<runner id>            | string  | 3 heartbeats     | runner heartbeat  | web            |
+| owner:<hex id>                | string  | lease TTL        | runner            | web, runner    |
+| index:created, index:updated  | zset    | none             | runner            | web            |
+| index:status                  | hash    | none             | runner            | web            |
+| index:built                   | string  | none             | index builder     | web, runner    |
+| index:building                | string  | 60 s             | index builder     | index builder  |
+| activity                      | string  | none             | runner, web       | web            |
+
+| channel                       | published by | heard by                      | carries                    |
+|-------------------------------|--------------|-------------------------------|----------------------------|
+| events:<hex id>               | owner        | web workers with sockets      | `pubsub.envelope`          |
+| inbox:<runner id>             | web, runner  | that runner                   | `requests.message` request |
+| replies:<caller id>           | runner       | that caller                   | `requests.message` reply   |
+| control                       | nobody       | every listener                | nothing; keeps it connected|
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from service.identity import RunnerId
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Names under one namespace: two deployments may share a Redis."""
+
+    namespace: str
+
+    @property
+    def runners(self) -> str:
+        return f"{self.namespace}:runners"
+
+    def runner(self, runner_id: RunnerId) -> str:
+        return f"{self.namespace}:runner:{runner_id}"
+
+    def owner(self, conversation_id: UUID) -> str:
+        return f"{self.namespace}:owner:{conversation_id.hex}"
+
+    @property
+    def index_created(self) -> str:
+        return f"{self.namespace}:index:created"
+
+    @property
+    def index_updated(self) -> str:
+        return f"{self.namespace}:index:updated"
+
+    @property
+    def index_status(self) -> str:
+        return f"{self.namespace}:index:status"
+
+    @property
+    def index_built(self) -> str:
+        return f"{self.namespace}:index:built"
+
+    @property
+    def index_building(self) -> str:
+        return f"{self.namespace}:index:building"
+
+    @property
+    def activity(self) -> str:
+        return f"{self.namespace}:activity"
+
+    def events(self, conversation_id: UUID) -> str:
+        return f"{self.namespace}:events:{conversation_id.hex}"
+
+    def inbox(self, runner_id: RunnerId) -> str:
+        return f"{self.namespace}:inbox:{runner_id}"
+
+    def replies(self, caller_id: str) -> str:
+        return f"{self.namespace}:replies:{caller_id}"
+
+    @property
+    def control(self) -> str:
+        return f"{self.namespace}:control"

@@ -1,0 +1,56 @@
+"""Making the index from the disk, by one process at a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from redis.asyncio import Redis
+
+from service.catalog.index import ConversationIndex, IndexEntry
+from service.catalog.keys import Keys
+from service.redis_source import redis_errors
+
+_BATCH = 200
+_BUILDING_SECONDS = 60
+
+
+class IndexBuild:
+    """Whether the index was made since Redis was last empty, and making it."""
+
+    def __init__(self, redis: Redis, keys: Keys, index: ConversationIndex) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._index = index
+
+    async def is_done(self) -> bool:
+        """Whether lists can be trusted.
+
+        Raises:
+            BrokerUnavailable: Redis does not answer.
+        """
+        with redis_errors():
+            return bool(await self._redis.exists(self._keys.index_built))
+
+    async def run(self, batches: Iterator[list[IndexEntry]]) -> bool:
+        """Put every entry into the index unless that is done or another process is at it; says whether it is done.
+
+        Raises:
+            BrokerUnavailable: Redis does not answer; the build can be run again.
+        """
+        if await self.is_done():
+            return True
+        with redis_errors():
+            if not await self._redis.set(self._keys.index_building, "1", nx=True, ex=_BUILDING_SECONDS):
+                return False
+            for batch in batches:
+                await self._index.put(batch)
+                await self._redis.expire(self._keys.index_building, _BUILDING_SECONDS)
+            await self._redis.set(self._keys.index_built, "1")
+            await self._redis.delete(self._keys.index_building)
+        return True
+
+
+def in_batches(entries: Iterator[IndexEntry]) -> Iterator[list[IndexEntry]]:
+    """The entries, a few hundred at a time."""
+    return (list(batch) for batch in itertools.batched(entries, _BATCH))

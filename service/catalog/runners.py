@@ -1,0 +1,70 @@
+"""Which runners live and how loaded they are: heartbeats with a TTL."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+
+from service.catalog.keys import Keys
+from service.identity import RunnerId
+from service.redis_source import redis_errors, text
+
+HEARTBEAT_SECONDS = 1.0
+_HEARTBEAT_TTL_SECONDS = 3 * HEARTBEAT_SECONDS
+
+
+class RunnerRecord(NamedTuple):
+    """What a runner says of itself with each heartbeat."""
+
+    runner_id: RunnerId
+    load: int
+    """Runs in progress."""
+    facts: dict[str, Any]
+    """JSON: versions of the SDK and its tools, `usable_tools`, `host`, `pid`."""
+
+
+class Runners:
+    """The live runners, as Redis knows them.
+
+    All methods raise BrokerUnavailable when Redis does not answer.
+    """
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def beat(self, record: RunnerRecord) -> None:
+        """Say that a runner lives, for the next three heartbeats."""
+        content = json.dumps({"load": record.load, "facts": record.facts})
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.set(self._keys.runner(record.runner_id), content, px=int(_HEARTBEAT_TTL_SECONDS * 1000))
+                pipeline.zadd(self._keys.runners, {record.runner_id: record.load})
+                await pipeline.execute()
+
+    async def leave(self, runner_id: RunnerId) -> None:
+        """Say that a runner is gone."""
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.delete(self._keys.runner(runner_id))
+                pipeline.zrem(self._keys.runners, runner_id)
+                await pipeline.execute()
+
+    async def alive(self) -> list[RunnerRecord]:
+        """The live runners, least loaded first. The dead are struck off the list on the way."""
+        with redis_errors():
+            names = [RunnerId(text(name)) for name in await self._redis.zrange(self._keys.runners, 0, -1)]
+            if not names:
+                return []
+            contents = await self._redis.mget([self._keys.runner(name) for name in names])
+            dead = [name for name, content in zip(names, contents, strict=True) if content is None]
+            if dead:
+                await self._redis.zrem(self._keys.runners, *dead)
+        return [_record(name, content) for name, content in zip(names, contents, strict=True) if content is not None]
+
+
+def _record(runner_id: RunnerId, content: bytes | str) -> RunnerRecord:
+    said = json.loads(content)
+    return RunnerRecord(runner_id, said["load"], said["facts"])

@@ -1,0 +1,69 @@
+"""Requests from web workers to runners, and their replies, as bytes.
+
+A message is one line of JSON (the head), a newline, and a body that is passed on untouched: what the client posted,
+and what the client is answered.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+from uuid import UUID
+
+JsonObject = dict[str, Any]
+
+
+class Request(NamedTuple):
+    """One call of an operation on a runner."""
+
+    request_id: str
+    """Unique; a runner that sees it again repeats its answer instead of the work."""
+    operation: str
+    conversation_id: UUID | None
+    reply_to: str
+    """Channel for the reply."""
+    arguments: JsonObject
+    body: bytes
+
+
+class Reply(NamedTuple):
+    """What a request came to: a status and a body, or an error (`service.errors.to_wire`)."""
+
+    request_id: str
+    status: int
+    error: JsonObject | None
+    body: bytes
+    """UTF-8 JSON for the client; empty with an error."""
+
+
+def encode_request(request: Request) -> bytes:
+    head = {
+        "id": request.request_id,
+        "op": request.operation,
+        "conversation": request.conversation_id and request.conversation_id.hex,
+        "reply_to": request.reply_to,
+        "args": request.arguments,
+    }
+    return json.dumps(head).encode() + b"\n" + request.body
+
+
+def decode_request(message: bytes) -> Request:
+    """Reverse of `encode_request`; raises ValueError or KeyError for anything else."""
+    line, _, body = message.partition(b"\n")
+    head = json.loads(line)
+    conversation = head["conversation"]
+    return Request(
+        head["id"], head["op"], UUID(hex=conversation) if conversation else None, head["reply_to"], head["args"], body
+    )
+
+
+def encode_reply(reply: Reply) -> bytes:
+    head = {"id": reply.request_id, "status": reply.status, "error": reply.error}
+    return json.dumps(head).encode() + b"\n" + reply.body
+
+
+def decode_reply(message: bytes) -> Reply:
+    """Reverse of `encode_reply`; raises ValueError or KeyError for anything else."""
+    line, _, body = message.partition(b"\n")
+    head = json.loads(line)
+    return Reply(head["id"], head["status"], head["error"], body)

@@ -1,0 +1,90 @@
+"""The answering side, in a runner: take requests off the inbox, do them, reply.
+
+Each request is a task of its own, so a slow one holds nobody up. The replies of recent requests are kept: a caller
+that repeats a request because its reply was lost gets the first answer again, not a second effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Self
+
+import structlog
+
+from service.errors import BrokerUnavailable, FanoutError, RequestFailed, to_wire
+from service.pubsub.broker import Broker, Channel, Reconnected
+from service.requests.message import Reply, Request, decode_request, encode_reply
+from service.requests.requester import Answer
+
+_log = structlog.get_logger(__name__)
+
+_REMEMBERED_REPLIES = 1024
+
+Handler = Callable[[Request], Awaitable[Answer]]
+
+
+class Responder:
+    """Use as `async with`; `handle` is called once per request id."""
+
+    def __init__(self, broker: Broker, inbox: Channel, handle: Handler) -> None:
+        self._broker = broker
+        self._inbox = inbox
+        self._handle = handle
+        self._listener: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._replies: OrderedDict[str, asyncio.Future[Reply]] = OrderedDict()
+
+    async def __aenter__(self) -> Self:
+        self._listener = asyncio.create_task(self._listen(), name="inbox-listener")
+        await self._broker.subscribe(self._inbox)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        tasks = [task for task in (self._listener, *self._tasks) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._broker.close()
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether requests can arrive."""
+        return self._listener is not None and not self._listener.done()
+
+    async def _listen(self) -> None:
+        async for delivery in self._broker.deliveries():
+            if isinstance(delivery, Reconnected):
+                continue
+            try:
+                request = decode_request(delivery.data)
+            except (ValueError, KeyError) as error:
+                _log.warning("malformed_request", error=repr(error))
+                continue
+            task = asyncio.create_task(self._respond(request), name=f"request {request.operation}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _respond(self, request: Request) -> None:
+        remembered = self._replies.get(request.request_id)
+        if remembered is None:
+            remembered = self._replies[request.request_id] = asyncio.get_running_loop().create_future()
+            if len(self._replies) > _REMEMBERED_REPLIES:
+                self._replies.popitem(last=False)
+            remembered.set_result(await self._reply(request))
+        try:
+            await self._broker.publish([(Channel(request.reply_to), encode_reply(await remembered))])
+        except BrokerUnavailable:
+            _log.warning("reply_lost", operation=request.operation, request_id=request.request_id)
+
+    async def _reply(self, request: Request) -> Reply:
+        try:
+            answer = await self._handle(request)
+        except FanoutError as error:
+            return Reply(request.request_id, 0, to_wire(error), b"")
+        except Exception as error:  # noqa: BLE001  supervisor: one request's bug must not stop the others
+            _log.exception("request_crashed", operation=request.operation, request_id=request.request_id)
+            crash = RequestFailed(f"{type(error).__name__}: {error}")
+            return Reply(request.request_id, 0, to_wire(crash), b"")
+        return Reply(request.request_id, answer.status, None, answer.body)
