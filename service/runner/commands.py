@@ -1,0 +1,120 @@
+"""What a client may tell a conversation that has to wait for the SDK's state lock.
+
+Each command is a name and JSON bytes, so that it can lie in the inbox; `apply` does it, in a worker thread, once it
+is its turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from openhands.sdk.conversation.impl.local_conversation import LocalConversation
+from openhands.sdk.conversation.request import SendMessageRequest
+from openhands.sdk.conversation.state import ConversationExecutionStatus
+from openhands.sdk.conversation.types import ConversationTags
+from openhands.sdk.secret import SecretSource, StaticSecret
+from openhands.sdk.security.analyzer import SecurityAnalyzerBase
+from openhands.sdk.security.confirmation_policy import ConfirmationPolicyBase
+from pydantic import BaseModel, Field, TypeAdapter, field_validator
+
+SUPERSEDED = "Superseded by a new user message"
+
+
+class SecretsRequest(BaseModel):
+    """Body of `POST .../secrets`; a value is a string, `{"value": ...}` or a full secret source."""
+
+    secrets: dict[str, SecretSource]
+
+    @field_validator("secrets", mode="before")
+    @classmethod
+    def _from_short_forms(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {name: _secret_source(given) for name, given in value.items()}
+
+
+class PolicyRequest(BaseModel):
+    """Body of `POST .../confirmation_policy`."""
+
+    policy: ConfirmationPolicyBase
+
+
+class AnalyzerRequest(BaseModel):
+    """Body of `POST .../security_analyzer`; the key is required, null removes the analyzer."""
+
+    security_analyzer: SecurityAnalyzerBase | None
+
+
+class ConfirmationRequest(BaseModel):
+    """Body of `POST .../events/respond_to_confirmation`."""
+
+    accept: bool
+    reason: str = Field(default="User rejected the action.")
+
+
+class TagsRequest(BaseModel):
+    """The tags that replace all others."""
+
+    tags: ConversationTags
+
+
+def send_message(conversation: LocalConversation, content: bytes) -> None:
+    """Append a user message. One that is to start a run replaces a pending action instead of approving it."""
+    request = SendMessageRequest.model_validate_json(content)
+    waits = conversation.state.execution_status is ConversationExecutionStatus.WAITING_FOR_CONFIRMATION
+    if request.run and waits:
+        conversation.reject_pending_actions(SUPERSEDED)
+    # The tracing decorator on the SDK's method hides its signature from mypy, here and in `operations`.
+    conversation.send_message(request.create_message())  # type: ignore[arg-type]
+
+
+def pause(conversation: LocalConversation, content: bytes) -> None:
+    """Take effect at the end of the current step; nothing unless idle or running."""
+    conversation.pause()
+
+
+def update_secrets(conversation: LocalConversation, content: bytes) -> None:
+    """Add or overwrite secrets, and save them at once: the SDK alone would wait for the next change."""
+    request = SecretsRequest.model_validate_json(content)
+    with conversation.state as state:
+        conversation.update_secrets(dict(request.secrets))
+        registry = state.secret_registry
+        state.secret_registry = registry.model_copy(update={"secret_sources": dict(registry.secret_sources)})
+
+
+def set_confirmation_policy(conversation: LocalConversation, content: bytes) -> None:
+    conversation.set_confirmation_policy(PolicyRequest.model_validate_json(content).policy)
+
+
+def set_security_analyzer(conversation: LocalConversation, content: bytes) -> None:
+    conversation.set_security_analyzer(AnalyzerRequest.model_validate_json(content).security_analyzer)
+
+
+def reject(conversation: LocalConversation, content: bytes) -> None:
+    """Reject every pending action; no run is started."""
+    conversation.reject_pending_actions(ConfirmationRequest.model_validate_json(content).reason)
+
+
+def set_tags(conversation: LocalConversation, content: bytes) -> None:
+    tags = TypeAdapter(TagsRequest).validate_json(content).tags
+    with conversation.state as state:
+        state.tags = tags
+
+
+APPLY: dict[str, Callable[[LocalConversation, bytes], None]] = {
+    "message": send_message,
+    "pause": pause,
+    "secrets": update_secrets,
+    "confirmation_policy": set_confirmation_policy,
+    "security_analyzer": set_security_analyzer,
+    "reject": reject,
+    "tags": set_tags,
+}
+
+
+def _secret_source(given: object) -> object:
+    if isinstance(given, str):
+        return {"kind": StaticSecret.__name__, "value": given}
+    if isinstance(given, dict) and "kind" not in given and "value" in given:
+        return {"kind": StaticSecret.__name__, **given}
+    return given

@@ -1,0 +1,149 @@
+"""From the body of `POST /api/conversations` to an agent and a record, or to a reason why not.
+
+Whatever can be wrong is found here, before anything exists. Blocking: parsing may fetch skills, and settings may
+look for a browser.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+from openhands.sdk.agent.base import AgentBase
+from openhands.sdk.conversation.request import StartConversationRequest
+from openhands.sdk.launch import LaunchRuntime, ResolvedLaunch, finalize
+from openhands.sdk.launch.errors import AgentLaunchError
+from openhands.sdk.secret import SecretSource
+from openhands.sdk.settings.model import validate_agent_settings
+from openhands.sdk.tool.client_tool import register_client_tools
+from openhands.sdk.tool.registry import is_tool_usable, list_registered_tools
+from openhands.sdk.utils.cipher import Cipher
+from pydantic import ValidationError
+
+from service.errors import InvalidRequest, NotFound
+from service.runner.meta import Meta
+from service.runner.opening import import_tool_modules
+from service.runner.validation import invalid, parse
+
+_GIT_TIMEOUT_SECONDS = 10
+_BROWSER_TOOL = "browser_tool_set"
+
+
+class Plan(NamedTuple):
+    """A conversation that can be made."""
+
+    meta: Meta
+    agent: AgentBase
+    secrets: dict[str, SecretSource]
+    initial_message: bytes | None
+    """SendMessageRequest as JSON, with `run` set: an initial message always starts a run."""
+
+
+def plan(body: bytes, cipher: Cipher | None, browser_enabled: bool) -> Plan:
+    """Validate a request to create a conversation.
+
+    Raises:
+        InvalidRequest: anything about the request that could only fail later.
+        NotFound: an agent profile that does not exist.
+    """
+    request = _parse(body, cipher)
+    _refuse_unserved(request)
+    agent = _private_copy(_agent(request, browser_enabled))
+    _require_tools(agent, import_tool_modules(request.tool_module_qualnames))
+    _prepare_workspace(Path(request.workspace.working_dir))
+    message = request.initial_message
+    return Plan(
+        _meta(request),
+        agent,
+        dict(request.secrets),
+        None if message is None else message.model_copy(update={"run": True}).model_dump_json().encode(),
+    )
+
+
+def _parse(body: bytes, cipher: Cipher | None) -> StartConversationRequest:
+    request = _parse_shape(body, None)
+    if not request.secrets_encrypted:
+        return request
+    if cipher is None:
+        raise InvalidRequest("Cannot decrypt secrets: the server has no secret key configured.")
+    return _parse_shape(body, {"cipher": cipher})
+
+
+def _parse_shape(body: bytes, context: dict[str, Any] | None) -> StartConversationRequest:
+    try:
+        return parse(StartConversationRequest, body, context)
+    except (AttributeError, TypeError) as error:
+        # The SDK's own validators assume shapes that a client need not send (workspace: {}, a model that is no text).
+        raise InvalidRequest(f"The request is not well formed: {error}") from error
+
+
+def _refuse_unserved(request: StartConversationRequest) -> None:
+    if request.initial_message is not None and request.initial_message.role != "user":
+        raise InvalidRequest("Only user messages are allowed to be sent to the agent.")
+    if request.conversation_runtime not in (None, "local"):
+        raise InvalidRequest("This server only runs local conversations")
+    if request.agent_profile_id is not None:
+        raise NotFound(f"Agent profile with id '{request.agent_profile_id}' not found")
+    if request.worktree or request.parent_conversation_id is not None:
+        raise InvalidRequest("Worktrees and parent conversations are not served by this version")
+
+
+def _agent(request: StartConversationRequest, browser_enabled: bool) -> AgentBase:
+    browser_available = browser_enabled and is_tool_usable(_BROWSER_TOOL)
+    source: AgentBase | ResolvedLaunch = request.agent
+    try:
+        if request.agent_settings is not None:
+            source = ResolvedLaunch(validate_agent_settings(request.agent_settings))
+        client_tools = register_client_tools(request.client_tools) if request.client_tools else []
+        return finalize(
+            source,
+            LaunchRuntime(browser_available=browser_available),
+            additions=request.agent_launch_additions,
+            client_tools=client_tools,
+        ).agent
+    except ValidationError as error:
+        raise invalid(error) from None
+    except (AgentLaunchError, TypeError, ValueError) as error:
+        raise InvalidRequest(str(error)) from error
+
+
+def _private_copy(agent: AgentBase) -> AgentBase:
+    """The SDK shares the LLM object it is given; each conversation must have its own."""
+    return type(agent).model_validate(agent.model_dump(context={"expose_secrets": True}))
+
+
+def _require_tools(agent: AgentBase, not_imported: dict[str, str]) -> None:
+    used = [tool.name for tool in agent.tools]
+    broken = [f"'{name}' ({not_imported[name]})" for name in used if name in not_imported]
+    if broken:
+        raise InvalidRequest(f"The agent uses tools whose modules the agent server cannot import: {', '.join(broken)}")
+    registered = set(list_registered_tools())
+    unknown = sorted({name for name in used if name not in registered})
+    if unknown:
+        raise InvalidRequest(
+            f"The agent uses tools that are not registered: {', '.join(unknown)}. "
+            f"Registered tools: {', '.join(sorted(registered))}"
+        )
+
+
+def _prepare_workspace(path: Path) -> None:
+    """Make the directory, and a repository of it unless it is inside one: clients show what changed through git."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest(f"The working directory {path} cannot be created: {error.strerror}") from error
+    if any((directory / ".git").exists() for directory in (path.resolve(), *path.resolve().parents)):
+        return
+    try:
+        subprocess.run(["git", "init", "-q"], cwd=path, check=False, capture_output=True, timeout=_GIT_TIMEOUT_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return  # without git there is nothing to show, and the agent works all the same
+
+
+def _meta(request: StartConversationRequest) -> Meta:
+    conversation_id: UUID = request.conversation_id or uuid4()
+    settings = {name: getattr(request, name) for name in Meta.model_fields if name in type(request).model_fields}
+    settings |= {"conversation_id": None, "agent_launch_additions": None, "secrets": {}}
+    return Meta.model_construct(id=conversation_id, **settings)

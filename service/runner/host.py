@@ -1,0 +1,196 @@
+"""The conversations this runner owns: claimed on demand, kept by renewing their leases, let go on drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections import defaultdict
+from collections.abc import Coroutine
+from typing import Any
+from uuid import UUID, uuid4
+
+import structlog
+
+from service.catalog.index import ConversationIndex
+from service.catalog.owners import Owners
+from service.errors import ConversationNotFound, OwnerMoving, RequestFailed, RunLimitReached
+from service.identity import RunnerId
+from service.runner.agent_loop import AgentLoop
+from service.runner.creation import Plan
+from service.runner.hosted import HostedConversation
+from service.runner.meta import write_meta
+from service.runner.opening import Opened, Opener
+from service.runner.recovery import recover
+from service.runner.run_driver import RunDriver, RunSlots
+from service.runner.workers import Workers
+from service.settings import Settings
+from service.store.layout import ConversationDirectory, ConversationsRoot
+
+_log = structlog.get_logger(__name__)
+
+
+class Host:
+    """Methods of the runner's loop; anything about one conversation's existence happens under its lock."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        runner_id: RunnerId,
+        opener: Opener,
+        owners: Owners,
+        index: ConversationIndex,
+        agent_loop: AgentLoop,
+        workers: Workers,
+    ) -> None:
+        self.root = ConversationsRoot(settings.conversations_path)
+        self.slots = RunSlots(settings.max_concurrent_runs)
+        self._settings = settings
+        self._runner_id = runner_id
+        self._opener = opener
+        self._owners = owners
+        self._index = index
+        self._agent_loop = agent_loop
+        self._workers = workers
+        self._hosted: dict[UUID, HostedConversation] = {}
+        self._locks: defaultdict[UUID, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Kept for good: callers have seen that the conversation exists, so there are no more than of those."""
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def owned(self) -> list[UUID]:
+        return list(self._hosted)
+
+    async def open(self, conversation_id: UUID) -> HostedConversation:
+        """The conversation, claimed and opened if it was not yet.
+
+        Raises:
+            ConversationNotFound: there is none.
+            OwnerMoving: another runner holds its lease.
+            RequestFailed: its files cannot be read.
+        """
+        hosted = self._hosted.get(conversation_id)
+        if hosted is not None:
+            return hosted
+        async with self._locks[conversation_id]:
+            hosted = self._hosted.get(conversation_id)
+            return hosted if hosted is not None else await self._open(conversation_id)
+
+    async def create(self, plan: Plan) -> tuple[HostedConversation, bool]:
+        """The planned conversation and True, or the one that has its id already and False.
+
+        Raises:
+            RunLimitReached: this runner is full; nothing was made.
+            OwnerMoving: another runner holds the id's lease.
+        """
+        conversation_id = plan.meta.id
+        async with self._locks[conversation_id]:
+            existing = self._hosted.get(conversation_id)
+            if existing is not None:
+                return existing, False
+            if self.root.exists(conversation_id):
+                return await self._open(conversation_id), False
+            if self.slots.is_full:
+                raise RunLimitReached
+            await self._claim(conversation_id)
+            directory = self.root.directory(conversation_id)
+            try:
+                opened = await self._workers.call(self._make, directory, plan)
+            except BaseException:
+                await self._workers.call(shutil.rmtree, directory.path, ignore_errors=True)
+                await self._owners.release(conversation_id)
+                raise
+            return await self._host(opened), True
+
+    async def delete(self, conversation_id: UUID) -> None:
+        """Remove the directory; readers are told, a run is cancelled, nobody waits for a tool.
+
+        Raises:
+            ConversationNotFound, OwnerMoving, RequestFailed: as `open`.
+        """
+        hosted = await self.open(conversation_id)
+        async with self._locks[conversation_id]:
+            if self._hosted.pop(conversation_id, None) is None:
+                raise ConversationNotFound(str(conversation_id))
+            hosted.tell_deleted()
+            await self._workers.call(_remove, hosted.directory)
+            await self._index.remove(conversation_id)
+            await self._owners.release(conversation_id)
+            self._keep(hosted.abandon(), f"abandon {conversation_id}")
+
+    async def recover_interrupted(self, candidates: list[UUID]) -> None:
+        """Open what was running or has accepted commands waiting when its owner died, so that it is not left so."""
+        for conversation_id in candidates:
+            with contextlib.suppress(ConversationNotFound, OwnerMoving):
+                try:
+                    await self.open(conversation_id)
+                except RequestFailed as error:
+                    _log.error("conversation_not_recovered", conversation_id=str(conversation_id), error=str(error))
+
+    async def renew_leases(self) -> None:
+        """Hold what is owned for another lease TTL."""
+        await self._owners.renew(self.owned, self._runner_id)
+
+    async def close(self) -> None:
+        """Let go of everything within the drain time."""
+        hosted = list(self._hosted.values())
+        self._hosted.clear()
+        await asyncio.gather(*(self._close(conversation) for conversation in hosted))
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    async def _close(self, hosted: HostedConversation) -> None:
+        try:
+            async with asyncio.timeout(self._settings.drain_seconds):
+                await hosted.close(self._settings.drain_seconds)
+        except TimeoutError:
+            _log.warning("conversation_not_closed_in_time", conversation_id=str(hosted.conversation_id))
+        except Exception:  # noqa: BLE001  supervisor: the others must be closed too
+            _log.exception("conversation_close_failed", conversation_id=str(hosted.conversation_id))
+        await self._owners.release(hosted.conversation_id)
+
+    async def _open(self, conversation_id: UUID) -> HostedConversation:
+        if not self.root.exists(conversation_id):
+            raise ConversationNotFound(str(conversation_id))
+        await self._claim(conversation_id)
+        try:
+            opened = await self._workers.call(self._opener.open, self.root.directory(conversation_id))
+            return await self._host(opened)
+        except Exception as error:
+            _log.exception("conversation_unreadable", conversation_id=str(conversation_id))
+            await self._owners.release(conversation_id)
+            raise RequestFailed(f"Conversation {conversation_id} cannot be opened: {error}") from error
+
+    async def _claim(self, conversation_id: UUID) -> None:
+        holder = await self._owners.acquire(conversation_id, self._runner_id)
+        if holder != self._runner_id:
+            raise OwnerMoving(str(conversation_id))
+
+    def _make(self, directory: ConversationDirectory, plan: Plan) -> Opened:
+        directory.path.mkdir(mode=0o700, parents=True)
+        write_meta(directory, plan.meta, fsync=self._settings.fsync)
+        return self._opener.create(directory, plan.meta, plan.agent, plan.secrets)
+
+    async def _host(self, opened: Opened) -> HostedConversation:
+        hosted = HostedConversation(
+            opened, self._index, self._workers, cipher=self._opener.cipher, fsync=self._settings.fsync
+        )
+        driver = RunDriver(opened.conversation, self._agent_loop, self._workers, self.slots, hosted.settle)
+        hosted.attach(driver)
+        await self._workers.call(recover, opened.conversation.state, None)
+        hosted.start()
+        await hosted.refresh_snapshot()
+        hosted.publish_full_state()
+        self._hosted[opened.directory.conversation_id] = hosted
+        return hosted
+
+    def _keep(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(coroutine, name=name)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def _remove(directory: ConversationDirectory) -> None:
+    """One rename makes the conversation cease to exist; the files follow."""
+    doomed = directory.path.with_name(f".deleted-{directory.path.name}-{uuid4().hex[:8]}")
+    directory.path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)

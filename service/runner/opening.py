@@ -1,0 +1,123 @@
+"""Opening a conversation for writing: claim, fence, construct, recover. Blocking; runs in a worker thread."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+import structlog
+from openhands.sdk.agent.base import AgentBase
+from openhands.sdk.conversation.impl.local_conversation import LocalConversation
+from openhands.sdk.secret import SecretSource
+from openhands.sdk.utils.cipher import Cipher
+
+from service.catalog.keys import Keys
+from service.identity import RunnerId
+from service.pubsub.broker import Channel
+from service.runner.meta import Meta, read_meta
+from service.runner.outbox import Outbox
+from service.runner.owned_store import OwnedStore
+from service.runner.publisher import Publisher
+from service.runner.streaming import delta_publisher
+from service.settings import Settings
+from service.store.inbox import Inbox
+from service.store.layout import ConversationDirectory
+from service.store.owner_record import Fence, claim
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The parts of a conversation that is open for writing."""
+
+    directory: ConversationDirectory
+    conversation: LocalConversation
+    meta: Meta
+    store: OwnedStore
+    inbox: Inbox
+    outbox: Outbox
+
+
+class Opener:
+    """Opens conversations for one runner, which holds their leases."""
+
+    def __init__(self, settings: Settings, runner_id: RunnerId, publisher: Publisher, keys: Keys) -> None:
+        self._settings = settings
+        self._runner_id = runner_id
+        self._publisher = publisher
+        self._keys = keys
+        self.cipher = make_cipher(settings)
+
+    def create(
+        self, directory: ConversationDirectory, meta: Meta, agent: AgentBase, secrets: dict[str, SecretSource]
+    ) -> Opened:
+        """Make a conversation that does not exist yet; the directory does, with its `meta.json`."""
+        return self._open(directory, meta, agent, secrets)
+
+    def open(self, directory: ConversationDirectory) -> Opened:
+        """Open one that exists, whoever wrote it.
+
+        Raises:
+            ValueError, OSError: the files are not readable as a conversation.
+        """
+        meta = read_meta(directory)
+        import_tool_modules(meta.tool_module_qualnames)
+        return self._open(directory, meta, None, None)
+
+    def _open(
+        self,
+        directory: ConversationDirectory,
+        meta: Meta,
+        agent: AgentBase | None,
+        secrets: dict[str, SecretSource] | None,
+    ) -> Opened:
+        # Claim first: from here on a previous owner's writes fail, and the constructor below may write.
+        record = claim(directory, self._runner_id, fsync=self._settings.fsync)
+        inbox = Inbox(directory, fsync=self._settings.fsync)
+        store = OwnedStore(directory, Fence(directory, record), inbox, fsync=self._settings.fsync)
+        channel = Channel(self._keys.events(directory.conversation_id))
+        outbox = Outbox(self._publisher, channel, record.stream_epoch)
+        conversation = LocalConversation(
+            agent=agent,
+            workspace=meta.workspace,
+            plugins=meta.plugins,
+            persistence_dir=str(directory.path.parent),
+            conversation_id=directory.conversation_id,
+            hook_config=meta.hook_config,
+            max_iteration_per_run=meta.max_iterations,
+            stuck_detection=meta.stuck_detection,
+            visualizer=None,
+            secrets=secrets,
+            cipher=self.cipher,
+            tags=meta.tags,
+            user_id=meta.user_id,
+            client_tools=meta.client_tools or None,
+            observability_metadata=meta.observability_metadata or None,
+            observability_tags=meta.observability_tags or None,
+            observability_span_name=meta.observability_span_name,
+            observability_parent_span_context=meta.observability_parent_span_context,
+            token_callbacks=[delta_publisher(outbox)],
+            file_store=store,
+        )
+        outbox.resume(len(conversation.state.events))
+        return Opened(directory, conversation, meta, store, inbox, outbox)
+
+
+def make_cipher(settings: Settings) -> Cipher | None:
+    """What encrypts secrets on disk; None without a key, and secrets are then not stored at all."""
+    if settings.cipher_key is None:
+        return None
+    return Cipher(settings.cipher_key, settings.previous_cipher_keys)
+
+
+def import_tool_modules(modules: dict[str, str]) -> dict[str, str]:
+    """Import the modules that register tools; returns those that could not be, by tool name, with the reason."""
+    failures: dict[str, str] = {}
+    for name, module in modules.items():
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            _log.warning("tool_module_not_imported", tool=name, module=module, error=str(error))
+            failures[name] = f"{module}: {error}"
+    return failures

@@ -1,0 +1,202 @@
+"""What web workers may ask of a runner, by name. Each operation parses, tells one conversation, answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import pydantic_core
+from openhands.sdk.conversation.request import SendMessageRequest
+from openhands.sdk.conversation.types import ConversationTags
+from openhands.sdk.llm import LLM
+from pydantic import BaseModel, Field, field_validator
+
+from service.errors import AlreadyRunning, InvalidRequest, RequestFailed
+from service.requests.message import Request
+from service.requests.requester import Answer
+from service.runner.commands import AnalyzerRequest, ConfirmationRequest, PolicyRequest, SecretsRequest
+from service.runner.creation import plan
+from service.runner.description import describe
+from service.runner.host import Host
+from service.runner.hosted import HostedConversation
+from service.runner.opening import make_cipher
+from service.runner.schemas import sdk_schemas
+from service.runner.validation import parse
+from service.runner.workers import Workers
+from service.settings import Settings
+
+SUCCESS = Answer(200, b'{"success":true}')
+
+
+class PatchRequest(BaseModel):
+    """Body of `PATCH /api/conversations/{id}`: what is null or absent stays."""
+
+    title: str | None = Field(default=None, max_length=200)
+    tags: ConversationTags | None = None
+
+    @field_validator("title")
+    @classmethod
+    def _not_blank(cls, title: str | None) -> str | None:
+        if title is not None and not title.strip():
+            raise ValueError("title must not be blank")
+        return title.strip() if title is not None else None
+
+
+class AskRequest(BaseModel):
+    """Body of `POST .../ask_agent`."""
+
+    question: str
+
+
+class TitleRequest(BaseModel):
+    """Body of `POST .../generate_title`."""
+
+    max_length: int = Field(default=50, ge=1, le=200)
+    llm: LLM | None = None
+
+
+Operation = Callable[[Request], Awaitable[Answer]]
+
+
+class Operations:
+    """The table, for one runner."""
+
+    def __init__(self, settings: Settings, host: Host, workers: Workers) -> None:
+        self._settings = settings
+        self._host = host
+        self._workers = workers
+        self._cipher = make_cipher(settings)
+        self._table: dict[str, Operation] = {
+            "conversation.create": self._create,
+            "conversation.describe": self._describe,
+            "conversation.patch": self._patch,
+            "conversation.delete": self._delete,
+            "conversation.run": self._run,
+            "conversation.pause": self._pause,
+            "conversation.interrupt": self._interrupt,
+            "conversation.secrets": self._secrets,
+            "conversation.confirmation_policy": self._confirmation_policy,
+            "conversation.security_analyzer": self._security_analyzer,
+            "conversation.ask_agent": self._ask_agent,
+            "conversation.generate_title": self._generate_title,
+            "events.send": self._send,
+            "events.confirm": self._confirm,
+            "sdk.schemas": self._schemas,
+        }
+
+    async def handle(self, request: Request) -> Answer:
+        """Do what is asked.
+
+        Raises:
+            FanoutError: why it was not done.
+        """
+        operation = self._table.get(request.operation)
+        if operation is None:
+            raise RequestFailed(f"This runner does not know the operation {request.operation}; it may be older.")
+        return await operation(request)
+
+    async def _create(self, request: Request) -> Answer:
+        planned = await self._workers.call(plan, request.body, self._cipher, self._settings.enable_browser)
+        hosted, is_new = await self._host.create(planned)
+        snapshot = describe(hosted.conversation.state, hosted.meta, hosted.status)
+        if is_new and planned.initial_message is not None:
+            await hosted.submit("message", planned.initial_message, starts_run=True)
+        with_skills = request.arguments.get("include_skills", False)
+        return Answer(201 if is_new else 200, snapshot.info_with_skills if with_skills else snapshot.info)
+
+    async def _describe(self, request: Request) -> Answer:
+        hosted = await self._hosted(request)
+        await hosted.refresh_snapshot()
+        return SUCCESS
+
+    async def _patch(self, request: Request) -> Answer:
+        patch = parse(PatchRequest, request.body)
+        hosted = await self._hosted(request)
+        await hosted.patch(patch.title, patch.tags)
+        if patch.tags is not None:
+            await hosted.submit("tags", pydantic_core.to_json({"tags": patch.tags}))
+        return SUCCESS
+
+    async def _delete(self, request: Request) -> Answer:
+        await self._host.delete(_id(request))
+        return SUCCESS
+
+    async def _run(self, request: Request) -> Answer:
+        await (await self._hosted(request)).run()
+        return SUCCESS
+
+    async def _pause(self, request: Request) -> Answer:
+        await (await self._hosted(request)).submit("pause", b"{}")
+        return SUCCESS
+
+    async def _interrupt(self, request: Request) -> Answer:
+        await (await self._hosted(request)).interrupt()
+        return SUCCESS
+
+    async def _secrets(self, request: Request) -> Answer:
+        parse(SecretsRequest, request.body)
+        await (await self._hosted(request)).submit("secrets", request.body)
+        return SUCCESS
+
+    async def _confirmation_policy(self, request: Request) -> Answer:
+        parse(PolicyRequest, request.body)
+        await (await self._hosted(request)).submit("confirmation_policy", request.body)
+        return SUCCESS
+
+    async def _security_analyzer(self, request: Request) -> Answer:
+        parse(AnalyzerRequest, request.body)
+        await (await self._hosted(request)).submit("security_analyzer", request.body)
+        return SUCCESS
+
+    async def _send(self, request: Request) -> Answer:
+        message = parse(SendMessageRequest, request.body)
+        if message.role != "user":
+            raise InvalidRequest("Only user messages are allowed to be sent to the agent.")
+        starts_run = message.run or request.arguments.get("always_run", False)
+        content = message.model_copy(update={"run": starts_run}).model_dump_json().encode()
+        await (await self._hosted(request)).submit("message", content, starts_run=starts_run)
+        return SUCCESS
+
+    async def _confirm(self, request: Request) -> Answer:
+        confirmation = parse(ConfirmationRequest, request.body)
+        hosted = await self._hosted(request)
+        if not confirmation.accept:
+            await hosted.submit("reject", request.body)
+            return SUCCESS
+        try:
+            await hosted.run()
+        except AlreadyRunning:
+            pass  # what was to be accepted is being executed
+        return SUCCESS
+
+    async def _ask_agent(self, request: Request) -> Answer:
+        question = parse(AskRequest, request.body).question
+        hosted = await self._hosted(request)
+        return await self._response("response", lambda: hosted.conversation.ask_agent(question))  # type: ignore[arg-type]
+
+    async def _generate_title(self, request: Request) -> Answer:
+        wanted = parse(TitleRequest, request.body)
+        hosted = await self._hosted(request)
+        return await self._response(
+            "title",
+            lambda: hosted.conversation.generate_title(wanted.llm, wanted.max_length),  # type: ignore[arg-type]
+        )
+
+    async def _response(self, key: str, function: Callable[[], str]) -> Answer:
+        """What the LLM says, or why it did not: the provider's error is the client's answer."""
+        try:
+            text = await self._workers.call(function)
+        except Exception as error:
+            raise RequestFailed(str(error)) from error
+        return Answer(200, pydantic_core.to_json({key: text}))
+
+    async def _schemas(self, request: Request) -> Answer:
+        return Answer(200, await self._workers.call(sdk_schemas))
+
+    async def _hosted(self, request: Request) -> HostedConversation:
+        return await self._host.open(_id(request))
+
+
+def _id(request: Request) -> UUID:
+    assert request.conversation_id is not None, "the blueprint names a conversation"
+    return request.conversation_id

@@ -1,0 +1,88 @@
+"""What one conversation publishes, in order."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import NewType
+
+from service.identity import StreamEpoch
+from service.pubsub.broker import Channel
+from service.pubsub.envelope import Envelope, Kind, encode
+from service.runner.publisher import Publisher
+
+Hold = NewType("Hold", int)
+
+
+class Outbox:
+    """A conversation's events as they are appended, and transients in between. Callable from any thread.
+
+    While anything holds it, nothing is published, and nothing is lost: a client that hears of a new status asks for
+    the details at once, so they must be readable before the news goes out.
+    """
+
+    def __init__(self, publisher: Publisher, channel: Channel, stream_epoch: StreamEpoch) -> None:
+        self._publisher = publisher
+        self._channel = channel
+        self._stream_epoch = stream_epoch
+        self._last_seq = -1
+        self._lock = threading.RLock()
+        self._holds: set[Hold] = set()
+        self._hold_numbers = itertools.count()
+        self._waiting: list[bytes] = []
+
+    @property
+    def last_seq(self) -> int:
+        """The newest durable seq, -1 before the first event."""
+        return self._last_seq
+
+    def resume(self, log_length: int) -> None:
+        """Say how long the log is, before anything is appended to it here."""
+        self._last_seq = log_length - 1
+
+    def durable(self, seq: int, payload: bytes) -> None:
+        """An event was appended."""
+        with self._lock:
+            self._last_seq = seq
+            self._put(Kind.DURABLE, payload)
+
+    def transient(self, payload: bytes) -> None:
+        """Publish something that is never stored, after all that was appended so far."""
+        with self._lock:
+            self._put(Kind.TRANSIENT, payload)
+
+    def deleted(self) -> None:
+        """Tell every reader that the conversation is gone."""
+        with self._lock:
+            self._put(Kind.DELETED, b"")
+            self.release_all()
+
+    def hold(self) -> Hold:
+        """Publish nothing until this is released."""
+        with self._lock:
+            hold = Hold(next(self._hold_numbers))
+            self._holds.add(hold)
+            return hold
+
+    def release(self, hold: Hold) -> None:
+        """Take one hold away; no effect the second time."""
+        with self._lock:
+            self._holds.discard(hold)
+            self._flush()
+
+    def release_all(self) -> None:
+        """Publish whatever waits, now."""
+        with self._lock:
+            self._holds.clear()
+            self._flush()
+
+    def _put(self, kind: Kind, payload: bytes) -> None:
+        self._waiting.append(encode(Envelope(kind, self._last_seq, self._stream_epoch, payload)))
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._holds:
+            return
+        for message in self._waiting:
+            self._publisher.put(self._channel, message)
+        self._waiting.clear()

@@ -1,0 +1,138 @@
+"""One runner: everything it holds, in the order it is made and let go."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+from openhands.sdk.tool.registry import list_usable_tools
+from openhands.tools.preset.default import register_default_tools
+
+from service.catalog.index import ConversationIndex, IndexEntry
+from service.catalog.keys import Keys
+from service.catalog.owners import Owners
+from service.catalog.rebuild import IndexBuild, in_batches
+from service.catalog.runners import HEARTBEAT_SECONDS, RunnerRecord, Runners
+from service.errors import BrokerUnavailable
+from service.identity import RunnerId
+from service.pubsub.broker import Channel
+from service.pubsub.redis_broker import RedisBroker
+from service.redis_source import RedisSource
+from service.requests.responder import Responder
+from service.runner.agent_loop import PROCESS_AGENT_LOOP
+from service.runner.host import Host
+from service.runner.opening import Opener
+from service.runner.operations import Operations
+from service.runner.publisher import Publisher
+from service.runner.workers import Workers
+from service.settings import Settings
+from service.store.layout import ConversationsRoot
+from service.store.scan import Found, scan
+
+_log = structlog.get_logger(__name__)
+
+_LEASE_RENEWALS_PER_TTL = 3
+
+
+@asynccontextmanager
+async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterator[RunnerId]:
+    """A runner that takes requests for the length of the block, and lets go of what it owns at its end."""
+    runner_id = RunnerId(f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    keys = Keys(settings.redis_namespace)
+    async with AsyncExitStack() as stack:
+        redis = source.commands()
+        stack.push_async_callback(redis.aclose)
+        workers = Workers()
+        stack.callback(workers.close)
+        facts = await workers.call(_facts, settings)
+        agent_loop = PROCESS_AGENT_LOOP.acquire()
+        stack.callback(PROCESS_AGENT_LOOP.release)
+
+        broker = RedisBroker(source.commands(), source.listener(), Channel(keys.control))
+        publisher = Publisher(broker)
+        await _background(stack, publisher.run(), "publisher")
+        stack.push_async_callback(publisher.flush)
+
+        runners, owners = Runners(redis, keys), Owners(redis, keys, settings.lease_ttl_seconds)
+        index = ConversationIndex(redis, keys)
+        opener = Opener(settings, runner_id, publisher, keys)
+        host = Host(settings, runner_id, opener, owners, index, agent_loop, workers)
+        stack.push_async_callback(host.close)
+
+        interrupted = await _build_index(IndexBuild(redis, keys, index), host.root, workers)
+        operations = Operations(settings, host, workers)
+        await stack.enter_async_context(Responder(broker, Channel(keys.inbox(runner_id)), operations.handle))
+        await _background(stack, _renew(host, settings.lease_ttl_seconds), "lease-renewal")
+        await _background(stack, host.recover_interrupted(interrupted), "recovery")
+        stack.push_async_callback(runners.leave, runner_id)
+        await _background(stack, _beat(runners, runner_id, host, facts), "heartbeat")
+        _log.info("runner_ready", runner_id=runner_id)
+        yield runner_id
+
+
+async def _background(stack: AsyncExitStack, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+    """Run beside the block; its death is logged, and the heartbeat that stops with it takes the runner out."""
+    task = asyncio.create_task(coroutine, name=name)
+    task.add_done_callback(_note_death)
+
+    async def stop() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(stop)
+
+
+def _note_death(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        _log.critical("runner_task_died", task=task.get_name(), exc_info=task.exception())
+
+
+async def _beat(runners: Runners, runner_id: RunnerId, host: Host, facts: dict[str, Any]) -> None:
+    while True:
+        try:
+            await runners.beat(RunnerRecord(runner_id, host.slots.taken, facts))
+        except BrokerUnavailable as error:
+            _log.warning("heartbeat_failed", error=str(error.__cause__))
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+
+
+async def _renew(host: Host, lease_ttl_seconds: float) -> None:
+    while True:
+        await asyncio.sleep(lease_ttl_seconds / _LEASE_RENEWALS_PER_TTL)
+        try:
+            await host.renew_leases()
+        except BrokerUnavailable as error:
+            _log.warning("lease_renewal_failed", error=str(error.__cause__))
+
+
+async def _build_index(build: IndexBuild, root: ConversationsRoot, workers: Workers) -> list[uuid.UUID]:
+    """Make the index if nobody has; returns the conversations that a dead owner left in the middle of something."""
+    found = await workers.call(lambda: list(scan(root)))
+    entries = (IndexEntry(*conversation) for conversation in found)
+    await build.run(in_batches(entries))
+    return [conversation.conversation_id for conversation in found if _is_interrupted(root, conversation)]
+
+
+def _is_interrupted(root: ConversationsRoot, found: Found) -> bool:
+    inbox = root.directory(found.conversation_id).inbox
+    return found.status == "running" or (inbox.is_dir() and any(inbox.iterdir()))
+
+
+def _facts(settings: Settings) -> dict[str, Any]:
+    """What web workers, which do not import the SDK, tell of it."""
+    register_default_tools(enable_browser=settings.enable_browser)
+    return {
+        "sdk_version": version("openhands-sdk"),
+        "tools_version": version("openhands-tools"),
+        "workspace_version": None,
+        "usable_tools": list_usable_tools(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }

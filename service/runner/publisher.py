@@ -1,0 +1,74 @@
+"""From the threads that append events to the broker, in order and without making them wait."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+
+import structlog
+
+from service.errors import BrokerUnavailable
+from service.pubsub.broker import Broker, Channel
+
+_log = structlog.get_logger(__name__)
+
+_BATCH = 256
+_QUEUE_LIMIT_BYTES = 64 << 20
+"""Without a broker the queue keeps this much and then drops the oldest: readers have the log."""
+_RETRY_SECONDS = 0.2
+
+
+class Publisher:
+    """One queue and one task per runner. `put` may be called from any thread."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[tuple[Channel, bytes]] = deque()
+        self._queue_bytes = 0
+        self._lock = threading.Lock()
+        self._news = asyncio.Event()
+
+    def put(self, channel: Channel, message: bytes) -> None:
+        """Queue a message; never blocks."""
+        with self._lock:
+            self._queue.append((channel, message))
+            self._queue_bytes += len(message)
+            while self._queue_bytes > _QUEUE_LIMIT_BYTES:
+                self._queue_bytes -= len(self._queue.popleft()[1])
+        self._loop.call_soon_threadsafe(self._news.set)
+
+    async def run(self) -> None:
+        """Publish what is queued, until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while batch := self._take():
+                await self._publish(batch)
+
+    async def flush(self) -> None:
+        """Publish what is queued now; gives up when the broker does not answer."""
+        while batch := self._take():
+            try:
+                await self._broker.publish(batch)
+            except BrokerUnavailable:
+                return
+
+    def _take(self) -> list[tuple[Channel, bytes]]:
+        with self._lock:
+            batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
+            self._queue_bytes -= sum(len(message) for _, message in batch)
+            return batch
+
+    async def _publish(self, batch: list[tuple[Channel, bytes]]) -> None:
+        try:
+            await self._broker.publish(batch)
+        except BrokerUnavailable as error:
+            # Some of the batch may be out already; repeating it is safe, since readers go by seq.
+            _log.warning("publish_failed", messages=len(batch), error=str(error.__cause__))
+            with self._lock:
+                self._queue.extendleft(reversed(batch))
+                self._queue_bytes += sum(len(message) for _, message in batch)
+            self._news.set()
+            await asyncio.sleep(_RETRY_SECONDS)

@@ -1,0 +1,80 @@
+"""Making a conversation whole after its owner died.
+
+The SDK saves `base_state.json` at the end of a step, while events are on disk the moment they happen. After a crash
+the log is therefore ahead of HEAD (`leaf_event_id`): an acknowledged message or a finished tool call would fall off
+the branch that the agent sees. HEAD is always the last tree event appended, unless a client navigated since.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from openhands.sdk.conversation.state import ConversationExecutionStatus, ConversationState
+from openhands.sdk.event import AgentErrorEvent, MessageEvent
+from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
+
+INTERRUPTED_TOOL_CALL = (
+    "A restart occurred while this tool was in progress. The call was interrupted and its outcome is unknown; "
+    "check what it did before doing it again."
+)
+
+
+class Navigation(NamedTuple):
+    """The last time a client moved HEAD, as recorded before it was acknowledged."""
+
+    log_length: int
+    """Events in the log at that time."""
+    leaf_event_id: str | None
+
+
+def recover(state: ConversationState, navigation: Navigation | None) -> bool:
+    """Repair HEAD and close the tool calls that were in flight; True when a run had been going on.
+
+    Every in-flight call, all of a parallel batch, gets an error observation in its order. A run that was going on
+    leaves the status `error`, from which a new run continues. Pending confirmations are left as they are. Safe on a
+    conversation that needs nothing: it then writes nothing.
+    """
+    with state:
+        _repair_head(state, navigation)
+        was_running = state.execution_status is ConversationExecutionStatus.RUNNING
+        if was_running:
+            for action in ConversationState.get_unmatched_actions(state.active_branch()):
+                state.append_event(
+                    AgentErrorEvent(
+                        tool_name=action.tool_name, tool_call_id=action.tool_call_id, error=INTERRUPTED_TOOL_CALL
+                    )
+                )
+            state.execution_status = ConversationExecutionStatus.ERROR
+        # Mandatory after moving HEAD: the cached view drops an action without a result, and its later error would
+        # reach the LLM as a tool message that answers nothing.
+        state.rebuild_view()
+    return was_running
+
+
+def _repair_head(state: ConversationState, navigation: Navigation | None) -> None:
+    tip = _last_tree_event(state)
+    if navigation is not None and (tip is None or tip < navigation.log_length):
+        leaf = navigation.leaf_event_id
+    else:
+        leaf = None if tip is None else state.events.get_id(tip)
+    # A log without parents, from before the SDK knew branches, has no HEAD and needs none.
+    is_linear = state.leaf_event_id is None and not state.head_is_empty
+    if leaf != state.leaf_event_id and not is_linear:
+        state.leaf_event_id = leaf
+        state.head_is_empty = leaf is None and len(state.events) > 0
+        _repair_last_user_message(state)
+
+
+def _last_tree_event(state: ConversationState) -> int | None:
+    for seq in range(len(state.events) - 1, -1, -1):
+        if not isinstance(state.events[seq], ConversationStateUpdateEvent):
+            return seq
+    return None
+
+
+def _repair_last_user_message(state: ConversationState) -> None:
+    for event in reversed(state.active_branch()):
+        if isinstance(event, MessageEvent) and event.source == "user":
+            if state.last_user_message_id != event.id:
+                state.last_user_message_id = event.id
+            return

@@ -1,0 +1,194 @@
+"""One conversation's runs: at most one at a time, started on request, driven to their end.
+
+The SDK has no such guard: two concurrent `arun()` duplicate observations. All methods are called on the runner's loop;
+the agent itself runs on the agent loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+from openhands.sdk.agent.base import AgentBase
+from openhands.sdk.conversation.exceptions import ConversationRunError
+from openhands.sdk.conversation.impl.local_conversation import LocalConversation
+from openhands.sdk.conversation.state import ConversationExecutionStatus
+from openhands.sdk.event.conversation_error import ConversationErrorEvent
+
+from service.errors import AlreadyRunning, RunLimitReached
+from service.runner.agent_loop import AgentLoop
+from service.runner.workers import Workers
+
+_log = structlog.get_logger(__name__)
+
+_INTERRUPT_WAIT_SECONDS = 5.0
+
+
+class RunSlots:
+    """How many runs may go on at once in this runner."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.taken = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.taken >= self._limit
+
+    def take(self) -> None:
+        """Raises RunLimitReached when none is free."""
+        if self.is_full:
+            raise RunLimitReached
+        self.taken += 1
+
+    def give_back(self) -> None:
+        self.taken -= 1
+
+
+class RunDriver:
+    """Starts, repeats and interrupts the runs of one conversation."""
+
+    def __init__(
+        self,
+        conversation: LocalConversation,
+        agent_loop: AgentLoop,
+        workers: Workers,
+        slots: RunSlots,
+        settle: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`settle` is awaited after each run, once everything the run appended is on disk; it tells the readers."""
+        self._conversation = conversation
+        self._agent_loop = agent_loop
+        self._workers = workers
+        self._slots = slots
+        self._settle = settle
+        self._task: asyncio.Task[None] | None = None
+        self._is_wanted_again = False
+        self._has_entered = False
+        self._interrupt_wanted = False
+        self._is_on_agent_loop = False
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a run is accepted or going on."""
+        return self._task is not None
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether a run is accepted and the SDK's status does not show it yet."""
+        status = self._conversation.state.execution_status
+        return self.is_active and not self._has_entered and status is not ConversationExecutionStatus.FINISHED
+
+    def note_running(self) -> None:
+        """The SDK's status became `running`; callable from any thread."""
+        self._has_entered = True
+
+    def start(self) -> None:
+        """Accept a run; it goes on in the background.
+
+        Raises:
+            AlreadyRunning: there is one.
+            RunLimitReached: this runner is full.
+        """
+        if self._task is not None:
+            raise AlreadyRunning
+        self._slots.take()
+        self._has_entered = False
+        self._interrupt_wanted = False
+        self._task = asyncio.create_task(self._drive(), name=f"run {self._conversation.id}")
+
+    def start_or_repeat(self) -> None:
+        """Accept a run, or have the active one go on with what was appended meanwhile.
+
+        Raises:
+            RunLimitReached: this runner is full.
+        """
+        if self._task is None:
+            self.start()
+        else:
+            self._is_wanted_again = True
+
+    async def interrupt(self) -> bool:
+        """Cancel the LLM call or tool in flight; returns when the run has ended or after 5 s. False without a run."""
+        task = self._task
+        if task is None:
+            return False
+        self._interrupt_wanted = True
+        self._is_wanted_again = False
+        # On the agent loop, so that it cannot fall between the check in `_arun` and the SDK's own bookkeeping.
+        self._agent_loop.loop.call_soon_threadsafe(self._interrupt_on_agent_loop)
+        await asyncio.wait([task], timeout=_INTERRUPT_WAIT_SECONDS)
+        return True
+
+    async def wait_ended(self, timeout_seconds: float) -> bool:
+        """Until no run is active; False when the time was over first."""
+        if self._task is None:
+            return True
+        done, _ = await asyncio.wait([self._task], timeout=timeout_seconds)
+        return bool(done)
+
+    async def _drive(self) -> None:
+        try:
+            while True:
+                self._is_wanted_again = False
+                await self._run_once()
+                if self._must_repeat:
+                    continue
+                await self._settle()
+                # No await from here to the end: a message that arrives later starts a run of its own.
+                if not self._must_repeat:
+                    return
+        finally:
+            self._task = None
+            self._slots.give_back()
+
+    @property
+    def _must_repeat(self) -> bool:
+        status = self._conversation.state.execution_status
+        return self._is_wanted_again and status is ConversationExecutionStatus.IDLE
+
+    async def _run_once(self) -> None:
+        try:
+            if type(self._conversation.agent).astep is AgentBase.astep:
+                await self._workers.call(self._conversation.run)  # a custom agent that only knows the blocking step
+            else:
+                await asyncio.wrap_future(self._agent_loop.submit(self._arun()))
+        except ConversationRunError as error:
+            # The SDK has set the status and appended the ConversationErrorEvent.
+            _log.info("run_failed", conversation_id=str(self._conversation.id), error=str(error.original_exception))
+        except Exception as error:  # noqa: BLE001  supervisor: whatever a run raises ends that run only, visibly
+            _log.exception("run_crashed", conversation_id=str(self._conversation.id))
+            await self._workers.call(self._record_crash, error)
+        await self._pause_if_interrupted()
+        self._has_entered = True
+
+    async def _arun(self) -> None:
+        if self._interrupt_wanted:
+            return
+        self._is_on_agent_loop = True
+        try:
+            await self._conversation.arun()
+        except asyncio.CancelledError:
+            # Interrupted while the agent was being initialised, which the SDK does not expect; `_run_once` pauses.
+            _log.info("interrupted_before_first_step", conversation_id=str(self._conversation.id))
+        finally:
+            self._is_on_agent_loop = False
+
+    def _interrupt_on_agent_loop(self) -> None:
+        # Without a task to cancel the SDK would fall back to `pause`, which takes the state lock on this thread.
+        if self._is_on_agent_loop:
+            self._conversation.interrupt()
+
+    async def _pause_if_interrupted(self) -> None:
+        if self._interrupt_wanted:
+            await self._workers.call(self._conversation.pause)  # no effect once paused
+
+    def _record_crash(self, error: Exception) -> None:
+        """What the SDK does for errors inside a step, for those outside of one."""
+        state = self._conversation.state
+        with state:
+            state.execution_status = ConversationExecutionStatus.ERROR
+            state.append_event(
+                ConversationErrorEvent(source="environment", code=type(error).__name__, detail=str(error))
+            )

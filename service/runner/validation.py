@@ -1,0 +1,28 @@
+"""The SDK's request models, with errors in the contract's shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from service.errors import InvalidRequest
+from service.redaction import redact_problems
+
+
+def parse[Model: BaseModel](model: type[Model], body: bytes, context: dict[str, Any] | None = None) -> Model:
+    """The body as `model`. The caller has checked that it is JSON.
+
+    Raises:
+        InvalidRequest: pydantic's error list, each `loc` under `body`, secrets redacted.
+    """
+    try:
+        return model.model_validate_json(body, context=context)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def invalid(error: ValidationError) -> InvalidRequest:
+    """A pydantic error as the client is told it."""
+    problems = [{**problem, "loc": ["body", *problem["loc"]]} for problem in error.errors(include_url=False)]
+    return InvalidRequest(redact_problems(problems))
