@@ -1,0 +1,147 @@
+"""What the web role's handlers work with, made once per app and loop; `request.app.ctx.web`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+from uuid import UUID
+
+import structlog
+from sanic import Request
+
+from service.catalog.catalog import Catalog
+from service.catalog.keys import Keys
+from service.errors import BrokerUnavailable, ConversationNotFound, FanoutError
+from service.pubsub.broker import Channel
+from service.pubsub.hub import Hub
+from service.pubsub.redis_broker import RedisBroker
+from service.redis_source import RedisSource
+from service.requests.requester import Requester
+from service.settings import Settings
+from service.store.event_log import EventLogs
+from service.store.layout import ConversationsRoot
+from service.store.snapshot import Snapshot, SnapshotReader
+
+_log = structlog.get_logger(__name__)
+
+_WATCH_SECONDS = 0.5
+_DESCRIBE_TRIES = 2
+
+
+class WebContext:
+    """Use as `async with`, on the loop that serves."""
+
+    def __init__(self, settings: Settings, source: RedisSource, runner_failure: Callable[[], Exception | None]) -> None:
+        keys = Keys(settings.redis_namespace)
+        self.settings = settings
+        self.keys = keys
+        self.started_at = time.monotonic()
+        self.root = ConversationsRoot(settings.conversations_path)
+        self.logs = EventLogs(self.root, settings.event_cache_bytes)
+        self.snapshots = SnapshotReader()
+        self._redis = source.commands()
+        self.catalog = Catalog(self._redis, keys, settings.lease_ttl_seconds)
+        control = Channel(keys.control)
+        self.hub = Hub(RedisBroker(source.commands(), source.listener(), control))
+        self.requester = Requester(
+            RedisBroker(source.commands(), source.listener(), control),
+            keys,
+            self.catalog.runners,
+            self.catalog.owners,
+            settings.request_timeout_seconds,
+        )
+        self._runner_failure = runner_failure
+        self._reasons = ["Server is still initializing"]
+        self._watcher: asyncio.Task[None] | None = None
+        self._schemas: Mapping[str, Any] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.hub.__aenter__()
+        await self.requester.__aenter__()
+        self._watcher = asyncio.create_task(self._watch(), name="readiness")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        await self.requester.__aexit__(*exc)
+        await self.hub.__aexit__(*exc)
+        await self._redis.aclose()
+
+    def readiness(self) -> list[str]:
+        """Why requests cannot be served now; empty when they can."""
+        return self._reasons
+
+    async def idle_seconds(self) -> float:
+        """Since the last activity anywhere in the deployment, or since this worker started."""
+        try:
+            last_at = await self.catalog.activity.last_at()
+        except BrokerUnavailable:
+            last_at = None
+        since_start = time.monotonic() - self.started_at
+        return since_start if last_at is None else min(since_start, max(0.0, time.time() - last_at))
+
+    async def sdk_schemas(self) -> Mapping[str, Any]:
+        """JSON schemas of the SDK's models, from a runner, once; empty while none can be asked."""
+        if self._schemas is None:
+            try:
+                answer = await self.requester.ask("sdk.schemas")
+            except FanoutError as error:
+                _log.info("sdk_schemas_unavailable", error=str(error))
+                return {}
+            self._schemas = json.loads(answer.body)
+        return self._schemas
+
+    def require(self, conversation_id: UUID) -> None:
+        """Raises ConversationNotFound unless there is such a conversation, wherever it is running."""
+        if not self.root.exists(conversation_id):
+            raise ConversationNotFound(str(conversation_id))
+
+    async def snapshot(self, conversation_id: UUID) -> Snapshot:
+        """The owner's ready-made answers; for a directory from elsewhere a runner makes them first.
+
+        Raises:
+            ConversationNotFound: there is no such conversation.
+            FanoutError: a runner was needed and could not help.
+        """
+        directory = self.root.directory(conversation_id)
+        for _ in range(_DESCRIBE_TRIES):
+            snapshot = self.snapshots.read(directory)
+            if snapshot is not None:
+                return snapshot
+            self.require(conversation_id)
+            await self.requester.ask("conversation.describe", conversation_id)
+        raise ConversationNotFound(str(conversation_id))
+
+    async def _watch(self) -> None:
+        while True:
+            self._reasons = await self._find_reasons()
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    async def _find_reasons(self) -> list[str]:
+        failure = self._runner_failure()
+        if failure is not None:
+            return [f"The embedded runner has failed: {failure}"]
+        reasons = []
+        if not self.hub.is_listening:
+            reasons.append("The event listener has stopped")
+        if not self.requester.is_listening:
+            reasons.append("The reply listener has stopped")
+        try:
+            if not await self.catalog.runners.alive():
+                reasons.append("No runner is up yet")
+            elif not await self.catalog.index_build.is_done():
+                reasons.append("The index of conversations is being built")
+        except BrokerUnavailable:
+            reasons.append("The message broker does not answer")
+        return reasons
+
+
+def web_of(request: Request) -> WebContext:
+    """The context of the app that serves this request."""
+    context: WebContext = request.app.ctx.web
+    return context

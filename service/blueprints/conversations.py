@@ -1,0 +1,303 @@
+"""`/api/conversations`: reads from snapshots and the index, everything else from a runner."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+from pydantic_core import to_json
+from sanic import Blueprint, HTTPResponse, Request
+
+from service.blueprints.arguments import json_body, json_bytes, query, uuid_path
+from service.blueprints.context import WebContext, web_of
+from service.blueprints.openapi import array_of, documented
+from service.catalog.index import SortOrder
+from service.errors import BadRequest, ConversationNotFound, NotFound, RequestFailed, Unavailable
+from service.requests.requester import Answer
+from service.store.final_response import final_response
+from service.store.snapshot import leaf_of
+
+blueprint = Blueprint("conversations", url_prefix="/api/conversations")
+
+_LLM_TIMEOUT_SECONDS = 600
+"""An answer that an LLM must give first; the SDK's client waits as long."""
+
+_MAX_IDS = 99
+
+
+class ExecutionStatus(Enum):
+    """The contract's names, which are the SDK's."""
+
+    IDLE = "idle"
+    RUNNING = "running"
+    PAUSED = "paused"
+    WAITING_FOR_CONFIRMATION = "waiting_for_confirmation"
+    FINISHED = "finished"
+    ERROR = "error"
+    STUCK = "stuck"
+    DELETING = "deleting"
+
+
+class Success(BaseModel):
+    success: bool = True
+
+
+class IncludeSkills(BaseModel):
+    include_skills: bool = False
+
+
+class BatchQuery(IncludeSkills):
+    ids: Annotated[list[UUID], Field(max_length=_MAX_IDS)]
+
+
+class StatusQuery(BaseModel):
+    status: ExecutionStatus | None = None
+
+
+class SearchQuery(StatusQuery, IncludeSkills):
+    page_id: str | None = None
+    limit: int = Field(default=100, ge=1, le=100)
+    sort_order: SortOrder = SortOrder.CREATED_AT_DESC
+
+
+@blueprint.post("")
+@documented(
+    summary="Create a conversation, or return the one that has the id",
+    body="StartConversationRequest",
+    query=IncludeSkills,
+    response="ConversationInfo",
+    status=201,
+    errors=(422, 429, 503),
+)
+async def create(request: Request) -> HTTPResponse:
+    content = json_body(request)
+    wanted = query(request, IncludeSkills)
+    given_id = content.get("conversation_id") if isinstance(content, dict) else None
+    answer = await web_of(request).requester.ask(
+        "conversation.create",
+        _known_id(given_id),
+        body=json_bytes(request),
+        arguments={"include_skills": wanted.include_skills},
+    )
+    return _json(answer.body, answer.status)
+
+
+@blueprint.get("")
+@documented(
+    summary="Several conversations by id, null for an unknown one",
+    query=BatchQuery,
+    response=array_of("ConversationInfo"),
+)
+async def batch(request: Request) -> HTTPResponse:
+    wanted = query(request, BatchQuery)
+    web = web_of(request)
+    found = await asyncio.gather(*(_info_or_null(web, each, wanted.include_skills) for each in wanted.ids))
+    return _json(b"[" + b",".join(found) + b"]")
+
+
+@blueprint.get("/search")
+@documented(summary="A page of conversations", query=SearchQuery, response="ConversationPage", errors=(400, 503))
+async def search(request: Request) -> HTTPResponse:
+    wanted = query(request, SearchQuery)
+    web = web_of(request)
+    await _require_index(web)
+    status = wanted.status and wanted.status.value
+    page = await web.catalog.index.page(wanted.sort_order, status, _page_id(wanted.page_id), wanted.limit)
+    if page is None:
+        raise BadRequest(f"Unknown page_id: {wanted.page_id}")
+    found = await asyncio.gather(*(_info_or_null(web, each, wanted.include_skills) for each in page.ids))
+    # One deleted between the index and its snapshot is left out.
+    items = b",".join(info for info in found if info != _NULL)
+    next_id = b"null" if page.next_id is None else b'"%s"' % page.next_id.hex.encode()
+    return _json(b'{"items":[' + items + b'],"next_page_id":' + next_id + b"}")
+
+
+@blueprint.get("/count")
+@documented(summary="How many conversations there are", query=StatusQuery, response={"type": "integer"}, errors=(503,))
+async def count(request: Request) -> HTTPResponse:
+    wanted = query(request, StatusQuery)
+    web = web_of(request)
+    await _require_index(web)
+    return _json(b"%d" % await web.catalog.index.count(wanted.status and wanted.status.value))
+
+
+@blueprint.get("/<conversation_id:str>")
+@documented(summary="One conversation", query=IncludeSkills, response="ConversationInfo", errors=(404,))
+async def get(request: Request, conversation_id: str) -> HTTPResponse:
+    wanted = query(request, IncludeSkills)
+    try:
+        return _json(await _info(web_of(request), uuid_path(conversation_id), wanted.include_skills))
+    except ConversationNotFound:
+        raise NotFound from None
+
+
+@blueprint.patch("/<conversation_id:str>")
+@documented(summary="Change title and tags", body="UpdateConversationRequest", response=Success, errors=(404, 422))
+async def patch(request: Request, conversation_id: str) -> HTTPResponse:
+    json_body(request)
+    return await _tell(request, "conversation.patch", conversation_id, body=json_bytes(request))
+
+
+@blueprint.delete("/<conversation_id:str>")
+@documented(summary="Delete a conversation; its workspace stays", response=Success, errors=(404,))
+async def delete(request: Request, conversation_id: str) -> HTTPResponse:
+    return await _tell(request, "conversation.delete", conversation_id)
+
+
+@blueprint.post("/<conversation_id:str>/run")
+@documented(summary="Start a run in the background", response=Success, errors=(404, 409, 429))
+async def run(request: Request, conversation_id: str) -> HTTPResponse:
+    return await _tell(request, "conversation.run", conversation_id)
+
+
+@blueprint.post("/<conversation_id:str>/pause")
+@documented(summary="Pause at the end of the current step", response=Success, errors=(404,))
+async def pause(request: Request, conversation_id: str) -> HTTPResponse:
+    return await _tell(request, "conversation.pause", conversation_id)
+
+
+@blueprint.post("/<conversation_id:str>/interrupt")
+@documented(summary="Cancel the LLM call or tool in flight, and pause", response=Success, errors=(404,))
+async def interrupt(request: Request, conversation_id: str) -> HTTPResponse:
+    return await _tell(request, "conversation.interrupt", conversation_id)
+
+
+@blueprint.post("/<conversation_id:str>/secrets")
+@documented(summary="Add or replace secrets", body="UpdateSecretsRequest", response=Success, errors=(404, 422))
+async def secrets(request: Request, conversation_id: str) -> HTTPResponse:
+    json_body(request)
+    return await _tell(request, "conversation.secrets", conversation_id, body=json_bytes(request))
+
+
+@blueprint.post("/<conversation_id:str>/confirmation_policy")
+@documented(
+    summary="Set when to ask before an action", body="SetConfirmationPolicyRequest", response=Success, errors=(404, 422)
+)
+async def confirmation_policy(request: Request, conversation_id: str) -> HTTPResponse:
+    json_body(request)
+    return await _tell(request, "conversation.confirmation_policy", conversation_id, body=json_bytes(request))
+
+
+@blueprint.post("/<conversation_id:str>/security_analyzer")
+@documented(
+    summary="Set or remove the security analyzer",
+    body="SetSecurityAnalyzerRequest",
+    response=Success,
+    errors=(404, 422),
+)
+async def security_analyzer(request: Request, conversation_id: str) -> HTTPResponse:
+    json_body(request)
+    return await _tell(request, "conversation.security_analyzer", conversation_id, body=json_bytes(request))
+
+
+@blueprint.post("/<conversation_id:str>/ask_agent")
+@documented(
+    summary="Ask the LLM about the conversation, outside of it",
+    body="AskAgentRequest",
+    response="AskAgentResponse",
+    errors=(404, 422, 500),
+)
+async def ask_agent(request: Request, conversation_id: str) -> HTTPResponse:
+    json_body(request)
+    return await _tell(
+        request,
+        "conversation.ask_agent",
+        conversation_id,
+        body=json_bytes(request),
+        timeout_seconds=_LLM_TIMEOUT_SECONDS,
+        missing="Conversation not found",
+    )
+
+
+@blueprint.post("/<conversation_id:str>/generate_title")
+@documented(
+    summary="A title for the conversation, which is not stored",
+    body="GenerateTitleRequest",
+    response="GenerateTitleResponse",
+    errors=(404, 422, 500),
+)
+async def generate_title(request: Request, conversation_id: str) -> HTTPResponse:
+    json_body(request)
+    return await _tell(
+        request,
+        "conversation.generate_title",
+        conversation_id,
+        body=json_bytes(request),
+        timeout_seconds=_LLM_TIMEOUT_SECONDS,
+    )
+
+
+@blueprint.get("/<conversation_id:str>/agent_final_response")
+@documented(summary="The agent's newest answer on the active branch", response="AgentResponse", errors=(404,))
+async def agent_final_response(request: Request, conversation_id: str) -> HTTPResponse:
+    web = web_of(request)
+    wanted = uuid_path(conversation_id)
+    web.require(wanted)
+    log = web.logs.open(wanted)
+    await log.length()
+    head = leaf_of(await web.snapshot(wanted))
+    return _json(to_json({"response": await final_response(log, head)}))
+
+
+_NULL = b"null"
+
+
+async def _tell(
+    request: Request,
+    operation: str,
+    conversation_id: str,
+    *,
+    body: bytes = b"",
+    timeout_seconds: float | None = None,
+    missing: str = "Not Found",
+) -> HTTPResponse:
+    """Ask the conversation's owner; `missing` is the contract's text for an unknown conversation on this route."""
+    web = web_of(request)
+    wanted = uuid_path(conversation_id)
+    try:
+        web.require(wanted)
+        answer: Answer = await web.requester.ask(operation, wanted, body=body, timeout_seconds=timeout_seconds)
+    except ConversationNotFound:
+        raise NotFound(missing) from None
+    return _json(answer.body, answer.status)
+
+
+async def _info(web: WebContext, conversation_id: UUID, include_skills: bool) -> bytes:
+    snapshot = await web.snapshot(conversation_id)
+    return snapshot.info_with_skills if include_skills else snapshot.info
+
+
+async def _info_or_null(web: WebContext, conversation_id: UUID, include_skills: bool) -> bytes:
+    try:
+        return await _info(web, conversation_id, include_skills)
+    except (ConversationNotFound, RequestFailed):
+        return _NULL
+
+
+async def _require_index(web: WebContext) -> None:
+    if not await web.catalog.index_build.is_done():
+        raise Unavailable("The index of conversations is being built. Retry the request.")
+
+
+def _known_id(given: object) -> UUID | None:
+    """The id a client chose, if it is one: where the request goes. What is wrong with it the runner says."""
+    try:
+        return UUID(given) if isinstance(given, str) else None
+    except ValueError:
+        return None
+
+
+def _page_id(text: str | None) -> UUID | None:
+    if text is None:
+        return None
+    try:
+        return UUID(text)
+    except ValueError:
+        raise BadRequest(f"Unknown page_id: {text}") from None
+
+
+def _json(body: bytes, status: int = 200) -> HTTPResponse:
+    return HTTPResponse(body, status=status, content_type="application/json")

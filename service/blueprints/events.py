@@ -1,0 +1,144 @@
+"""`/api/conversations/{id}/events`: pages joined from stored bytes; new messages to the owner."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from pydantic import TypeAdapter, ValidationError
+from sanic import Blueprint, HTTPResponse, Request
+
+from service.blueprints.arguments import invalid, json_body, json_bytes, problem, query, uuid_path
+from service.blueprints.context import WebContext, web_of
+from service.blueprints.conversations import Success
+from service.blueprints.event_query import EventFilter, EventSearch, EventSortOrder
+from service.blueprints.openapi import array_of, documented
+from service.errors import BadRequest, ConversationNotFound, EventNotFound
+from service.store.event_log import EventLog
+
+blueprint = Blueprint("events", url_prefix="/api/conversations/<conversation_id:str>/events")
+
+_EVENT_IDS: TypeAdapter[list[str]] = TypeAdapter(list[str])
+
+
+@blueprint.get("/search")
+@documented(summary="A page of events", query=EventSearch, response="EventPage", errors=(400, 404))
+async def search(request: Request, conversation_id: str) -> HTTPResponse:
+    wanted = query(request, EventSearch)
+    log, length = await _log(web_of(request), uuid_path(conversation_id))
+    start = _start(log, wanted)
+    if wanted.sort_order is EventSortOrder.TIMESTAMP:
+        seqs = range(start or 0, length)
+    else:
+        seqs = range(length - 1 if start is None else start, -1, -1)
+    found = list(seqs[: wanted.limit + 1]) if wanted.is_empty else wanted.select(await log.facts(), seqs)
+    page, following = found[: wanted.limit], found[wanted.limit : wanted.limit + 1]
+    next_id = b'"%s"' % log.id_of(following[0]).encode() if following else b"null"
+    items = b",".join(await log.read_many(page))
+    return _json(b'{"items":[' + items + b'],"next_page_id":' + next_id + b"}")
+
+
+@blueprint.get("/count")
+@documented(summary="How many events pass the filters", query=EventFilter, response={"type": "integer"}, errors=(404,))
+async def count(request: Request, conversation_id: str) -> HTTPResponse:
+    wanted = query(request, EventFilter)
+    log, length = await _log(web_of(request), uuid_path(conversation_id))
+    passing = length if wanted.is_empty else len(wanted.select(await log.facts(), range(length)))
+    return _json(b"%d" % passing)
+
+
+@blueprint.get("/<event_id:str>")
+@documented(summary="One event", response="Event", errors=(404,))
+async def get(request: Request, conversation_id: str, event_id: str) -> HTTPResponse:
+    log, _ = await _log(web_of(request), uuid_path(conversation_id))
+    seq = log.seq_of(event_id)
+    if seq is None:
+        raise EventNotFound(event_id)
+    return _json((await log.read_many([seq]))[0])
+
+
+@blueprint.get("", ignore_body=False)
+@documented(
+    summary="Several events by id, null for an unknown one",
+    description="The ids are a JSON array in the body, or, where none can be sent, `event_ids` values in the query.",
+    body=array_of("EventId"),
+    response=array_of("Event"),
+    errors=(404, 422),
+)
+async def batch(request: Request, conversation_id: str) -> HTTPResponse:
+    wanted = uuid_path(conversation_id)
+    event_ids = _event_ids(request)
+    log, _ = await _log(web_of(request), wanted)
+    seqs = [log.seq_of(event_id) for event_id in event_ids]
+    known = [seq for seq in seqs if seq is not None]
+    stored = dict(zip(known, await log.read_many(known), strict=True))
+    found = (b"null" if seq is None else stored[seq] for seq in seqs)
+    return _json(b"[" + b",".join(found) + b"]")
+
+
+@blueprint.post("")
+@documented(
+    summary="Send a message, and with `run` start a run",
+    body="SendMessageRequest",
+    response=Success,
+    errors=(404, 422, 429),
+)
+async def send(request: Request, conversation_id: str) -> HTTPResponse:
+    return await _tell(request, "events.send", conversation_id)
+
+
+@blueprint.post("/respond_to_confirmation")
+@documented(
+    summary="Accept or reject the pending actions",
+    body="ConfirmationResponseRequest",
+    response=Success,
+    errors=(404, 422),
+)
+async def respond_to_confirmation(request: Request, conversation_id: str) -> HTTPResponse:
+    return await _tell(request, "events.confirm", conversation_id)
+
+
+async def _tell(request: Request, operation: str, conversation_id: str) -> HTTPResponse:
+    web = web_of(request)
+    wanted = uuid_path(conversation_id)
+    web.require(wanted)
+    json_body(request)
+    answer = await web.requester.ask(operation, wanted, body=json_bytes(request))
+    return _json(answer.body, answer.status)
+
+
+async def _log(web: WebContext, conversation_id: UUID) -> tuple[EventLog, int]:
+    """The log and its length now; raises ConversationNotFound."""
+    log = web.logs.open(conversation_id)
+    length = await log.length()
+    if length is None:
+        raise ConversationNotFound(str(conversation_id))
+    return log, length
+
+
+def _start(log: EventLog, wanted: EventSearch) -> int | None:
+    """Where the page begins: `page_id` is the id of its first event, dashed or not."""
+    if wanted.page_id is None:
+        return None
+    try:
+        seq = log.seq_of(str(UUID(wanted.page_id)))
+    except ValueError:
+        seq = log.seq_of(wanted.page_id)
+    if seq is None:
+        raise BadRequest(f"Unknown page_id: {wanted.page_id}")
+    return seq
+
+
+def _event_ids(request: Request) -> list[str]:
+    in_query: list[str] = request.args.getlist("event_ids", [])
+    if not request.body:
+        if not in_query:
+            raise problem("missing", ["body"], "Field required", None)
+        return in_query
+    try:
+        return _EVENT_IDS.validate_python(json_body(request))
+    except ValidationError as error:
+        raise invalid(error, "body") from None
+
+
+def _json(body: bytes, status: int = 200) -> HTTPResponse:
+    return HTTPResponse(body, status=status, content_type="application/json")

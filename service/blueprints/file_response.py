@@ -1,0 +1,109 @@
+"""Sending a file: validators, one range, a guessed type, and memory that does not grow with the file."""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+import os
+import re
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from sanic import HTTPResponse, Request
+
+_CHUNK_BYTES = 256 * 1024
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+class Span(NamedTuple):
+    """The bytes to send, both ends included."""
+
+    first: int
+    last: int
+
+
+async def send_file(request: Request, path: Path, headers: dict[str, str] | None = None) -> HTTPResponse | None:
+    """Answer `request` with the file, all of it or the range asked for; None: the response is already on its way.
+
+    304 when the client's copy is current, 416 when its range lies outside. Several ranges at once are answered with
+    the whole file (RFC 9110 section 14.2 allows it).
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError: as `open` does.
+    """
+    with await asyncio.to_thread(path.open, "rb") as source:
+        status = os.fstat(source.fileno())
+        described = {**(headers or {}), **_validators(status), "accept-ranges": "bytes"}
+        if _is_current(request, described):
+            return HTTPResponse(status=304, headers=described)
+        span = _asked_span(request, status.st_size, described)
+        if span is None:
+            described["content-range"] = f"bytes */{status.st_size}"
+            return HTTPResponse(status=416, headers=described, content_type="text/plain; charset=utf-8")
+        await _stream(request, source, span, status.st_size, described, content_type(path))
+    return None
+
+
+def content_type(path: Path) -> str:
+    """The media type by the file's name; texts are taken for UTF-8."""
+    guessed = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return f"{guessed}; charset=utf-8" if guessed.startswith("text/") else guessed
+
+
+async def _stream(
+    request: Request, source: BinaryIO, span: Span, size: int, headers: dict[str, str], media_type: str
+) -> None:
+    length = span.last - span.first + 1
+    is_partial = length != size
+    if is_partial:
+        headers["content-range"] = f"bytes {span.first}-{span.last}/{size}"
+    headers["content-length"] = str(length)
+    response = await request.respond(status=206 if is_partial else 200, headers=headers, content_type=media_type)
+    if request.method != "HEAD":
+        await asyncio.to_thread(source.seek, span.first)
+        while length > 0 and (chunk := await asyncio.to_thread(source.read, min(_CHUNK_BYTES, length))):
+            await response.send(chunk)
+            length -= len(chunk)
+    await response.eof()
+
+
+def _validators(status: os.stat_result) -> dict[str, str]:
+    modified = datetime.fromtimestamp(int(status.st_mtime), UTC)
+    return {
+        "etag": f'"{status.st_mtime_ns:x}-{status.st_size:x}"',
+        "last-modified": format_datetime(modified, usegmt=True),
+    }
+
+
+def _is_current(request: Request, headers: dict[str, str]) -> bool:
+    """Whether the client's copy is this file; a tag counts for more than a date (RFC 9110 section 13.2.2)."""
+    tags = request.headers.getone("if-none-match", None)
+    if tags is not None:
+        return headers["etag"] in tags or tags.strip() == "*"
+    since = _date(request.headers.getone("if-modified-since", None))
+    modified = _date(headers["last-modified"])
+    return since is not None and modified is not None and modified <= since
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text or "")
+    except ValueError:
+        return None
+    return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+
+
+def _asked_span(request: Request, size: int, headers: dict[str, str]) -> Span | None:
+    """The range to send; None when the one asked for lies outside the file."""
+    whole = Span(0, size - 1)
+    match = _RANGE.fullmatch(request.headers.getone("range", "").strip())
+    guard = request.headers.getone("if-range", None)
+    if match is None or match.group() == "bytes=-" or guard not in (None, headers["etag"], headers["last-modified"]):
+        return whole
+    first, last = match.groups()
+    if not first:
+        return Span(max(0, size - int(last)), size - 1) if int(last) and size else None
+    span = Span(int(first), min(int(last), size - 1) if last else size - 1)
+    return span if span.first <= span.last else None

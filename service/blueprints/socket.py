@@ -1,0 +1,116 @@
+"""One client's WebSocket, with what Sanic leaves to its users.
+
+* Frames are written as ready bytes, several at once, and a client that takes none for `stall_seconds` is cut off with
+  1013: Sanic's own `send` would wait for ever, and its pings behind it.
+* A handler never ends in close code 1000 by accident: the SDK's client would reconnect in a hot loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import IntEnum
+from typing import Any
+
+import structlog
+from sanic import Request, Sanic
+from sanic.exceptions import RequestCancelled, WebsocketClosed
+from sanic.server.websockets.impl import OPEN, WebsocketImplProtocol
+
+from service.blueprints.context import web_of
+
+_log = structlog.get_logger(__name__)
+
+
+class CloseCode(IntEnum):
+    """1012 and 1013: come back; 4001 and 4004: stay away (as the SDK's client reads them)."""
+
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    AUTHENTICATION_FAILED = 4001
+    NOT_FOUND = 4004
+
+
+class ClientGone(Exception):
+    """The other side has closed, or has been cut off."""
+
+
+class Socket:
+    """Reads and writes of one connection; writes may come from several tasks."""
+
+    def __init__(self, websocket: WebsocketImplProtocol, stall_seconds: float) -> None:
+        self._websocket = websocket
+        self._stall_seconds = stall_seconds
+
+    async def write(self, frames: bytes) -> None:
+        """Write whole frames.
+
+        Raises:
+            ClientGone: the connection is closed, or the client has not read for the stall time.
+        """
+        if self._websocket.ws_proto.state is not OPEN or self._websocket.io_proto is None:
+            raise ClientGone
+        try:
+            async with asyncio.timeout(self._stall_seconds):
+                await self._websocket.io_proto.send(frames)
+        except TimeoutError:
+            # Not `close`: it would wait behind the unread bytes. This drops them and writes the close frame.
+            self._websocket.fail_connection(CloseCode.TRY_AGAIN_LATER, "slow_consumer")
+            raise ClientGone from None
+        except RequestCancelled:
+            raise ClientGone from None
+
+    async def read(self) -> str | bytes:
+        """The next message. Keep reading: one unread message stops Sanic from answering pings.
+
+        Raises:
+            ClientGone: the connection is closed.
+        """
+        try:
+            message = await self._websocket.recv()
+        except WebsocketClosed:
+            raise ClientGone from None
+        except asyncio.CancelledError:
+            # Sanic raises it for a closed connection; it is ours only when somebody cancelled this task.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise ClientGone from None
+        if message is None:
+            raise ClientGone
+        return message if isinstance(message, str | bytes) else bytes(message)
+
+    async def close(self, code: CloseCode, reason: str = "") -> None:
+        """Say why, and let the client go."""
+        await self._websocket.close(code, reason)
+
+
+@asynccontextmanager
+async def serving(request: Request, websocket: WebsocketImplProtocol) -> AsyncIterator[Socket]:
+    """The socket for the length of its handler. Whatever the handler raises is logged and closes it with 1011."""
+    socket = Socket(websocket, web_of(request).settings.socket_stall_seconds)
+    sockets = _open_sockets(request.app)
+    sockets.add(socket)
+    try:
+        yield socket
+    except* ClientGone:
+        pass
+    except* Exception as errors:  # noqa: BLE001  supervisor of one socket; the others go on
+        _log.exception("socket_failed", path=request.path, errors=[repr(error) for error in errors.exceptions])
+        await socket.close(CloseCode.INTERNAL_ERROR, "internal error")
+    finally:
+        sockets.discard(socket)
+
+
+async def close_all(app: Sanic[Any, Any]) -> None:
+    """The server stops: send every client elsewhere."""
+    await asyncio.gather(*(socket.close(CloseCode.SERVICE_RESTART) for socket in list(_open_sockets(app))))
+
+
+def _open_sockets(app: Sanic[Any, Any]) -> set[Socket]:
+    if not hasattr(app.ctx, "sockets"):
+        app.ctx.sockets = set()
+    sockets: set[Socket] = app.ctx.sockets
+    return sockets
