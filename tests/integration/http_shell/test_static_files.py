@@ -1,0 +1,72 @@
+"""The user interface's files."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.live_app import SanicClient
+
+
+async def test_root_leads_to_the_interface(paged: SanicClient) -> None:
+    response = await paged.get("/")
+    assert (response.status_code, response.headers["location"]) == (302, "/static/index.html")
+
+
+async def test_static_file_is_sent_with_validators(paged: SanicClient) -> None:
+    response = await paged.get("/static/sub/a%20b.css")
+    assert (response.status_code, response.text) == (200, "body{}")
+    assert response.headers["content-type"] == "text/css; charset=utf-8"
+    assert response.headers["accept-ranges"] == "bytes"
+    for condition in (
+        {"If-None-Match": response.headers["etag"]},
+        {"If-Modified-Since": response.headers["last-modified"]},
+    ):
+        again = await paged.get("/static/sub/a%20b.css", headers=condition)
+        assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "content", "span"),
+    [
+        ("bytes=0-3", 206, "<h1>", "bytes 0-3/11"),
+        ("bytes=4-", 206, "hi</h1>", "bytes 4-10/11"),
+        ("bytes=-5", 206, "</h1>", "bytes 6-10/11"),
+        ("bytes=0-999", 200, "<h1>hi</h1>", None),
+        ("bytes=0-1,3-4", 200, "<h1>hi</h1>", None),
+        ("bytes=99-", 416, "", "bytes */11"),
+        ("bytes=5-2", 416, "", "bytes */11"),
+        ("bytes=-0", 416, "", "bytes */11"),
+    ],
+)
+async def test_static_file_is_sent_in_part(
+    paged: SanicClient, asked: str, status: int, content: str, span: str | None
+) -> None:
+    response = await paged.get("/static/index.html", headers={"Range": asked})
+    assert (response.status_code, response.text) == (status, content)
+    assert response.headers.get("content-range") == span
+
+
+async def test_range_of_a_file_that_has_changed_is_the_whole_file(paged: SanicClient) -> None:
+    response = await paged.get("/static/index.html", headers={"Range": "bytes=0-3", "If-Range": '"old"'})
+    assert (response.status_code, response.text) == (200, "<h1>hi</h1>")
+
+
+async def test_head_of_a_static_file_tells_its_length(paged: SanicClient) -> None:
+    response = await paged.head("/static/index.html")
+    assert (response.status_code, response.headers["content-length"], response.content) == (200, "11", b"")
+    assert (await paged.get("/static/empty")).content == b""
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/static/", "/static/sub", "/static/sub/", "/static/nothing", "/static/out", "/static/%2e%2e/secret"]
+    + ["/static/..%2fsecret", "/static//etc/passwd", "/static/%00", "/static/%ff"],
+)
+async def test_what_is_no_file_of_the_interface_is_not_found(paged: SanicClient, path: str) -> None:
+    response = await paged.get(path)
+    assert (response.status_code, response.json()) == (404, {"detail": "Not Found"})
+
+
+async def test_static_root_redirects_to_its_slash_form(paged: SanicClient) -> None:
+    response = await paged.get("/static")
+    assert (response.status_code, response.headers["location"]) == (307, f"{paged.server.url}/static/")
