@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
-from sanic import Sanic
 
 from service.app import create_app
 from service.logs import configure_logging
@@ -39,12 +40,20 @@ def serve(
         access_log=False,
         motd=False,
     )
-    Sanic.unregister_app(app)
+    _exit()
 
 
 def main() -> None:
     """Entry point."""
     cli()
+
+
+def _exit() -> NoReturn:
+    """End now: everything is closed, and Python would wait for the threads of tools that do not end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    logging.shutdown()
+    os._exit(0)
 
 
 def _settings(**given: str | int | None) -> Settings:

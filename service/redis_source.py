@@ -8,17 +8,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from service.errors import BrokerUnavailable
 
 _COMMAND_TIMEOUT_SECONDS = 5.0
 _MAX_CONNECTIONS = 32
+
+_OPTIONS: dict[str, Any] = {
+    "socket_connect_timeout": _COMMAND_TIMEOUT_SECONDS,
+    "retry": Retry(NoBackoff(), 0),
+    # With them on, as redis-py 8.1 has it, a pool hands out connections that the server closed while they were idle.
+    "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+}
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,7 @@ class RedisSource:
             max_connections=_MAX_CONNECTIONS,
             timeout=_COMMAND_TIMEOUT_SECONDS,
             socket_timeout=_COMMAND_TIMEOUT_SECONDS,
-            socket_connect_timeout=_COMMAND_TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
+            **_OPTIONS,
         )
         return Redis.from_pool(pool)
 
@@ -50,14 +58,9 @@ class RedisSource:
         """A client for one long-lived subscription: reads block for as long as nothing comes."""
         if self.url is None:
             return FakeAsyncRedis(server=self.embedded)
-        return Redis.from_url(
-            self.url,
-            socket_timeout=None,
-            socket_connect_timeout=_COMMAND_TIMEOUT_SECONDS,
-            socket_keepalive=True,
-            health_check_interval=0,
-            retry=Retry(NoBackoff(), 0),
-        )
+        # A dead peer is noticed by keepalive alone. A unix socket has none, and none is needed.
+        keepalive = {} if self.url.startswith("unix:") else {"socket_keepalive": True}
+        return Redis.from_url(self.url, socket_timeout=None, health_check_interval=0, **keepalive, **_OPTIONS)
 
 
 @contextmanager

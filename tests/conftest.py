@@ -14,16 +14,13 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from service.settings import Settings
 from tests.live_app import AnyApp, LiveApp, SanicClient
 from tests.scripted_llm import ScriptedLlm
 from tests.server_process import Server, free_port
-
-if TYPE_CHECKING:
-    from service.settings import Settings
 
 StartServer = Callable[[AnyApp], Awaitable[LiveApp]]
 StartClient = Callable[[AnyApp], Awaitable[SanicClient]]
@@ -63,8 +60,6 @@ async def sanic_client(test_server: StartServer) -> AsyncIterator[StartClient]:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings whose every path is below the test's own directory."""
-    from service.settings import Settings
-
     return Settings(
         conversations_path=tmp_path / "conversations",
         workspace_path=tmp_path / "workspace",

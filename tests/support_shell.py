@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request, Sanic
+from sanic.exceptions import ServerError
 from sanic.response import json
 from sanic.server.websockets.impl import WebsocketImplProtocol
 
@@ -76,6 +79,7 @@ class Thing(BaseModel):
 
 RAISED: dict[str, Callable[[], Exception]] = {
     "value_error": lambda: ValueError("no such luck"),
+    "server_error": lambda: ServerError("the framework's own"),
     "surrogate": lambda: ValueError("\ud800"),
     "bad_request": lambda: errors.BadRequest("makes no sense"),
     "conversation_not_found": lambda: errors.ConversationNotFound("0" * 32),
@@ -110,6 +114,19 @@ def web_of(client: SanicClient) -> StubWeb:
     web = client.app.ctx.web
     assert isinstance(web, StubWeb)
     return web
+
+
+async def send_raw(client: SanicClient, data: bytes) -> tuple[bytes, bytes]:
+    """Send bytes as they are; the response's head in lower case, and its body."""
+    reader, writer = await asyncio.open_connection(client.server.host, client.server.port)
+    try:
+        async with asyncio.timeout(5):
+            writer.write(data)
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            length = re.search(rb"content-length: (\d+)", head)
+            return head, await reader.readexactly(int(length.group(1)) if length else 0)
+    finally:
+        writer.close()
 
 
 def toys() -> Blueprint:

@@ -24,6 +24,7 @@ from service.settings import Settings
 from service.store.event_log import EventLogs
 from service.store.layout import ConversationsRoot
 from service.store.snapshot import Snapshot, SnapshotReader
+from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
 
@@ -45,9 +46,11 @@ class WebContext:
         self._redis = source.commands()
         self.catalog = Catalog(self._redis, keys, settings.lease_ttl_seconds)
         control = Channel(keys.control)
-        self.hub = Hub(RedisBroker(source.commands(), source.listener(), control))
+        self._event_broker = RedisBroker(source.commands(), source.listener(), control)
+        self._reply_broker = RedisBroker(source.commands(), source.listener(), control)
+        self.hub = Hub(self._event_broker)
         self.requester = Requester(
-            RedisBroker(source.commands(), source.listener(), control),
+            self._reply_broker,
             keys,
             self.catalog.runners,
             self.catalog.owners,
@@ -55,25 +58,28 @@ class WebContext:
         )
         self._runner_failure = runner_failure
         self._reasons = ["Server is still initializing"]
+        self._tasks = TaskSet()
         self._watcher: asyncio.Task[None] | None = None
         self._schemas: Mapping[str, Any] | None = None
 
     async def __aenter__(self) -> Self:
         await self.hub.__aenter__()
         await self.requester.__aenter__()
-        self._watcher = asyncio.create_task(self._watch(), name="readiness")
+        self._watcher = self._tasks.start(self._watch(), "readiness")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
+        await self._tasks.stop()
         await self.requester.__aexit__(*exc)
         await self.hub.__aexit__(*exc)
+        await self._event_broker.close()
+        await self._reply_broker.close()
         await self._redis.aclose()
 
     def readiness(self) -> list[str]:
         """Why requests cannot be served now; empty when they can."""
+        if self._watcher is None or self._watcher.done():
+            return ["The readiness check has stopped"]
         return self._reasons
 
     async def idle_seconds(self) -> float:

@@ -59,7 +59,7 @@ class StatusQuery(BaseModel):
 
 class SearchQuery(StatusQuery, IncludeSkills):
     page_id: str | None = None
-    limit: int = Field(default=100, ge=1, le=100)
+    limit: int = Field(default=100, gt=0, le=100)
     sort_order: SortOrder = SortOrder.CREATED_AT_DESC
 
 

@@ -85,7 +85,7 @@ blueprint = Blueprint("documentation")
 class DocumentationExtension(Extension):  # type: ignore[no-untyped-call]
     """sanic-ext's place for this: one document per app.
 
-    Replaces its OpenAPIExtension, whose pages load from a public CDN and whose oauth2 page downloads at request time.
+    Instead of its OpenAPIExtension, whose pages load from a public CDN, one of them while a request waits (25.12).
     """
 
     name = "documentation"

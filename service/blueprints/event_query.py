@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from service.store.event_log import EventFacts
 
@@ -23,7 +23,15 @@ def _plus_is_no_space(value: object) -> object:
     return value.replace(" ", "+", 1) if isinstance(value, str) and "T" in value else value
 
 
-Moment = Annotated[datetime, BeforeValidator(_plus_is_no_space)]
+def _as_stamped(moment: datetime) -> datetime:
+    """A moment as events are stamped: the server's local time, naive."""
+    try:
+        return moment if moment.tzinfo is None else moment.astimezone().replace(tzinfo=None)
+    except OverflowError:
+        raise ValueError("not representable in the server's time zone") from None
+
+
+Moment = Annotated[datetime, BeforeValidator(_plus_is_no_space), AfterValidator(_as_stamped)]
 
 
 class EventFilter(BaseModel):
@@ -43,7 +51,8 @@ class EventFilter(BaseModel):
         """The seqs, in the order given, whose events pass."""
         kind = None if self.kind is None else self.kind.rpartition(".")[2]
         text = None if self.body is None else self.body.lower()
-        since, until = local_text(self.timestamp__gte), local_text(self.timestamp__lt)
+        since = None if self.timestamp__gte is None else self.timestamp__gte.isoformat()
+        until = None if self.timestamp__lt is None else self.timestamp__lt.isoformat()
         return [
             seq
             for seq in seqs
@@ -59,13 +68,5 @@ class EventSearch(EventFilter):
     """Query of `events/search`."""
 
     page_id: str | None = None
-    limit: int = Field(default=100, ge=1, le=100)
+    limit: int = Field(default=100, gt=0, le=100)
     sort_order: EventSortOrder = EventSortOrder.TIMESTAMP
-
-
-def local_text(moment: datetime | None) -> str | None:
-    """A moment as events are stamped: the server's local time without offset, ISO text."""
-    if moment is None:
-        return None
-    local = moment if moment.tzinfo is None else moment.astimezone().replace(tzinfo=None)
-    return local.isoformat()

@@ -116,8 +116,8 @@ async def _log(web: WebContext, conversation_id: UUID) -> tuple[EventLog, int]:
 
 
 def _start(log: EventLog, wanted: EventSearch) -> int | None:
-    """Where the page begins: `page_id` is the id of its first event, dashed or not."""
-    if wanted.page_id is None:
+    """Where the page begins: `page_id` is the id of its first event, dashed or not; empty is as good as none."""
+    if not wanted.page_id:
         return None
     try:
         seq = log.seq_of(str(UUID(wanted.page_id)))

@@ -7,8 +7,9 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
+from service.blueprints.arguments import problem
 from service.blueprints.auth import is_auth_frame
 from service.errors import FanoutError, InvalidRequest, OwnershipLost, RunLimitReached
 
@@ -29,22 +30,19 @@ def message_body(frame: str | bytes) -> bytes | None:
 
     Raises:
         NotJson: the frame is binary or no JSON.
-        InvalidRequest: it is JSON and no object.
+        InvalidRequest: it is JSON and no object, or an object without a role, such as a `{"type": "ping"}`.
     """
-    if isinstance(frame, bytes):
-        raise NotJson("Messages must be sent as text frames")
-    try:
-        message = json.loads(frame)
-    except ValueError as error:
-        raise NotJson(str(error)) from None
+    message = _parsed(frame)
     if is_auth_frame(message):
         return None
     if not isinstance(message, dict):
         raise InvalidRequest("A message must be a JSON object")
+    if "role" not in message:
+        raise problem("missing", ["body", "role"], "Field required", message)
     content = message.get("content", [])
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
-    return to_json({"role": message.get("role", "user"), "content": content})
+    return to_json({"role": message["role"], "content": content})
 
 
 def server_error_event(error: Exception) -> bytes:
@@ -63,3 +61,13 @@ def server_error_event(error: Exception) -> bytes:
         "kind": "ServerErrorEvent",
     }
     return to_json(event)
+
+
+def _parsed(frame: str | bytes) -> Any:
+    if isinstance(frame, bytes):
+        raise NotJson("Messages must be sent as text frames")
+    try:
+        json.loads(frame)  # says what is wrong in the words clients of the published server know
+        return from_json(frame)  # the stricter parser: no lone surrogates, no nesting that could not be written again
+    except (ValueError, RecursionError) as error:
+        raise NotJson(str(error)) from None

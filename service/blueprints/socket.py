@@ -22,6 +22,9 @@ from service.blueprints.context import web_of
 
 _log = structlog.get_logger(__name__)
 
+_FAREWELL_SECONDS = 1.0
+"""How long a client that has stopped reading may hold up its own close, and with it the end of the server (guess)."""
+
 
 class CloseCode(IntEnum):
     """1012 and 1013: come back; 4001 and 4004: stay away (as the SDK's client reads them)."""
@@ -83,8 +86,20 @@ class Socket:
         return message if isinstance(message, str | bytes) else bytes(message)
 
     async def close(self, code: CloseCode, reason: str = "") -> None:
-        """Say why, and let the client go."""
-        await self._websocket.close(code, reason)
+        """Say why, and let the client go; no effect on a closed connection.
+
+        A client that has stopped reading is not waited for: it finds the close frame behind what it has not read.
+        """
+        if self._websocket.io_proto is None:
+            return
+        try:
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await self._websocket.io_proto.send(b"")  # returns when the client takes bytes again
+                await self._websocket.close(code, reason)
+        except TimeoutError:
+            self._websocket.fail_connection(code, reason)
+        except RequestCancelled:
+            return
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ import structlog
 from service.errors import BrokerUnavailable
 from service.pubsub.broker import Broker, Channel, Reconnected
 from service.pubsub.envelope import Envelope, MalformedEnvelope, decode
+from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
 
@@ -107,28 +108,24 @@ class _Topic:
 
 
 class Hub:
-    """Use as `async with`. All methods on one event loop."""
+    """Use as `async with`; the broker is its own while it lasts, and is closed by whoever made it."""
 
     def __init__(self, broker: Broker, linger_seconds: float = LINGER_SECONDS) -> None:
         self._broker = broker
         self._linger_seconds = linger_seconds
         self._topics: dict[Channel, _Topic] = {}
+        self._tasks = TaskSet()
         self._listener: asyncio.Task[None] | None = None
-        self._unsubscribing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._listener = asyncio.create_task(self._listen(), name="hub-listener")
+        self._listener = self._tasks.start(self._listen(), "hub-listener")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         for topic in self._topics.values():
             if topic.unsubscribe_timer is not None:
                 topic.unsubscribe_timer.cancel()
-        tasks = [task for task in (self._listener, *self._unsubscribing) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._broker.close()
+        await self._tasks.stop()
 
     @property
     def is_listening(self) -> bool:
@@ -174,9 +171,7 @@ class Hub:
                 subscriber.miss()
 
     def _leave(self, channel: Channel, topic: _Topic) -> None:
-        task = asyncio.create_task(self._unsubscribe(channel, topic), name=f"unsubscribe {channel}")
-        self._unsubscribing.add(task)
-        task.add_done_callback(self._unsubscribing.discard)
+        self._tasks.start(self._unsubscribe(channel, topic), f"unsubscribe {channel}")
 
     async def _unsubscribe(self, channel: Channel, topic: _Topic) -> None:
         async with topic.subscribed:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import Connection, Redis
 from redis.exceptions import RedisError
 
 from service.errors import BrokerUnavailable
@@ -30,16 +31,23 @@ class ReceivedMessage(NamedTuple):
 class RedisBroker:
     """A `Broker` with one subscribing connection.
 
-    redis-py reconnects by itself and subscribes again, silently losing what was published meanwhile. The
-    confirmations of those second SUBSCRIBEs, which nobody waits for, are how it shows here as `Reconnected`.
+    redis-py's own PubSub is not used: a reader and subscribers in different tasks each make the connection that they
+    miss, and of two that are made at once one is lost with the subscriptions sent on it (redis-py 8.1). Here a
+    connection is made, and written to, under one lock.
+
+    After a break every channel is subscribed again, the control channel last: its confirmation says that nothing is
+    missed from then on, and shows as `Reconnected`.
     """
 
     def __init__(self, commands: Redis, listener: Redis, control: Channel) -> None:
         self._commands = commands
         self._listener = listener
-        self._pubsub = listener.pubsub()
         self._control = control
-        self._confirmations: dict[str, asyncio.Future[None]] = {}
+        self._connection: Connection | None = None
+        self._writing = asyncio.Lock()
+        self._channels: set[Channel] = set()
+        self._confirmations: dict[Channel, asyncio.Future[None]] = {}
+        self._may_have_lost = False
 
     async def publish(self, messages: Sequence[tuple[Channel, bytes]]) -> list[int]:
         with redis_errors():
@@ -53,44 +61,86 @@ class RedisBroker:
     async def subscribe(self, channel: Channel) -> None:
         confirmation = asyncio.get_running_loop().create_future()
         self._confirmations[channel] = confirmation
+        self._channels.add(channel)
         try:
-            await self._pubsub.subscribe(channel)
+            async with self._writing:
+                await self._connect()
+                await self._send("SUBSCRIBE", channel)
             # PUBLISH goes over another connection: only the confirmation says that Redis has seen the SUBSCRIBE.
             async with asyncio.timeout(_SUBSCRIBE_TIMEOUT_SECONDS):
                 await confirmation
         except (RedisError, OSError, TimeoutError) as error:
+            self._channels.discard(channel)
             raise BrokerUnavailable from error
         finally:
             self._confirmations.pop(channel, None)
 
     async def unsubscribe(self, channel: Channel) -> None:
+        self._channels.discard(channel)
         with redis_errors():
-            await self._pubsub.unsubscribe(channel)
+            async with self._writing:
+                if self._connection is not None:
+                    await self._send("UNSUBSCRIBE", channel)
 
     async def deliveries(self) -> AsyncIterator[ReceivedMessage | Reconnected]:
         while True:
             try:
-                if self._pubsub.connection is None:
-                    await self._pubsub.subscribe(self._control)
-                message = await self._pubsub.get_message(timeout=None)
+                kind, name, data = await self._read()
             except (RedisError, OSError) as error:
                 _log.warning("broker_connection_lost", error=str(error))
+                async with self._writing:
+                    await self._disconnect()
                 await asyncio.sleep(_RECONNECT_SECONDS)
-                yield Reconnected()
                 continue
-            if message is None:
-                continue
-            channel = message["channel"].decode()
-            if message["type"] == "message":
-                yield ReceivedMessage(Channel(channel), message["data"])
-            elif message["type"] == "subscribe":
-                confirmation = self._confirmations.get(channel)
-                if confirmation is None and channel != self._control:
+            channel = Channel(name.decode())
+            if kind == b"message":
+                yield ReceivedMessage(channel, data)
+            elif kind == b"subscribe":
+                self._confirm(channel)
+                if channel == self._control and self._may_have_lost:
+                    self._may_have_lost = False
                     yield Reconnected()
-                elif confirmation is not None and not confirmation.done():
-                    confirmation.set_result(None)
 
     async def close(self) -> None:
-        await self._pubsub.aclose()  # type: ignore[no-untyped-call]
+        async with self._writing:
+            await self._disconnect()
         await self._listener.aclose()
         await self._commands.aclose()
+
+    async def _read(self) -> tuple[bytes, bytes, bytes]:
+        """What Redis says next on the subscribing connection: kind, channel, data."""
+        async with self._writing:
+            connection = await self._connect()
+        reply: tuple[bytes, bytes, bytes] = await connection.read_response(
+            timeout=math.inf, disconnect_on_error=False, push_request=True
+        )
+        return reply
+
+    async def _connect(self) -> Connection:
+        """The connection, with everything subscribed; under the lock."""
+        if self._connection is None:
+            pool = self._listener.connection_pool
+            self._connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+            await self._send("SUBSCRIBE", *self._channels, self._control)
+        return self._connection
+
+    async def _send(self, *command: str) -> None:
+        """Write a command; under the lock. Written in part, also when cancelled, it breaks the connection."""
+        assert self._connection is not None
+        try:
+            await self._connection.send_command(*command)
+        except BaseException:
+            await self._disconnect()
+            raise
+
+    async def _disconnect(self) -> None:
+        self._may_have_lost = True
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+            await self._listener.connection_pool.release(connection)
+
+    def _confirm(self, channel: Channel) -> None:
+        confirmation = self._confirmations.get(channel)
+        if confirmation is not None and not confirmation.done():
+            confirmation.set_result(None)

@@ -21,6 +21,7 @@ from service.errors import NoRunner, OutcomeUnknown, OwnerMoving, from_wire
 from service.identity import RunnerId
 from service.pubsub.broker import Broker, Channel, Reconnected
 from service.requests.message import JsonObject, Reply, Request, decode_reply, encode_request
+from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
 
@@ -45,18 +46,16 @@ class Requester:
         self._timeout_seconds = timeout_seconds
         self._reply_to = Channel(keys.replies(uuid.uuid4().hex))
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
+        self._tasks = TaskSet()
         self._listener: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._listener = asyncio.create_task(self._listen(), name="reply-listener")
+        self._listener = self._tasks.start(self._listen(), "reply-listener")
         await self._broker.subscribe(self._reply_to)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
-        await self._broker.close()
+        await self._tasks.stop()
 
     @property
     def is_listening(self) -> bool:

@@ -17,6 +17,7 @@ from service.errors import BrokerUnavailable, FanoutError, RequestFailed, to_wir
 from service.pubsub.broker import Broker, Channel, Reconnected
 from service.requests.message import Reply, Request, decode_request, encode_reply
 from service.requests.requester import Answer
+from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
 
@@ -33,20 +34,16 @@ class Responder:
         self._inbox = inbox
         self._handle = handle
         self._listener: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._replies: OrderedDict[str, asyncio.Future[Reply]] = OrderedDict()
 
     async def __aenter__(self) -> Self:
-        self._listener = asyncio.create_task(self._listen(), name="inbox-listener")
+        self._listener = self._tasks.start(self._listen(), "inbox-listener")
         await self._broker.subscribe(self._inbox)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        tasks = [task for task in (self._listener, *self._tasks) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._broker.close()
+        await self._tasks.stop()
 
     @property
     def is_listening(self) -> bool:
@@ -62,9 +59,7 @@ class Responder:
             except (ValueError, KeyError) as error:
                 _log.warning("malformed_request", error=repr(error))
                 continue
-            task = asyncio.create_task(self._respond(request), name=f"request {request.operation}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._respond(request), f"request {request.operation}")
 
     async def _respond(self, request: Request) -> None:
         remembered = self._replies.get(request.request_id)

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import shutil
 from collections import defaultdict
-from collections.abc import Coroutine
-from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
@@ -21,11 +19,11 @@ from service.runner.creation import Plan
 from service.runner.hosted import HostedConversation
 from service.runner.meta import write_meta
 from service.runner.opening import Opened, Opener
-from service.runner.recovery import recover
-from service.runner.run_driver import RunDriver, RunSlots
+from service.runner.run_driver import RunSlots
 from service.runner.workers import Workers
 from service.settings import Settings
 from service.store.layout import ConversationDirectory, ConversationsRoot
+from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
 
@@ -55,7 +53,8 @@ class Host:
         self._hosted: dict[UUID, HostedConversation] = {}
         self._locks: defaultdict[UUID, asyncio.Lock] = defaultdict(asyncio.Lock)
         """Kept for good: callers have seen that the conversation exists, so there are no more than of those."""
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = TaskSet()
+        self._has_activity = False
 
     @property
     def owned(self) -> list[UUID]:
@@ -116,7 +115,7 @@ class Host:
             await self._workers.call(_remove, hosted.directory)
             await self._index.remove(conversation_id)
             await self._owners.release(conversation_id)
-            self._keep(hosted.abandon(), f"abandon {conversation_id}")
+            self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
 
     async def recover_interrupted(self, candidates: list[UUID]) -> None:
         """Open what was running or has accepted commands waiting when its owner died, so that it is not left so."""
@@ -131,12 +130,21 @@ class Host:
         """Hold what is owned for another lease TTL."""
         await self._owners.renew(self.owned, self._runner_id)
 
+    def note_activity(self) -> None:
+        """An agent or a client did something."""
+        self._has_activity = True
+
+    def take_activity(self) -> bool:
+        """Whether anything happened since the last call."""
+        had_activity, self._has_activity = self._has_activity, False
+        return had_activity
+
     async def close(self) -> None:
         """Let go of everything within the drain time."""
         hosted = list(self._hosted.values())
         self._hosted.clear()
         await asyncio.gather(*(self._close(conversation) for conversation in hosted))
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._closing.wait()
 
     async def _close(self, hosted: HostedConversation) -> None:
         try:
@@ -172,21 +180,18 @@ class Host:
 
     async def _host(self, opened: Opened) -> HostedConversation:
         hosted = HostedConversation(
-            opened, self._index, self._workers, cipher=self._opener.cipher, fsync=self._settings.fsync
+            opened,
+            self._index,
+            self._agent_loop,
+            self._workers,
+            self.slots,
+            self.note_activity,
+            cipher=self._opener.cipher,
+            fsync=self._settings.fsync,
         )
-        driver = RunDriver(opened.conversation, self._agent_loop, self._workers, self.slots, hosted.settle)
-        hosted.attach(driver)
-        await self._workers.call(recover, opened.conversation.state, None)
-        hosted.start()
-        await hosted.refresh_snapshot()
-        hosted.publish_full_state()
-        self._hosted[opened.directory.conversation_id] = hosted
+        await hosted.start()
+        self._hosted[hosted.conversation_id] = hosted
         return hosted
-
-    def _keep(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(coroutine, name=name)
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
 
 
 def _remove(directory: ConversationDirectory) -> None:

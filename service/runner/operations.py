@@ -16,7 +16,6 @@ from service.requests.message import Request
 from service.requests.requester import Answer
 from service.runner.commands import AnalyzerRequest, ConfirmationRequest, PolicyRequest, SecretsRequest
 from service.runner.creation import plan
-from service.runner.description import describe
 from service.runner.host import Host
 from service.runner.hosted import HostedConversation
 from service.runner.opening import make_cipher
@@ -98,7 +97,7 @@ class Operations:
     async def _create(self, request: Request) -> Answer:
         planned = await self._workers.call(plan, request.body, self._cipher, self._settings.enable_browser)
         hosted, is_new = await self._host.create(planned)
-        snapshot = describe(hosted.conversation.state, hosted.meta, hosted.status)
+        snapshot = await hosted.reporter.refresh()
         if is_new and planned.initial_message is not None:
             await hosted.submit("message", planned.initial_message, starts_run=True)
         with_skills = request.arguments.get("include_skills", False)
@@ -106,13 +105,13 @@ class Operations:
 
     async def _describe(self, request: Request) -> Answer:
         hosted = await self._hosted(request)
-        await hosted.refresh_snapshot()
+        await hosted.reporter.refresh()
         return SUCCESS
 
     async def _patch(self, request: Request) -> Answer:
         patch = parse(PatchRequest, request.body)
         hosted = await self._hosted(request)
-        await hosted.patch(patch.title, patch.tags)
+        await hosted.reporter.change_meta(**patch.model_dump(exclude_none=True))
         if patch.tags is not None:
             await hosted.submit("tags", pydantic_core.to_json({"tags": patch.tags}))
         return SUCCESS

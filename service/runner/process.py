@@ -15,11 +15,11 @@ import structlog
 from openhands.sdk.tool.registry import list_usable_tools
 from openhands.tools.preset.default import register_default_tools
 
-from service.catalog.index import ConversationIndex, IndexEntry
+from service.catalog.catalog import Catalog
+from service.catalog.index import IndexEntry
 from service.catalog.keys import Keys
-from service.catalog.owners import Owners
 from service.catalog.rebuild import IndexBuild, in_batches
-from service.catalog.runners import HEARTBEAT_SECONDS, RunnerRecord, Runners
+from service.catalog.runners import HEARTBEAT_SECONDS, RunnerRecord
 from service.errors import BrokerUnavailable
 from service.identity import RunnerId
 from service.pubsub.broker import Channel
@@ -35,6 +35,7 @@ from service.runner.workers import Workers
 from service.settings import Settings
 from service.store.layout import ConversationsRoot
 from service.store.scan import Found, scan
+from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
 
@@ -56,48 +57,40 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         stack.callback(PROCESS_AGENT_LOOP.release)
 
         broker = RedisBroker(source.commands(), source.listener(), Channel(keys.control))
+        stack.push_async_callback(broker.close)
         publisher = Publisher(broker)
-        await _background(stack, publisher.run(), "publisher")
+        _background(stack, publisher.run(), "publisher")
         stack.push_async_callback(publisher.flush)
 
-        runners, owners = Runners(redis, keys), Owners(redis, keys, settings.lease_ttl_seconds)
-        index = ConversationIndex(redis, keys)
+        catalog = Catalog(redis, keys, settings.lease_ttl_seconds)
         opener = Opener(settings, runner_id, publisher, keys)
-        host = Host(settings, runner_id, opener, owners, index, agent_loop, workers)
+        host = Host(settings, runner_id, opener, catalog.owners, catalog.index, agent_loop, workers)
         stack.push_async_callback(host.close)
 
-        interrupted = await _build_index(IndexBuild(redis, keys, index), host.root, workers)
+        interrupted = await _build_index(catalog.index_build, host.root, workers)
         operations = Operations(settings, host, workers)
         await stack.enter_async_context(Responder(broker, Channel(keys.inbox(runner_id)), operations.handle))
-        await _background(stack, _renew(host, settings.lease_ttl_seconds), "lease-renewal")
-        await _background(stack, host.recover_interrupted(interrupted), "recovery")
-        stack.push_async_callback(runners.leave, runner_id)
-        await _background(stack, _beat(runners, runner_id, host, facts), "heartbeat")
+        _background(stack, _renew(host, settings.lease_ttl_seconds), "lease-renewal")
+        _background(stack, host.recover_interrupted(interrupted), "recovery")
+        stack.push_async_callback(catalog.runners.leave, runner_id)
+        _background(stack, _beat(catalog, runner_id, host, facts), "heartbeat")
         _log.info("runner_ready", runner_id=runner_id)
         yield runner_id
 
 
-async def _background(stack: AsyncExitStack, coroutine: Coroutine[Any, Any, None], name: str) -> None:
-    """Run beside the block; its death is logged, and the heartbeat that stops with it takes the runner out."""
-    task = asyncio.create_task(coroutine, name=name)
-    task.add_done_callback(_note_death)
-
-    async def stop() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    stack.push_async_callback(stop)
+def _background(stack: AsyncExitStack, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+    """Run beside the block, until the stack unwinds to here."""
+    tasks = TaskSet()
+    tasks.start(coroutine, name)
+    stack.push_async_callback(tasks.stop)
 
 
-def _note_death(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        _log.critical("runner_task_died", task=task.get_name(), exc_info=task.exception())
-
-
-async def _beat(runners: Runners, runner_id: RunnerId, host: Host, facts: dict[str, Any]) -> None:
+async def _beat(catalog: Catalog, runner_id: RunnerId, host: Host, facts: dict[str, Any]) -> None:
     while True:
         try:
-            await runners.beat(RunnerRecord(runner_id, host.slots.taken, facts))
+            await catalog.runners.beat(RunnerRecord(runner_id, host.slots.taken, facts))
+            if host.take_activity():
+                await catalog.activity.note()
         except BrokerUnavailable as error:
             _log.warning("heartbeat_failed", error=str(error.__cause__))
         await asyncio.sleep(HEARTBEAT_SECONDS)

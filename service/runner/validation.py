@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from service.errors import InvalidRequest
 from service.redaction import redact_problems
@@ -17,7 +18,8 @@ def parse[Model: BaseModel](model: type[Model], body: bytes, context: dict[str, 
         InvalidRequest: pydantic's error list, each `loc` under `body`, secrets redacted.
     """
     try:
-        return model.model_validate_json(body, context=context)
+        # Not `model_validate_json`, and from_attributes: both only change the wording, to the published server's.
+        return model.model_validate(from_json(body), context=context, from_attributes=True)
     except ValidationError as error:
         raise invalid(error) from None
 

@@ -41,10 +41,11 @@ async def test_viewers_all_see_the_same_run_in_order(client: RemoteClient, serve
         await asyncio.to_thread(start_run, conversation)
 
     logged = await asyncio.to_thread(logged_ids, client, str(conversation.id))
-    seen = [viewer.result() for viewer in viewers]
     assert len(logged) > 4 * STEPS
-    assert all(ids == seen[0] for ids in seen), "viewers saw different runs"
-    assert [event_id for event_id in seen[0] if event_id in set(logged)] == logged
+    durable = set(logged)
+    for viewer in viewers:
+        # State updates that are not stored may be left out for a viewer that reads slowly.
+        assert [event_id for event_id in viewer.result() if event_id in durable] == logged
 
 
 async def watch(address: str, subscribed: asyncio.Barrier) -> list[str]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from structlog.testing import capture_logs
 
 from service.settings import Settings
 from tests.conftest import StartClient
 from tests.live_app import SanicClient
-from tests.support_shell import shell_app, start
+from tests.support_shell import send_raw, shell_app, start
 
 
 @pytest.mark.parametrize(
@@ -77,6 +75,13 @@ async def test_unexpected_error_carries_its_traceback_in_debug_mode(
     assert "ValueError: no such luck" in (await client.get("/api/raise/value_error")).json()["traceback"]
 
 
+async def test_bug_the_framework_reports_is_an_unexpected_error(client: SanicClient) -> None:
+    with capture_logs() as lines:
+        content = (await client.get("/api/raise/server_error")).json()
+    assert content["exception"] == "the framework's own"
+    assert [line["error_id"] for line in lines] == [content["error_id"]]
+
+
 async def test_error_text_that_is_no_utf_8_is_still_sent(client: SanicClient) -> None:
     assert (await client.get("/api/raise/surrogate")).json()["exception"] == "?"
 
@@ -105,10 +110,12 @@ async def test_body_over_the_limit_is_413(settings: Settings, sanic_client: Star
 
 
 async def test_request_that_is_no_http_is_a_bad_request_in_json(client: SanicClient) -> None:
-    reader, writer = await asyncio.open_connection(client.server.host, client.server.port)
-    writer.write(b"nonsense\r\n\r\n")
-    answer = await asyncio.wait_for(reader.read(), 5)
-    writer.close()
-    await writer.wait_closed()
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert answer.endswith(b'{"detail":"Bad Request"}')
+    head, content = await send_raw(client, b"nonsense\r\n\r\n")
+    assert head.startswith(b"http/1.1 400 ")
+    assert content == b'{"detail":"Bad Request"}'
+
+
+async def test_doubled_slash_is_another_path(client: SanicClient) -> None:
+    head, content = await send_raw(client, b"GET //alive HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert head.startswith(b"http/1.1 404 ")
+    assert content == b'{"detail":"Not Found"}'

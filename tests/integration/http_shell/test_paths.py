@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sanic.compat import Header
 
 from tests.live_app import SanicClient
 from tests.support_shell import ID, KEY
@@ -46,9 +47,21 @@ async def test_paths_work_with_and_without_the_prefix(prefixed: SanicClient, pre
     assert redirect.headers["location"] == f"{prefixed.server.url}{prefix}/alive"
 
 
-async def test_prefix_is_a_whole_segment(prefixed: SanicClient) -> None:
-    assert (await prefixed.get("/rt/abcalive")).status_code == 404
-    assert (await prefixed.get("/rt/abc")).status_code == 200
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        ("/rt/abc", "/"),
+        ("/rt/abc/", "/"),
+        ("/rt/abc/alive", "/alive"),
+        ("/rt/abc/rt/abc/alive", "/rt/abc/alive"),
+        ("/rt/abcalive", "/rt/abcalive"),
+        ("/x/rt/abc/alive", "/x/rt/abc/alive"),
+        ("/alive", "/alive"),
+    ],
+)
+def test_prefix_is_taken_off_once_and_only_as_whole_segments(path: str, seen: str) -> None:
+    made = request_class("/rt/abc")(path.encode(), Header({}), "1.1", "GET", None, None)  # type: ignore[arg-type]
+    assert made.path == seen
 
 
 async def test_pages_and_document_name_the_prefix(prefixed: SanicClient) -> None:

@@ -1,0 +1,174 @@
+"""One conversation's commands, applied one after the other in the order of their arrival.
+
+A command takes this way: it gets its place; if it may have to wait, it is written to the durable inbox; its turn comes
+and it is applied in a worker thread; the client is answered. The client is answered earlier when the turn does not
+come at once (a tool holds the conversation) and the command is safe on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import structlog
+from openhands.sdk.conversation.request import SendMessageRequest
+from openhands.sdk.event.conversation_error import ConversationErrorEvent
+from openhands.sdk.utils.cipher import Cipher
+from pydantic import SecretStr
+
+from service.errors import FanoutError, RequestFailed
+from service.runner.command import Command
+from service.runner.commands import APPLY
+from service.runner.opening import Opened
+from service.runner.workers import Workers
+from service.store.inbox import InboxEntry
+from service.tasks import TaskSet
+
+_log = structlog.get_logger(__name__)
+
+_NO_SECRETS = b'{"secrets": {}}'
+
+
+class CommandQueue:
+    """Methods of the runner's loop."""
+
+    def __init__(
+        self,
+        opened: Opened,
+        workers: Workers,
+        cipher: Cipher | None,
+        applied: Callable[[Command], Awaitable[None]],
+    ) -> None:
+        """`applied` is awaited after each command, before its client is answered; what it raises is the answer."""
+        self._conversation = opened.conversation
+        self._conversation_id = opened.directory.conversation_id
+        self._store = opened.store
+        self._inbox = opened.inbox
+        self._workers = workers
+        self._cipher = cipher
+        self._applied = applied
+        self._commands: deque[Command] = deque()
+        self._news = asyncio.Event()
+        self._tasks = TaskSet()
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._commands
+
+    def start(self) -> None:
+        """Begin to apply; what a crash left in the inbox comes first."""
+        for entry in self._inbox.entries():
+            if self._is_in_log(entry):
+                self._inbox.remove(entry)
+            else:
+                self._enqueue(self._recovered(entry))
+        self._tasks.start(self._run(), f"commands {self._conversation_id}")
+
+    async def stop(self) -> None:
+        """Apply nothing more; what waits in the inbox stays there."""
+        await self._tasks.stop()
+
+    async def submit(self, command: Command, patience_seconds: float | None) -> None:
+        """Apply a command in its turn.
+
+        With `patience_seconds` it is made durable first, and when its turn takes longer than that this returns
+        before it is applied. Without, this returns when it is applied.
+
+        Raises:
+            FanoutError: it failed; nothing is left of it.
+        """
+        number = self._inbox.reserve()
+        self._enqueue(command)
+        if patience_seconds is not None:
+            await self._store_command(command, number)
+        command.stored.set()
+        await asyncio.wait([command.outcome], timeout=patience_seconds)
+        if command.outcome.done():
+            command.outcome.result()
+        else:
+            command.is_acknowledged = True
+
+    def _enqueue(self, command: Command) -> None:
+        self._commands.append(command)
+        self._news.set()
+
+    async def _store_command(self, command: Command, number: int) -> None:
+        try:
+            content = self._sealed(command)
+            if content is not None:
+                command.entry = await self._workers.call(self._inbox.put, number, command.kind, content)
+        except OSError as error:
+            self._commands.remove(command)
+            command.stored.set()
+            raise RequestFailed(f"The command could not be stored: {error}") from error
+
+    def _sealed(self, command: Command) -> bytes | None:
+        """The command as it may lie on disk; None for secrets that nothing can encrypt, which are never stored."""
+        if command.kind != "secrets":
+            return command.content
+        if self._cipher is None:
+            return None
+        token = self._cipher.encrypt(SecretStr(command.content.decode()))
+        return None if token is None else token.encode()
+
+    def _recovered(self, entry: InboxEntry) -> Command:
+        content = entry.read()
+        if entry.kind == "secrets":
+            secret = self._cipher.decrypt(content.decode()) if self._cipher is not None else None
+            content = _NO_SECRETS if secret is None else secret.get_secret_value().encode()
+        starts_run = entry.kind == "message" and SendMessageRequest.model_validate_json(content).run
+        command = Command(entry.kind, content, starts_run, entry, is_acknowledged=True)
+        command.stored.set()
+        return command
+
+    def _is_in_log(self, entry: InboxEntry) -> bool:
+        try:
+            return entry.event_id is not None and self._conversation.state.events.get_index(entry.event_id) >= 0
+        except KeyError:
+            return False
+
+    async def _run(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._commands:
+                command = self._commands[0]
+                await command.stored.wait()
+                if self._commands and self._commands[0] is command:
+                    await self._apply(command)
+                    self._commands.popleft()
+
+    async def _apply(self, command: Command) -> None:
+        try:
+            await self._workers.call(self._apply_in_worker, command)
+            await self._applied(command)
+        except Exception as error:  # noqa: BLE001  supervisor: a command that fails must not stop those behind it
+            await self._fail(command, error)
+        else:
+            command.outcome.set_result(None)
+
+    def _apply_in_worker(self, command: Command) -> None:
+        try:
+            with self._store.applying(command):
+                APPLY[command.kind](self._conversation, command.content)
+            self._store.sync_names()
+        finally:
+            if command.entry is not None:
+                self._inbox.remove(command.entry)
+
+    async def _fail(self, command: Command, error: Exception) -> None:
+        known = error if isinstance(error, FanoutError) else RequestFailed(f"{type(error).__name__}: {error}")
+        if known is not error:
+            _log.error("command_failed", kind=command.kind, conversation_id=str(self._conversation_id), exc_info=error)
+        if not command.is_acknowledged:
+            command.outcome.set_exception(known)
+            return
+        # Its client has its answer: the conversation itself must say what became of the command.
+        command.outcome.set_result(None)
+        event = ConversationErrorEvent(source="environment", code=type(error).__name__, detail=str(known))
+        await self._workers.call(self._append, event)
+
+    def _append(self, event: ConversationErrorEvent) -> None:
+        with self._conversation.state as state:
+            state.append_event(event)

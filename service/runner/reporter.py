@@ -1,0 +1,181 @@
+"""What readers are told of one conversation: the snapshot on disk, the index, the channel, and in which order.
+
+News of a status goes out only when REST answers tell it too, and that of an error only with its reason in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from openhands.sdk.conversation.state import ConversationExecutionStatus
+from openhands.sdk.event import Event
+from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
+
+from service.catalog.index import ConversationIndex, IndexEntry
+from service.errors import BrokerUnavailable
+from service.runner.description import describe, full_state_event
+from service.runner.meta import write_meta
+from service.runner.opening import Opened
+from service.runner.outbox import Hold
+from service.runner.run_driver import RunDriver
+from service.runner.workers import Workers
+from service.store.snapshot import Snapshot, write_snapshot
+from service.tasks import TaskSet
+
+_SNAPSHOT_DELAY_SECONDS = 0.25
+"""How old the snapshot may be while a run appends events."""
+_DESCRIBE_TRIES = 5
+_REPEAT_FULL_STATE_SECONDS = 0.5
+"""The SDK's client begins to wait for the end of a run only after the reply to `POST run`, so the end of a quick run
+is told once more; the client drops what it knows by event id."""
+
+
+class Reporter:
+    """Methods of the runner's loop, except the callbacks that the SDK calls on its threads."""
+
+    def __init__(
+        self,
+        opened: Opened,
+        index: ConversationIndex,
+        workers: Workers,
+        note_activity: Callable[[], None],
+        *,
+        fsync: bool,
+    ) -> None:
+        self.meta = opened.meta
+        self._directory = opened.directory
+        self._conversation = opened.conversation
+        self._outbox = opened.outbox
+        self._index = index
+        self._workers = workers
+        self._note_activity = note_activity
+        self._fsync = fsync
+        self._driver: RunDriver
+        self._loop = asyncio.get_running_loop()
+        self._tasks = TaskSet()
+        self._refreshing = asyncio.Lock()
+        self._refresh_timer: asyncio.TimerHandle | None = None
+        self._error_hold: Hold | None = None
+
+    @property
+    def status(self) -> ConversationExecutionStatus:
+        """What clients are told: a run counts as running from the moment it is accepted."""
+        if self._driver.is_starting:
+            return ConversationExecutionStatus.RUNNING
+        return self._conversation.state.execution_status
+
+    def watch(self, driver: RunDriver) -> None:
+        """From here on readers are told what changes."""
+        self._driver = driver
+        self._conversation.state.set_on_state_change(self._on_state_change)
+        for llm in self._conversation.agent.get_all_llms():
+            llm.telemetry.set_stats_update_callback(self._on_stats)
+
+    async def stop(self) -> None:
+        """Tell nothing more by itself."""
+        self._cancel_refresh_timer()
+        await self._tasks.stop()
+
+    async def change_meta(self, **changes: Any) -> None:
+        """Set fields of the record, durably, and show them."""
+        self.meta = self.meta.model_copy(update=changes | {"updated_at": datetime.now(UTC)})
+        await self._save_meta()
+        await self.refresh()
+
+    async def refresh(self) -> Snapshot:
+        """Renew what readers see on disk and in lists."""
+        async with self._refreshing:
+            self._cancel_refresh_timer()
+            snapshot = self._describe()
+            await self._workers.call(write_snapshot, self._directory, snapshot)
+        header = snapshot.header
+        entry = IndexEntry(self._directory.conversation_id, header.created_at, header.updated_at, header.status)
+        with contextlib.suppress(BrokerUnavailable):  # the index is made again from the snapshots
+            await self._index.put([entry])
+        return snapshot
+
+    def publish_full_state(self) -> None:
+        """Tell readers the state as it is, after all that happened before."""
+        self._outbox.transient(full_state_event(self._conversation.state, self.status))
+        self._outbox.release_all()
+
+    async def run_ended(self) -> None:
+        """Readers get the result of the run, and the message that it is over comes last."""
+        await self._save_meta()
+        snapshot = await self.refresh()
+        self._outbox.transient(snapshot.full_state)
+        self._outbox.release_all()
+        self._loop.call_later(_REPEAT_FULL_STATE_SECONDS, self._repeat, snapshot.full_state, self._outbox.last_seq)
+
+    def on_append(self, seq: int, event_id: str, data: bytes) -> None:
+        """An event is on disk; called on the appending thread."""
+        self._outbox.durable(seq, data)
+        if self._error_hold is not None and data.endswith(b'"kind":"ConversationErrorEvent"}'):
+            self._loop.call_soon_threadsafe(self._announce_status, self._error_hold)
+            self._error_hold = None
+        is_state_update = data.endswith(b'"kind":"ConversationStateUpdateEvent"}')
+        self._loop.call_soon_threadsafe(self._note_change, is_state_update)
+
+    def _on_state_change(self, event: Event) -> None:
+        """Called by the SDK on whatever thread changed the state."""
+        assert isinstance(event, ConversationStateUpdateEvent)
+        if event.key == "secret_registry":
+            return  # set by `commands.update_secrets` only to have it saved
+        if event.key == "execution_status":
+            self._hold_for_status(event.value)
+        self._conversation.state.append_event(event)
+
+    def _hold_for_status(self, status: ConversationExecutionStatus) -> None:
+        if status is ConversationExecutionStatus.RUNNING:
+            self._driver.note_running()
+        hold = self._outbox.hold()
+        if status is ConversationExecutionStatus.ERROR:
+            self._error_hold = hold  # until the SDK has appended the event with the reason
+        else:
+            self._loop.call_soon_threadsafe(self._announce_status, hold)
+
+    def _announce_status(self, hold: Hold) -> None:
+        self._tasks.start(self._refresh_and_release(hold), f"announce {self._directory.conversation_id}")
+
+    async def _refresh_and_release(self, hold: Hold) -> None:
+        try:
+            await self.refresh()
+        finally:
+            self._outbox.release(hold)
+
+    def _on_stats(self) -> None:
+        state = self._conversation.state
+        state.append_event(ConversationStateUpdateEvent(key="stats", value=state.stats))
+
+    def _note_change(self, is_state_update: bool) -> None:
+        if not is_state_update:
+            self._note_activity()
+            self.meta = self.meta.model_copy(update={"updated_at": datetime.now(UTC)})
+        if self._refresh_timer is None:
+            self._refresh_timer = self._loop.call_later(_SNAPSHOT_DELAY_SECONDS, self._refresh_soon)
+
+    def _refresh_soon(self) -> None:
+        self._refresh_timer = None
+        self._tasks.start(self.refresh(), f"snapshot {self._directory.conversation_id}")
+
+    def _cancel_refresh_timer(self) -> None:
+        if self._refresh_timer is not None:
+            self._refresh_timer.cancel()
+            self._refresh_timer = None
+
+    def _repeat(self, full_state: bytes, last_seq: int) -> None:
+        if not self._driver.is_active and self._outbox.last_seq == last_seq:
+            self._outbox.transient(full_state)
+
+    def _describe(self) -> Snapshot:
+        for _ in range(_DESCRIBE_TRIES):
+            with contextlib.suppress(RuntimeError):  # a dictionary changed size: the run goes on in another thread
+                return describe(self._conversation.state, self.meta, self.status)
+        return describe(self._conversation.state, self.meta, self.status)
+
+    async def _save_meta(self) -> None:
+        await self._workers.call(write_meta, self._directory, self.meta, fsync=self._fsync)

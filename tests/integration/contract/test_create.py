@@ -1,0 +1,520 @@
+"""`POST /api/conversations`: what is made, what is found again, and what is refused without leaving a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from tests.integration.contract.conversations import (
+    PATH,
+    TERMINAL,
+    Conversations,
+    JsonObject,
+    agent_of,
+    user_message,
+    wait_status,
+)
+from tests.scripted_llm import API_KEY, ScriptedLlm
+from tests.server_process import Server
+from tests.waiting import wait_until
+
+MAX_CONCURRENT_RUNS = 10
+"""The server's default."""
+
+
+@pytest.fixture
+def nothing_made(server: Server, project: Path) -> Iterator[Path]:
+    """A directory to be, for a create that is refused: neither it nor a conversation must be there afterwards."""
+    workspace = project / "to-be"
+    before = directories(server)
+    yield workspace
+    assert directories(server) == before
+    assert not workspace.exists()
+
+
+def directories(server: Server) -> set[str]:
+    """What lies in the conversations' directory."""
+    return {path.name for path in server.conversations_path.iterdir()}
+
+
+# What is made
+
+
+def test_create_answers_201_with_the_new_conversation(conversation: Conversations, project: Path) -> None:
+    """A new conversation is idle, works where it was told to, and is answered in full."""
+    response = conversation.create(max_iterations=7, tags={"team": "core"}, stuck_detection=False)
+
+    assert response.status_code == 201
+    info = response.json()
+    assert str(UUID(info["id"])) == info["id"]
+    assert info["execution_status"] == "idle"
+    assert info["workspace"] == {"working_dir": str(project), "kind": "LocalWorkspace"}
+    assert (info["max_iterations"], info["tags"], info["stuck_detection"]) == (7, {"team": "core"}, False)
+    assert conversation.handle(info["id"]).info == info | {"runtime_info": AVAILABLE}
+
+
+AVAILABLE = {"runtime_status": "available", "can_resume": True, "runtime_error": None}
+
+DEFAULTS: JsonObject = {
+    "max_iterations": 500,
+    "stuck_detection": True,
+    "execution_status": "idle",
+    "confirmation_policy": {"kind": "NeverConfirm"},
+    "security_analyzer": None,
+    "activated_knowledge_skills": [],
+    "invoked_skills": [],
+    "blocked_actions": {},
+    "blocked_messages": {},
+    "last_user_message_id": None,
+    "leaf_event_id": None,
+    "stats": {"usage_to_metrics": {}},
+    "secret_registry": {"secret_sources": {}},
+    "agent_state": {},
+    "hook_config": None,
+    "title": None,
+    "metrics": None,
+    "forked_from_conversation_id": None,
+    "forked_from_event_id": None,
+    "parent_conversation_id": None,
+    "sub_conversation_ids": [],
+    "tags": {},
+    "current_model_id": None,
+    "available_models": [],
+    "supports_runtime_model_switch": False,
+    "launched_agent_profile": None,
+    "client_tools": [],
+    "tool_module_qualnames": {},
+    "runtime_info": None,
+}
+
+CHOSEN_BY_SERVER_OR_CLIENT = {"id", "agent", "workspace", "persistence_dir", "created_at", "updated_at"}
+
+
+@pytest.mark.parametrize("field", DEFAULTS)
+def test_create_reply_has_the_default_of(field: str, created_info: JsonObject) -> None:
+    """Each field of a conversation made with the least has its documented default."""
+    assert field in created_info
+    assert created_info[field] == DEFAULTS[field]
+
+
+def test_create_reply_has_exactly_the_fields_of_conversation_info(created_info: JsonObject) -> None:
+    """No field is missing and none is invented."""
+    assert created_info.keys() == DEFAULTS.keys() | CHOSEN_BY_SERVER_OR_CLIENT
+
+
+@pytest.fixture(scope="module")
+def created_info(http: httpx.Client, llm: ScriptedLlm, tmp_path_factory: pytest.TempPathFactory) -> JsonObject:
+    """The reply to the smallest create there is."""
+    workspace = {"working_dir": str(tmp_path_factory.mktemp("least"))}
+    response = http.post(PATH, json={"agent": agent_of(llm), "workspace": workspace})
+    info: JsonObject = response.raise_for_status().json()
+    http.delete(f"{PATH}/{info['id']}")
+    return info
+
+
+def test_create_appends_no_event(conversation: Conversations) -> None:
+    """The log stays empty until the first message or run."""
+    assert conversation().get("/events/count").json() == 0
+
+
+def test_create_uses_the_id_it_is_given(conversation: Conversations, server: Server) -> None:
+    """The client's own id is the conversation's, and undashed the name of its directory."""
+    chosen = uuid4()
+
+    response = conversation.create(conversation_id=str(chosen))
+
+    assert response.status_code == 201
+    assert response.json()["id"] == str(chosen)
+    assert response.json()["persistence_dir"] == str(server.conversations_path / chosen.hex)
+    assert (server.conversations_path / chosen.hex / "meta.json").is_file()
+
+
+def test_create_makes_the_workspace_and_a_repository_in_it(conversation: Conversations, project: Path) -> None:
+    """A working directory that is not there is made, and put under git."""
+    workspace = project / "deep" / "down"
+
+    conversation(workspace={"working_dir": str(workspace)})
+
+    assert (workspace / ".git").is_dir()
+
+
+def test_create_inside_a_repository_makes_no_other(conversation: Conversations, project: Path) -> None:
+    """A working directory below a repository belongs to that one."""
+    (project / ".git").mkdir()
+
+    conversation(workspace={"working_dir": str(project / "below")})
+
+    assert (project / "below").is_dir()
+    assert not (project / "below" / ".git").exists()
+
+
+def test_create_takes_an_agent_without_kind(conversation: Conversations, llm: ScriptedLlm) -> None:
+    """An agent with an `llm` is an `Agent`."""
+    response = conversation.create(agent={"llm": llm.settings, "tools": []})
+
+    assert response.status_code == 201
+    assert response.json()["agent"]["kind"] == "Agent"
+
+
+def test_create_from_settings_builds_the_usual_agent(conversation: Conversations, llm: ScriptedLlm) -> None:
+    """`agent_settings` alone gives an agent with the usual tools and a condenser."""
+    response = conversation.create(agent=None, agent_settings={"llm": llm.settings})
+
+    assert response.status_code == 201
+    agent = response.json()["agent"]
+    assert {"terminal", "file_editor", "task_tracker"} <= {tool["name"] for tool in agent["tools"]}
+    assert agent["condenser"]["kind"] == "LLMSummarizingCondenser"
+    assert agent["llm"]["model"] == llm.settings["model"]
+
+
+def test_create_prefers_the_agent_over_settings(conversation: Conversations, llm: ScriptedLlm) -> None:
+    """Where both are given, `agent` counts and `agent_settings` is not looked at."""
+    response = conversation.create(agent_settings={"llm": {"model": "openai/another"}})
+
+    assert response.status_code == 201
+    assert response.json()["agent"]["llm"]["model"] == llm.settings["model"]
+
+
+def test_create_ignores_unknown_fields(conversation: Conversations) -> None:
+    """Fields of newer or older clients are no error."""
+    response = conversation.create(stuck_detection_thresholds={"monologue": 3}, nonsense=1)
+
+    assert response.status_code == 201
+
+
+def test_create_hides_keys_and_secrets(conversation: Conversations) -> None:
+    """The reply shows that there are an LLM key and secrets, never their values; nor does the disk."""
+    secrets = {
+        "TOKEN": {"kind": "StaticSecret", "value": "s3cret-of-create"},
+        "LOOKED_UP": {
+            "kind": "LookupSecret",
+            "url": "http://127.0.0.1:9/x",
+            "headers": {"Authorization": "Bearer s3cret-of-create", "x-a": "b"},
+        },
+    }
+
+    info = conversation.create(secrets=secrets).json()
+
+    assert info["agent"]["llm"]["api_key"] is None
+    sources = info["secret_registry"]["secret_sources"]
+    assert sources["TOKEN"] == {"kind": "StaticSecret", "value": None, "description": None}
+    assert (sources["LOOKED_UP"]["url"], sources["LOOKED_UP"]["headers"]) == ("http://127.0.0.1:9/x", {"x-a": "b"})
+    directory = Path(info["persistence_dir"])
+    written = b"".join(path.read_bytes() for path in directory.rglob("*") if path.is_file())
+    assert b"s3cret-of-create" not in written
+    assert API_KEY.encode() not in written
+
+
+def test_create_ignores_an_unimportable_module_of_an_unused_tool(conversation: Conversations) -> None:
+    """Only the modules of tools the agent has must be there."""
+    response = conversation.create(tool_module_qualnames={"other": "no.such.module"})
+
+    assert response.status_code == 201
+
+
+# The same id again
+
+
+@pytest.mark.parametrize(
+    "form",
+    [str, lambda each: each.hex, lambda each: str(each).upper(), lambda each: f"{{{each}}}", lambda each: each.urn],
+    ids=["dashed", "undashed", "upper-case", "braced", "urn"],
+)
+def test_create_with_a_known_id_answers_200_and_changes_nothing(form: Any, conversation: Conversations) -> None:
+    """The conversation that has the id, in whatever spelling, is answered as it is."""
+    chosen = uuid4()
+    first = conversation(conversation_id=str(chosen), tags={"made": "first"})
+
+    again = conversation.create(conversation_id=form(chosen), tags={"made": "again"}, max_iterations=3)
+
+    assert again.status_code == 200
+    assert again.json() | {"runtime_info": AVAILABLE} == first.info
+    assert first.info["tags"] == {"made": "first"}
+
+
+def test_create_with_a_known_id_ignores_the_initial_message(conversation: Conversations, llm: ScriptedLlm) -> None:
+    """A second create sends nothing to the agent."""
+    first = conversation(conversation_id=str(uuid4()))
+    first.run_to("finished", "SAY the one answer")
+    asked = len(llm.requests)
+
+    again = conversation.create(conversation_id=first.id, initial_message=user_message("SAY another", run=True))
+
+    assert again.status_code == 200
+    assert again.json()["execution_status"] == "finished"
+    assert first.outline == ["user", "agent: the one answer"]
+    assert len(llm.requests) == asked
+
+
+def test_concurrent_creates_with_one_id_make_one_conversation(conversation: Conversations, server: Server) -> None:
+    """Of five clients at once one gets 201 and four get 200, all the same conversation."""
+    chosen = uuid4()
+    before = directories(server)
+
+    with ThreadPoolExecutor(5) as clients:
+        answers = list(clients.map(lambda _: conversation.create(conversation_id=str(chosen)), range(5)))
+
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 200, 201]
+    assert {answer.json()["id"] for answer in answers} == {str(chosen)}
+    assert directories(server) - before == {chosen.hex}
+
+
+# The initial message
+
+
+@pytest.mark.parametrize("run", [True, False, None], ids=["run", "no-run", "unsaid"])
+def test_create_runs_the_initial_message_whatever_its_run_flag(run: bool | None, conversation: Conversations) -> None:
+    """A first message given at creation is always worked on."""
+    message = user_message("SAY hello") | ({} if run is None else {"run": run})
+    if run is None:
+        del message["run"]
+
+    created = conversation(initial_message=message)
+
+    created.wait_status("finished")
+    assert created.outline == ["user", "agent: hello"]
+
+
+def test_create_does_not_wait_for_the_run_it_starts(conversation: Conversations, llm: ScriptedLlm) -> None:
+    """The reply comes while the LLM is still silent, and says `idle`."""
+    response = conversation.create(initial_message=user_message("HOLD create-does-not-wait", "SAY late"))
+
+    assert response.status_code == 201
+    assert response.json()["execution_status"] == "idle"
+    llm.wait_held("create-does-not-wait")
+    created = conversation.handle(response.json()["id"])
+    assert created.status == "running"
+    llm.release("create-does-not-wait")
+    created.wait_status("finished")
+
+
+def test_create_with_an_empty_initial_message_starts_a_run(conversation: Conversations) -> None:
+    """A first message without content is a message all the same."""
+    created = conversation(initial_message={"role": "user", "content": []})
+
+    created.wait_status("finished")
+    assert created.outline == ["user", "agent: done"]
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("role", ["assistant", "system", "tool"])
+def test_create_refuses_an_initial_message_of_another_role(
+    role: str, conversation: Conversations, nothing_made: Path
+) -> None:
+    """Only users talk to the agent; nothing is made for anyone else."""
+    message = user_message("SAY hello") | {"role": role}
+
+    refused = conversation.create(workspace={"working_dir": str(nothing_made)}, initial_message=message)
+
+    assert refused.status_code == 422
+    assert refused.json() == {"detail": "Only user messages are allowed to be sent to the agent."}
+
+
+NO_SOURCE = "One of `agent`, `agent_settings`, or `agent_profile_id` must be provided"
+
+INVALID: dict[str, tuple[JsonObject, str, list[str | int]]] = {
+    "no agent source": ({"agent": None}, "value_error", ["body"]),
+    "profile and agent": ({"agent_profile_id": str(uuid4())}, "value_error", ["body"]),
+    "profile and settings": (
+        {"agent": None, "agent_settings": {}, "agent_profile_id": str(uuid4())},
+        "value_error",
+        ["body"],
+    ),
+    "unknown agent kind": ({"agent": {"kind": "Nope", "llm": {}}}, "value_error", ["body", "agent"]),
+    "agent without llm": ({"agent": {"kind": "Agent"}}, "missing", ["body", "agent", "llm"]),
+    "empty agent": ({"agent": {}}, "value_error", ["body", "agent"]),
+    "llm without model": ({"agent": {"kind": "Agent", "llm": {}}}, "value_error", ["body", "agent", "llm"]),
+    "unknown settings kind": ({"agent": None, "agent_settings": {"agent_kind": "nope"}}, "value_error", ["body"]),
+    "id that is no uuid": ({"conversation_id": "notauuid"}, "uuid_parsing", ["body", "conversation_id"]),
+    "id that is a number": ({"conversation_id": 5}, "uuid_type", ["body", "conversation_id"]),
+    "no iterations": ({"max_iterations": 0}, "greater_than_equal", ["body", "max_iterations"]),
+    "iterations in words": ({"max_iterations": "abc"}, "int_parsing", ["body", "max_iterations"]),
+    "tag key with a space": ({"tags": {"Bad Name": "v"}}, "value_error", ["body", "tags"]),
+    "tag value too long": ({"tags": {"ok": "v" * 257}}, "value_error", ["body", "tags"]),
+    "plain text as secret": (
+        {"secrets": {"A": "plain"}},
+        "model_attributes_type",
+        ["body", "secrets", "A"],
+    ),
+    "policy without kind": ({"confirmation_policy": {}}, "value_error", ["body", "confirmation_policy"]),
+    "unknown policy": ({"confirmation_policy": {"kind": "Nope"}}, "value_error", ["body", "confirmation_policy"]),
+    "unknown analyzer": ({"security_analyzer": {"kind": "Nope"}}, "value_error", ["body", "security_analyzer"]),
+    "text as message content": (
+        {"initial_message": {"content": "text"}},
+        "list_type",
+        ["body", "initial_message", "content"],
+    ),
+    "unknown message role": (
+        {"initial_message": {"role": "robot"}},
+        "literal_error",
+        ["body", "initial_message", "role"],
+    ),
+    "stuck detection in words": ({"stuck_detection": "perhaps"}, "bool_parsing", ["body", "stuck_detection"]),
+}
+
+
+@pytest.mark.parametrize(("fields", "kind", "loc"), INVALID.values(), ids=INVALID.keys())
+def test_create_refuses_what_does_not_validate(
+    fields: JsonObject, kind: str, loc: list[str | int], conversation: Conversations, nothing_made: Path
+) -> None:
+    """What is wrong is said once, with its place in the body."""
+    refused = conversation.create(workspace={"working_dir": str(nothing_made)}, **fields)
+
+    assert refused.status_code == 422
+    [problem] = refused.json()["detail"]
+    assert (problem["type"], problem["loc"]) == (kind, loc)
+
+
+def test_create_without_agent_and_workspace_names_the_workspace_only(http: httpx.Client, nothing_made: Path) -> None:
+    """A missing field hides what could only be found by looking at all of them."""
+    refused = http.post(PATH, json={})
+
+    assert refused.status_code == 422
+    missing = {"type": "missing", "loc": ["body", "workspace"], "msg": "Field required", "input": {}}
+    assert refused.json() == {"detail": [missing]}
+
+
+MALFORMED: dict[str, JsonObject] = {
+    "workspace without a directory": {"workspace": {}},
+    "workspace as text": {"workspace": "x"},
+    "model of the settings that is no text": {"agent": None, "agent_settings": {"llm": {"model": 5}}},
+    "tag value that is no text": {"tags": {"ok": 3}},
+    "tags as a list": {"tags": []},
+    "remote workspace": {"workspace": {"working_dir": "/nowhere", "kind": "RemoteWorkspace"}},
+}
+
+
+@pytest.mark.parametrize("fields", MALFORMED.values(), ids=MALFORMED.keys())
+def test_create_refuses_malformed_values_without_failing(
+    fields: JsonObject, conversation: Conversations, nothing_made: Path
+) -> None:
+    """Shapes the SDK's models stumble over are the client's mistake, with a reason, and not the server's failure."""
+    refused = conversation.create(**({"workspace": {"working_dir": str(nothing_made)}} | fields))
+
+    assert refused.status_code == 422
+    assert refused.json()["detail"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{nope", b"[]", b'"text"', b"null"])
+def test_create_refuses_a_body_that_is_no_object(content: bytes, http: httpx.Client, nothing_made: Path) -> None:
+    """Whatever is no JSON object is 422 with the body named."""
+    refused = http.post(PATH, content=content, headers={"content-type": "application/json"})
+
+    assert refused.status_code == 422
+    assert refused.json()["detail"][0]["loc"][0] == "body"
+
+
+def test_create_refuses_a_directory_that_cannot_be_made(conversation: Conversations, nothing_made: Path) -> None:
+    """A working directory below a file is refused, and the answer says which and why."""
+    file = nothing_made.parent / "file"
+    file.touch()
+
+    refused = conversation.create(workspace={"working_dir": str(file / "below")})
+
+    assert refused.status_code == 422
+    assert str(file / "below") in refused.json()["detail"]
+
+
+def test_create_refuses_an_unknown_profile(conversation: Conversations, nothing_made: Path) -> None:
+    """A profile nobody has saved is 404, by its id."""
+    profile = uuid4()
+    workspace = {"working_dir": str(nothing_made)}
+
+    refused = conversation.create(workspace=workspace, agent=None, agent_profile_id=str(profile))
+
+    assert refused.status_code == 404
+    assert refused.json() == {"detail": f"Agent profile with id '{profile}' not found"}
+
+
+def test_create_refuses_a_container_on_a_local_server(conversation: Conversations, nothing_made: Path) -> None:
+    """A server without containers says so."""
+    refused = conversation.create(workspace={"working_dir": str(nothing_made)}, conversation_runtime="docker")
+
+    assert refused.status_code == 422
+    assert refused.json() == {"detail": "This server only runs local conversations"}
+
+
+@pytest.mark.parametrize(
+    "fields", [{"worktree": True}, {"parent_conversation_id": str(uuid4())}], ids=lambda each: [*each][0]
+)
+def test_create_refuses_what_is_not_served(fields: JsonObject, conversation: Conversations, nothing_made: Path) -> None:
+    """What the server cannot do yet is refused rather than left out in silence."""
+    refused = conversation.create(workspace={"working_dir": str(nothing_made)}, **fields)
+
+    assert refused.status_code == 422
+    assert "not served" in refused.json()["detail"]
+
+
+def test_create_refuses_a_tool_that_is_not_registered(
+    conversation: Conversations, llm: ScriptedLlm, nothing_made: Path
+) -> None:
+    """A tool nobody knows is named at once, not at the first message."""
+    agent = agent_of(llm, TERMINAL, {"name": "no_such_tool"})
+
+    refused = conversation.create(workspace={"working_dir": str(nothing_made)}, agent=agent)
+
+    assert refused.status_code == 422
+    assert "not registered: no_such_tool" in refused.json()["detail"]
+
+
+def test_create_refuses_a_used_tool_whose_module_cannot_be_imported(
+    conversation: Conversations, llm: ScriptedLlm, nothing_made: Path
+) -> None:
+    """A tool of the agent whose declared module is not there is named."""
+    refused = conversation.create(
+        workspace={"working_dir": str(nothing_made)},
+        agent=agent_of(llm, {"name": "custom"}),
+        tool_module_qualnames={"custom": "no.such.module"},
+    )
+
+    assert refused.status_code == 422
+    expected = "The agent uses tools whose modules the agent server cannot import: 'custom' ("
+    assert refused.json()["detail"].startswith(expected)
+
+
+def test_refusal_does_not_repeat_keys(conversation: Conversations, llm: ScriptedLlm, nothing_made: Path) -> None:
+    """The input a refusal shows has the LLM's key and secrets taken out."""
+    refused = conversation.create(
+        workspace={"working_dir": str(nothing_made)},
+        agent={"kind": "Nope", "llm": llm.settings},
+        agent_settings={"llm": {"api_key": "another-key"}},
+    )
+
+    assert refused.status_code == 422
+    assert refused.json()["detail"][0]["input"]["llm"]["api_key"] == "<redacted>"
+    assert API_KEY not in refused.text
+    assert "another-key" not in refused.text
+
+
+# A full server
+
+
+def test_create_on_a_full_server_is_429_and_a_known_id_is_200(
+    conversation: Conversations, llm: ScriptedLlm, server: Server, http: httpx.Client
+) -> None:
+    """While every run slot is taken nothing new is made, what exists is found, and an ended run makes room."""
+    script = user_message("HOLD full-server", "SAY ok")
+    running = [conversation(initial_message=script) for _ in range(MAX_CONCURRENT_RUNS)]
+    wait_until(lambda: all(each.status == "running" for each in running), "every slot is taken")
+    before = directories(server)
+
+    refused = conversation.create()
+
+    assert refused.status_code == 429
+    assert refused.json() == {"detail": "Conversation run limit reached. Retry the request later."}
+    assert int(refused.headers["retry-after"]) > 0
+    assert directories(server) == before
+    assert conversation.create(conversation_id=running[0].id).status_code == 200
+
+    llm.release("full-server")
+    for each in running:
+        wait_status(http, each.id, "finished")
+    wait_until(lambda: conversation.create().status_code == 201, "there is room again")
