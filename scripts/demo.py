@@ -121,7 +121,8 @@ def plain(text: str) -> str:
 def main() -> int:
     """Play the story; 0 when the server says that the agent has finished and its answer has arrived."""
     console = Console()
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     logging.disable()
     try:
         with tempfile.TemporaryDirectory(prefix="fanout-demo-") as directory:
@@ -135,7 +136,7 @@ def main() -> int:
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
-    """Treat SIGTERM as Ctrl-C, so that it cleans up as well."""
+    """End as Ctrl-C does, whatever the signal and also where the shell has had it ignored."""
     raise KeyboardInterrupt
 
 

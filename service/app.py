@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-import uuid
+import itertools
 from typing import Any
 
 from sanic import Sanic
 
+from service import private_redis, supervisor
 from service.blueprints import conversations, event_socket, events, shell
 from service.blueprints.context import WebContext
 from service.blueprints.socket import close_all
+from service.logs import configure_logging
 from service.redis_source import RedisSource
 from service.runner.embedded import EmbeddedRunner
-from service.settings import Settings, load_settings
+from service.runner.fleet import run_fleet
+from service.settings import Settings, hand_down, load_settings
 
 _KEEP_ALIVE_SECONDS = 75
 """Longer than the usual 60 s of a load balancer, so that it and not we closes an idle connection (guess)."""
 
 
-def create_app(settings: Settings | None = None, *, embedded_runner: bool = True) -> Sanic[Any, Any]:
-    """A complete server: the routers and, unless told otherwise, a runner in a thread of the same process.
+def create_app(settings: Settings | None = None, *, embedded_runner: bool | None = None) -> Sanic[Any, Any]:
+    """A complete server in whatever way Sanic serves it, also inside a running event loop.
 
-    `settings` defaults to what the environment says. Nothing is shared between apps but the agent loop, which must be
-    one per process. The app can be served by Sanic in any of its ways, also inside a running event loop.
+    In one process it has a runner in a thread of its own (`embedded_runner=False`: none). Under Sanic's worker
+    manager its workers are web workers only, and the manager is given `settings.runners` runner processes to keep.
+    `settings` defaults to what the environment says. Apps in one process share nothing but the agent loop.
     """
     settings = settings or load_settings()
-    app: Sanic[Any, Any] = Sanic(f"fanout-{uuid.uuid4().hex[:12]}", configure_logging=False)
+    supervisor.install()
+    app: Sanic[Any, Any] = Sanic(_unused_name(), configure_logging=False)
     _configure(app, settings)
     shell.install(app, settings)
     for module in (conversations, events, event_socket):
         app.blueprint(module.blueprint)
+    _manage_processes(app, settings)
     _manage_lifetime(app, settings, embedded_runner)
     return app
+
+
+def _unused_name() -> str:
+    """`fanout` for the first app of a process: worker processes find the main process's app by its name."""
+    names = (f"fanout-{number}" if number else "fanout" for number in itertools.count())
+    return next(name for name in names if name not in Sanic._app_registry)
 
 
 def _configure(app: Sanic[Any, Any], settings: Settings) -> None:
@@ -48,12 +60,31 @@ def _configure(app: Sanic[Any, Any], settings: Settings) -> None:
     )
 
 
-def _manage_lifetime(app: Sanic[Any, Any], settings: Settings, embedded_runner: bool) -> None:
+def _manage_processes(app: Sanic[Any, Any], settings: Settings) -> None:
+    """What the main process does when there is one: the runners, and a Redis where none was given."""
+
+    @app.main_process_ready
+    async def add_processes(app: Sanic[Any, Any]) -> None:
+        used = settings
+        if settings.redis_address is None:
+            socket_path = private_redis.choose_socket(settings.conversations_path.parent)
+            used = hand_down(settings, redis_url=private_redis.url_of(socket_path))
+            app.manager.manage("Redis", private_redis.become_redis_server, {"socket_path": str(socket_path)})
+        if settings.runners:
+            app.manager.manage("Runners", run_fleet, {"settings": used, "processes": settings.runners})
+
+
+def _manage_lifetime(app: Sanic[Any, Any], settings: Settings, embedded_runner: bool | None) -> None:
     source = RedisSource(settings.redis_address, settings.redis_namespace)
-    runner = EmbeddedRunner(settings, source) if embedded_runner else None
 
     @app.before_server_start
     async def open_context(app: Sanic[Any, Any]) -> None:
+        is_managed_worker = hasattr(app, "multiplexer")
+        if is_managed_worker:
+            configure_logging(settings)
+        is_embedded = not is_managed_worker and settings.runners > 0 if embedded_runner is None else embedded_runner
+        runner = EmbeddedRunner(settings, source) if is_embedded else None
+        app.ctx.runner = runner
         app.ctx.web = WebContext(settings, source, lambda: runner.failure if runner else None)
         await app.ctx.web.__aenter__()
         if runner is not None:
@@ -65,6 +96,6 @@ def _manage_lifetime(app: Sanic[Any, Any], settings: Settings, embedded_runner: 
 
     @app.after_server_stop
     async def close_context(app: Sanic[Any, Any]) -> None:
-        if runner is not None:
-            await runner.stop()
+        if app.ctx.runner is not None:
+            await app.ctx.runner.stop()
         await app.ctx.web.__aexit__(None, None, None)

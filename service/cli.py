@@ -8,14 +8,22 @@ import sys
 from typing import Annotated, NoReturn
 
 import typer
+from sanic import Sanic
+from sanic.worker.loader import AppLoader
 
 from service.app import create_app
 from service.logs import configure_logging
-from service.settings import Settings, SettingsError, load_settings
+from service.private_redis import RedisServerMissing
+from service.runner.fleet import run_fleet
+from service.settings import Settings, SettingsError, hand_down, load_settings
 
 _BACKLOG = 1024
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1 without keys, else 0.0.0.0.")]
+Port = Annotated[int | None, typer.Option(help="TCP port to listen on. Default: 8000.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Web worker processes. Default: 1.")]
 
 
 @cli.callback()
@@ -25,11 +33,46 @@ def fanout() -> None:
 
 @cli.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1 without keys.")] = None,
-    port: Annotated[int | None, typer.Option(help="TCP port to listen on. Default: 8000.")] = None,
+    host: Host = None,
+    port: Port = None,
+    workers: Workers = None,
+    runners: Annotated[int | None, typer.Option(min=0, help="Runner processes. Default: 1.")] = None,
 ) -> None:
-    """Serve in one process: web and runner together, no Redis needed."""
-    settings = _settings(host=host, port=port)
+    """Serve everything on this machine.
+
+    One worker and one runner share one process and need no Redis. More are processes of their own; without REDIS_URL
+    they get a private redis-server, which ends with them.
+    """
+    settings = _settings(host=host, port=port, workers=workers, runners=runners)
+    if settings.workers == 1 and settings.runners <= 1:
+        _serve_in_one_process(settings)
+    _serve_in_processes(settings)
+
+
+@cli.command()
+def web(host: Host = None, port: Port = None, workers: Workers = None) -> None:
+    """Serve the web role only: as many workers as you like, on any host that shares Redis and the disk."""
+    settings = _settings(host=host, port=port, workers=workers, runners=0)
+    _require_redis(settings)
+    _serve_in_processes(settings)
+
+
+@cli.command()
+def runner(
+    processes: Annotated[int, typer.Option(min=1, help="Runner processes on this machine.")] = 1,
+) -> None:
+    """Run conversations: as many runners as you like, on any host that shares Redis and the disk."""
+    settings = _settings()
+    _require_redis(settings)
+    run_fleet(settings, processes)
+
+
+def main() -> None:
+    """Entry point."""
+    cli()
+
+
+def _serve_in_one_process(settings: Settings) -> NoReturn:
     configure_logging(settings)
     app = create_app(settings)
     app.run(
@@ -43,9 +86,28 @@ def serve(
     _exit()
 
 
-def main() -> None:
-    """Entry point."""
-    cli()
+def _serve_in_processes(settings: Settings) -> NoReturn:
+    configure_logging(settings)
+    app = create_app(settings)
+    app.prepare(
+        host=settings.bind_host,
+        port=settings.port,
+        workers=settings.workers,
+        backlog=_BACKLOG,
+        access_log=False,
+        motd=False,
+    )
+    try:
+        # Workers make their app from the environment, which says what the command line said.
+        Sanic.serve(primary=app, app_loader=AppLoader(factory=create_app))
+    except RedisServerMissing as error:
+        sys.exit(f"fanout: {error}")
+    _exit()
+
+
+def _require_redis(settings: Settings) -> None:
+    if settings.redis_address is None:
+        sys.exit("fanout: this role needs a Redis that its peers share: set REDIS_URL")
 
 
 def _exit() -> NoReturn:
@@ -59,8 +121,6 @@ def _exit() -> NoReturn:
 def _settings(**given: str | int | None) -> Settings:
     """The settings, the command line over everything else; a bad value ends the process with one line."""
     try:
-        settings = load_settings()
-        changes = {name: value for name, value in given.items() if value is not None}
-        return settings.model_validate({**settings.model_dump(), **changes}) if changes else settings
+        return hand_down(load_settings(), **{name: value for name, value in given.items() if value is not None})
     except SettingsError as error:
         sys.exit(f"fanout: {error}")

@@ -72,7 +72,7 @@ def redis_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (RedisError, OSError) as error:
+    except (RedisError, OSError, TimeoutError) as error:
         raise BrokerUnavailable from error
 
 

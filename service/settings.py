@@ -306,6 +306,20 @@ def load_settings(environ: Mapping[str, str] = os.environ, cwd: Path | None = No
     return settings
 
 
+def hand_down(settings: Settings, **values: str | int) -> Settings:
+    """`settings` with these values, which processes started from here on find in their environment.
+
+    Raises:
+        SettingsError: a value cannot be obeyed.
+    """
+    try:
+        changed = Settings(**{name: getattr(settings, name) for name in Settings.model_fields} | values)
+    except ValidationError as error:
+        raise settings_error(dict(error.errors(include_url=False)[0]), lambda loc: (f"--{loc[0]}", "")) from None
+    os.environ.update({f"OH_{name.upper()}": str(value) for name, value in values.items()})
+    return changed
+
+
 def _documents(environ: Mapping[str, str], directory: Path) -> tuple[list[DocumentSource], list[str]]:
     """The JSON documents that exist, lowest first, and what is to be said about them."""
     label = environ.get(FILE_VARIABLE, "").strip() or DEFAULT_FILE

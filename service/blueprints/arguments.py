@@ -23,6 +23,8 @@ from service.errors import BadRequest, InvalidRequest, JsonObject
 from service.redaction import redact_problems
 
 _UUID: TypeAdapter[UUID] = TypeAdapter(UUID)
+_IDEMPOTENCY_HEADER = "idempotency-key"
+_MAX_KEY_LENGTH = 255
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -103,6 +105,22 @@ def json_bytes(request: Request) -> bytes:
         wanted = "a JSON document sent as application/json"
         raise problem("dict_type", ["body"], f"Input should be {wanted}", f"<{content_type}>")
     return bytes(request.body).removeprefix(_BYTE_ORDER_MARK)
+
+
+def idempotency(request: Request) -> JsonObject:
+    """The `Idempotency-Key` header as a request's argument; a repetition with the same key has no second effect.
+
+    Raises:
+        InvalidRequest: longer than a key may be.
+    """
+    key = request.headers.getone(_IDEMPOTENCY_HEADER, None)
+    if key is None:
+        return {}
+    if len(key) > _MAX_KEY_LENGTH:
+        raise problem(
+            "string_too_long", ["header", _IDEMPOTENCY_HEADER], f"At most {_MAX_KEY_LENGTH} characters", "<key>"
+        )
+    return {"idempotency_key": key}
 
 
 def invalid(error: ValidationError, *loc: str) -> InvalidRequest:

@@ -54,7 +54,8 @@ class WebContext:
             keys,
             self.catalog.runners,
             self.catalog.owners,
-            settings.request_timeout_seconds,
+            timeout_seconds=settings.request_timeout_seconds,
+            moving_seconds=settings.lease_ttl_seconds,
         )
         self._runner_failure = runner_failure
         self._reasons = ["Server is still initializing"]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import json_body, json_bytes, query, uuid_path
+from service.blueprints.arguments import idempotency, json_body, json_bytes, query, uuid_path
 from service.blueprints.context import WebContext, web_of
 from service.blueprints.openapi import array_of, documented
 from service.catalog.index import SortOrder
@@ -80,7 +80,7 @@ async def create(request: Request) -> HTTPResponse:
         "conversation.create",
         _known_id(given_id),
         body=json_bytes(request),
-        arguments={"include_skills": wanted.include_skills},
+        arguments={"include_skills": wanted.include_skills, **idempotency(request)},
     )
     return _json(answer.body, answer.status)
 
@@ -235,11 +235,14 @@ async def generate_title(request: Request, conversation_id: str) -> HTTPResponse
 async def agent_final_response(request: Request, conversation_id: str) -> HTTPResponse:
     web = web_of(request)
     wanted = uuid_path(conversation_id)
-    web.require(wanted)
-    log = web.logs.open(wanted)
-    await log.length()
-    head = leaf_of(await web.snapshot(wanted))
-    return _json(to_json({"response": await final_response(log, head)}))
+    try:
+        web.require(wanted)
+        log = web.logs.open(wanted)
+        await log.length()
+        head = leaf_of(await web.snapshot(wanted))
+        return _json(to_json({"response": await final_response(log, head)}))
+    except ConversationNotFound:
+        raise NotFound from None
 
 
 _NULL = b"null"

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import invalid, json_body, json_bytes, problem, query, uuid_path
+from service.blueprints.arguments import idempotency, invalid, json_body, json_bytes, problem, query, uuid_path
 from service.blueprints.context import WebContext, web_of
 from service.blueprints.conversations import Success
 from service.blueprints.event_query import EventFilter, EventSearch, EventSortOrder
@@ -102,7 +102,7 @@ async def _tell(request: Request, operation: str, conversation_id: str) -> HTTPR
     wanted = uuid_path(conversation_id)
     web.require(wanted)
     json_body(request)
-    answer = await web.requester.ask(operation, wanted, body=json_bytes(request))
+    answer = await web.requester.ask(operation, wanted, body=json_bytes(request), arguments=idempotency(request))
     return _json(answer.body, answer.status)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from uuid import UUID
 
 from redis.asyncio import Redis
@@ -10,14 +11,23 @@ from service.catalog.keys import Keys
 from service.identity import RunnerId
 from service.redis_source import redis_errors, text
 
+_LUA = files("service.catalog") / "lua"
+
 
 class Owners:
-    """Leases on conversations. All methods raise BrokerUnavailable when Redis does not answer."""
+    """Leases on conversations, each a Lua script, so atomic. All methods raise BrokerUnavailable without Redis.
+
+    A lease says who should write. What keeps a deposed owner from writing is the fence on disk
+    (`service.store.owner_record`).
+    """
 
     def __init__(self, redis: Redis, keys: Keys, lease_ttl_seconds: float) -> None:
         self._redis = redis
         self._keys = keys
         self._ttl_ms = int(lease_ttl_seconds * 1000)
+        self._renew = redis.register_script((_LUA / "renew_lease.lua").read_text())
+        self._take = redis.register_script((_LUA / "take_lease.lua").read_text())
+        self._release = redis.register_script((_LUA / "release_lease.lua").read_text())
 
     async def find(self, conversation_id: UUID) -> RunnerId | None:
         """The runner whose lease stands, if any."""
@@ -25,26 +35,26 @@ class Owners:
             owner = await self._redis.get(self._keys.owner(conversation_id))
         return None if owner is None else RunnerId(text(owner))
 
-    async def acquire(self, conversation_id: UUID, runner_id: RunnerId) -> RunnerId:
-        """Take the lease if it is free; returns who holds it now."""
-        key = self._keys.owner(conversation_id)
+    async def acquire(self, conversation_id: UUID, runner_id: RunnerId, dead: RunnerId | None = None) -> RunnerId:
+        """Take the lease if it is free, or held by a runner that is `dead`; returns who holds it now."""
+        arguments: list[str | int] = [runner_id, self._ttl_ms, dead or ""]
         with redis_errors():
-            if await self._redis.set(key, runner_id, nx=True, px=self._ttl_ms):
-                return runner_id
-            holder = await self._redis.get(key)
-        return await self.acquire(conversation_id, runner_id) if holder is None else RunnerId(text(holder))
+            holder = await self._take(keys=[self._keys.owner(conversation_id)], args=arguments)
+        return RunnerId(text(holder))
 
-    async def renew(self, conversation_ids: list[UUID], runner_id: RunnerId) -> None:
-        """Hold the leases of these conversations for another TTL, in one round trip."""
+    async def renew(self, conversation_ids: list[UUID], runner_id: RunnerId) -> list[UUID]:
+        """Hold the leases of these conversations for another TTL, in one round trip; returns those that are lost."""
         if not conversation_ids:
-            return
+            return []
         with redis_errors():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for conversation_id in conversation_ids:
-                    pipeline.set(self._keys.owner(conversation_id), runner_id, px=self._ttl_ms)
-                await pipeline.execute()
+                    lease = self._keys.owner(conversation_id)
+                    await self._renew(keys=[lease], args=[runner_id, self._ttl_ms], client=pipeline)
+                held = await pipeline.execute()
+        return [each for each, is_held in zip(conversation_ids, held, strict=True) if not int(is_held)]
 
-    async def release(self, conversation_id: UUID) -> None:
-        """Give the lease back; only its holder calls this."""
+    async def release(self, conversation_id: UUID, runner_id: RunnerId) -> None:
+        """Give the lease back, unless another runner has taken it meanwhile."""
         with redis_errors():
-            await self._redis.delete(self._keys.owner(conversation_id))
+            await self._release(keys=[self._keys.owner(conversation_id)], args=[runner_id])

@@ -64,6 +64,12 @@ class Runners:
                 await self._redis.zrem(self._keys.runners, *dead)
         return [_record(name, content) for name, content in zip(names, contents, strict=True) if content is not None]
 
+    async def is_dead(self, runner_id: RunnerId) -> bool:
+        """Whether nobody listens to its inbox and its heartbeat has run out; either alone proves nothing."""
+        with redis_errors():
+            [(_, listeners)] = await self._redis.pubsub_numsub(self._keys.inbox(runner_id))
+            return not listeners and not await self._redis.exists(self._keys.runner(runner_id))
+
 
 def _record(runner_id: RunnerId, content: bytes | str) -> RunnerRecord:
     said = json.loads(content)

@@ -40,7 +40,11 @@ class Broker(Protocol):
         """
 
     async def subscribe(self, channel: Channel) -> None:
-        """Start receiving; returns once messages published from now on will be received."""
+        """Start receiving; returns once messages published from now on will be received.
+
+        Raises:
+            BrokerUnavailable: no answer; the channel is subscribed to once the broker is back, after `Reconnected`.
+        """
 
     async def unsubscribe(self, channel: Channel) -> None:
         """Stop receiving. Messages under way may still arrive."""

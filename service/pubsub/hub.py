@@ -141,8 +141,8 @@ class Hub:
     async def subscribe(self, channel: Channel, backlog_limit_bytes: int) -> AsyncIterator[Subscriber]:
         """A reader of `channel` for the length of the block; what is published from its start on arrives.
 
-        A broker that cannot be reached is no error here: the reader starts lagging, so it lives off the log, and
-        the subscription is tried again with the next reader or reconnection.
+        A broker that cannot be reached is no error here: the reader starts lagging and lives off the log until the
+        broker is back.
         """
         topic = self._topics.setdefault(channel, _Topic())
         subscriber = Subscriber(backlog_limit_bytes)
@@ -165,10 +165,10 @@ class Hub:
                 return
             try:
                 await self._broker.subscribe(channel)
-                topic.is_subscribed = True
             except BrokerUnavailable:
                 _log.warning("subscribe_failed", channel=channel)
                 subscriber.miss()
+            topic.is_subscribed = True  # in any case: the broker makes up for a failure when it is back
 
     def _leave(self, channel: Channel, topic: _Topic) -> None:
         self._tasks.start(self._unsubscribe(channel, topic), f"unsubscribe {channel}")
@@ -179,12 +179,11 @@ class Hub:
                 return
             if self._topics.get(channel) is topic:
                 del self._topics[channel]
-            if topic.is_subscribed:
-                topic.is_subscribed = False
-                try:
-                    await self._broker.unsubscribe(channel)
-                except BrokerUnavailable:
-                    _log.warning("unsubscribe_failed", channel=channel)
+            topic.is_subscribed = False
+            try:
+                await self._broker.unsubscribe(channel)
+            except BrokerUnavailable:
+                _log.warning("unsubscribe_failed", channel=channel)
 
     async def _listen(self) -> None:
         async for delivery in self._broker.deliveries():

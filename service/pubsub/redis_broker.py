@@ -32,11 +32,11 @@ class RedisBroker:
     """A `Broker` with one subscribing connection.
 
     redis-py's own PubSub is not used: a reader and subscribers in different tasks each make the connection that they
-    miss, and of two that are made at once one is lost with the subscriptions sent on it (redis-py 8.1). Here a
-    connection is made, and written to, under one lock.
+    miss, and of two that are made at once one is lost with the subscriptions sent on it (redis-py 8.1; a test starts
+    five subscriptions at once). Here a connection is made, and written to, under one lock.
 
-    After a break every channel is subscribed again, the control channel last: its confirmation says that nothing is
-    missed from then on, and shows as `Reconnected`.
+    A new connection subscribes to every wanted channel, the control channel last: after a break its confirmation says
+    that nothing is missed from then on, and shows as `Reconnected`.
     """
 
     def __init__(self, commands: Redis, listener: Redis, control: Channel) -> None:
@@ -45,7 +45,7 @@ class RedisBroker:
         self._control = control
         self._connection: Connection | None = None
         self._writing = asyncio.Lock()
-        self._channels: set[Channel] = set()
+        self._wanted: set[Channel] = set()
         self._confirmations: dict[Channel, asyncio.Future[None]] = {}
         self._may_have_lost = False
 
@@ -59,24 +59,26 @@ class RedisBroker:
                 return await pipeline.execute()
 
     async def subscribe(self, channel: Channel) -> None:
+        """As `Broker.subscribe`; a channel that cannot be subscribed to now is as soon as Redis answers again."""
+        self._wanted.add(channel)
         confirmation = asyncio.get_running_loop().create_future()
         self._confirmations[channel] = confirmation
-        self._channels.add(channel)
         try:
-            async with self._writing:
-                await self._connect()
-                await self._send("SUBSCRIBE", channel)
-            # PUBLISH goes over another connection: only the confirmation says that Redis has seen the SUBSCRIBE.
-            async with asyncio.timeout(_SUBSCRIBE_TIMEOUT_SECONDS):
-                await confirmation
-        except (RedisError, OSError, TimeoutError) as error:
-            self._channels.discard(channel)
-            raise BrokerUnavailable from error
+            with redis_errors():
+                async with self._writing:
+                    await self._connect()
+                    await self._send("SUBSCRIBE", channel)
+                # PUBLISH goes over another connection: only the confirmation says that Redis has seen the SUBSCRIBE.
+                async with asyncio.timeout(_SUBSCRIBE_TIMEOUT_SECONDS):
+                    await confirmation
+        except BrokerUnavailable:
+            await self._drop()  # one that is only slow is made anew too, for the sake of `Reconnected`
+            raise
         finally:
             self._confirmations.pop(channel, None)
 
     async def unsubscribe(self, channel: Channel) -> None:
-        self._channels.discard(channel)
+        self._wanted.discard(channel)
         with redis_errors():
             async with self._writing:
                 if self._connection is not None:
@@ -88,8 +90,7 @@ class RedisBroker:
                 kind, name, data = await self._read()
             except (RedisError, OSError) as error:
                 _log.warning("broker_connection_lost", error=str(error))
-                async with self._writing:
-                    await self._disconnect()
+                await self._drop()
                 await asyncio.sleep(_RECONNECT_SECONDS)
                 continue
             channel = Channel(name.decode())
@@ -102,8 +103,7 @@ class RedisBroker:
                     yield Reconnected()
 
     async def close(self) -> None:
-        async with self._writing:
-            await self._disconnect()
+        await self._drop()
         await self._listener.aclose()
         await self._commands.aclose()
 
@@ -121,7 +121,7 @@ class RedisBroker:
         if self._connection is None:
             pool = self._listener.connection_pool
             self._connection = await pool.get_connection()  # type: ignore[no-untyped-call]
-            await self._send("SUBSCRIBE", *self._channels, self._control)
+            await self._send("SUBSCRIBE", *self._wanted, self._control)
         return self._connection
 
     async def _send(self, *command: str) -> None:
@@ -132,6 +132,10 @@ class RedisBroker:
         except BaseException:
             await self._disconnect()
             raise
+
+    async def _drop(self) -> None:
+        async with self._writing:
+            await self._disconnect()
 
     async def _disconnect(self) -> None:
         self._may_have_lost = True

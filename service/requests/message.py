@@ -49,12 +49,9 @@ def encode_request(request: Request) -> bytes:
 
 def decode_request(message: bytes) -> Request:
     """Reverse of `encode_request`; raises ValueError or KeyError for anything else."""
-    line, _, body = message.partition(b"\n")
-    head = json.loads(line)
-    conversation = head["conversation"]
-    return Request(
-        head["id"], head["op"], UUID(hex=conversation) if conversation else None, head["reply_to"], head["args"], body
-    )
+    head, body = _split(message)
+    conversation = head["conversation"] and UUID(hex=str(head["conversation"]))
+    return Request(head["id"], head["op"], conversation, head["reply_to"], head["args"], body)
 
 
 def encode_reply(reply: Reply) -> bytes:
@@ -64,6 +61,13 @@ def encode_reply(reply: Reply) -> bytes:
 
 def decode_reply(message: bytes) -> Reply:
     """Reverse of `encode_reply`; raises ValueError or KeyError for anything else."""
+    head, body = _split(message)
+    return Reply(head["id"], head["status"], head["error"], body)
+
+
+def _split(message: bytes) -> tuple[JsonObject, bytes]:
     line, _, body = message.partition(b"\n")
     head = json.loads(line)
-    return Reply(head["id"], head["status"], head["error"], body)
+    if not isinstance(head, dict):
+        raise ValueError("the head is no object")
+    return head, body

@@ -2,12 +2,14 @@
 
 A conversation's requests go to its owner; those of one without an owner, and those that need none, to the least loaded
 live runner, which claims the conversation. A runner that died between two heartbeats is noticed at once: nobody
-receives the request, and it goes to another.
+receives the request, and it goes to another, which claims the conversation when the death is certain.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 import uuid
 from typing import NamedTuple, Self
 from uuid import UUID
@@ -17,7 +19,7 @@ import structlog
 from service.catalog.keys import Keys
 from service.catalog.owners import Owners
 from service.catalog.runners import Runners
-from service.errors import NoRunner, OutcomeUnknown, OwnerMoving, from_wire
+from service.errors import BrokerUnavailable, NoRunner, OutcomeUnknown, OwnerMoving, from_wire
 from service.identity import RunnerId
 from service.pubsub.broker import Broker, Channel, Reconnected
 from service.requests.message import JsonObject, Reply, Request, decode_reply, encode_request
@@ -25,7 +27,7 @@ from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
 
-_PLACEMENT_TRIES = 3
+_RETRY_SECONDS = 0.1
 
 
 class Answer(NamedTuple):
@@ -38,12 +40,23 @@ class Answer(NamedTuple):
 class Requester:
     """Use as `async with`. All methods on one event loop."""
 
-    def __init__(self, broker: Broker, keys: Keys, runners: Runners, owners: Owners, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        keys: Keys,
+        runners: Runners,
+        owners: Owners,
+        *,
+        timeout_seconds: float,
+        moving_seconds: float,
+    ) -> None:
+        """`timeout_seconds`: for an ordinary reply. `moving_seconds`: for a conversation to find a new owner."""
         self._broker = broker
         self._keys = keys
         self._runners = runners
         self._owners = owners
         self._timeout_seconds = timeout_seconds
+        self._moving_seconds = moving_seconds
         self._reply_to = Channel(keys.replies(uuid.uuid4().hex))
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
         self._tasks = TaskSet()
@@ -51,7 +64,10 @@ class Requester:
 
     async def __aenter__(self) -> Self:
         self._listener = self._tasks.start(self._listen(), "reply-listener")
-        await self._broker.subscribe(self._reply_to)
+        try:
+            await self._broker.subscribe(self._reply_to)
+        except BrokerUnavailable:
+            _log.warning("broker_unavailable_at_start")  # it is subscribed to when the broker is there
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -71,63 +87,76 @@ class Requester:
         arguments: JsonObject | None = None,
         timeout_seconds: float | None = None,
     ) -> Answer:
-        """Have a runner do `operation` and return what it answered.
+        """Have a runner do `operation` and return what it answered; waits while the conversation changes owners.
 
         Raises:
-            NoRunner: no live runner took the request; nothing happened.
-            OwnerMoving: the owner is gone and its lease still stands; nothing happened.
+            NoRunner: no live runner took the request in time; nothing happened.
+            OwnerMoving: the conversation found no new owner in time; nothing happened.
             BrokerUnavailable: Redis does not answer.
             OutcomeUnknown: a runner took the request and did not answer in time.
             FanoutError: whatever the runner raised.
         """
-        request_id = uuid.uuid4().hex
-        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[request_id] = reply
-        request = Request(request_id, operation, conversation_id, self._reply_to, arguments or {}, body)
+        give_up_at = time.monotonic() + self._moving_seconds
+        unheard: RunnerId | None = None
+        while True:
+            request = Request(uuid.uuid4().hex, operation, conversation_id, self._reply_to, arguments or {}, body)
+            try:
+                runner_id = await self._place(conversation_id, unheard)
+                reply = await self._exchange(request, runner_id, timeout_seconds or self._timeout_seconds)
+                if reply is not None:
+                    return _answer(reply)
+                _log.warning("runner_gone", runner_id=runner_id, operation=operation)
+                unheard = runner_id
+                continue
+            except (NoRunner, OwnerMoving):
+                if time.monotonic() > give_up_at:
+                    raise
+            unheard = None
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _exchange(self, request: Request, runner_id: RunnerId, timeout_seconds: float) -> Reply | None:
+        """Ask one runner; None when nobody received the request."""
+        waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting[request.request_id] = waiting
         try:
-            await self._deliver(request)
-            return await self._answer(operation, reply, timeout_seconds or self._timeout_seconds)
+            inbox = Channel(self._keys.inbox(runner_id))
+            [receivers] = await self._broker.publish([(inbox, encode_request(request))])
+            if not receivers:
+                return None
+            async with asyncio.timeout(timeout_seconds):
+                return await waiting
+        except TimeoutError:
+            raise OutcomeUnknown(request.operation, timeout_seconds) from None
         finally:
-            del self._waiting[request_id]
+            del self._waiting[request.request_id]
 
-    async def _deliver(self, request: Request) -> None:
-        message = encode_request(request)
-        for _ in range(_PLACEMENT_TRIES):
-            runner_id = await self._place(request.conversation_id)
-            [receivers] = await self._broker.publish([(Channel(self._keys.inbox(runner_id)), message)])
-            if receivers:
-                return
-            _log.warning("runner_gone", runner_id=runner_id, operation=request.operation)
-            await self._runners.leave(runner_id)
-        if request.conversation_id is not None:
-            raise OwnerMoving(str(request.conversation_id))
-        raise NoRunner
-
-    async def _place(self, conversation_id: UUID | None) -> RunnerId:
+    async def _place(self, conversation_id: UUID | None, unheard: RunnerId | None) -> RunnerId:
+        """The owner, or one of the least loaded runners; not the one that did not hear the request just now."""
         if conversation_id is not None:
             owner = await self._owners.find(conversation_id)
-            if owner is not None:
+            if owner is not None and owner != unheard:
                 return owner
-        alive = await self._runners.alive()
+        alive = [runner for runner in await self._runners.alive() if runner.runner_id != unheard]
         if not alive:
             raise NoRunner
-        return alive[0].runner_id
-
-    async def _answer(self, operation: str, reply: asyncio.Future[Reply], timeout_seconds: float) -> Answer:
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                came = await reply
-        except TimeoutError:
-            raise OutcomeUnknown(operation, timeout_seconds) from None
-        if came.error is not None:
-            raise from_wire(came.error)
-        return Answer(came.status, came.body)
+        # Loads are a heartbeat old: a burst must not land on one runner because it was the idlest a second ago.
+        return random.choice([runner for runner in alive if runner.load == alive[0].load]).runner_id
 
     async def _listen(self) -> None:
         async for delivery in self._broker.deliveries():
             if isinstance(delivery, Reconnected):
                 continue
-            reply = decode_reply(delivery.data)
+            try:
+                reply = decode_reply(delivery.data)
+            except (ValueError, KeyError) as error:
+                _log.warning("malformed_reply", error=repr(error))
+                continue
             waiting = self._waiting.get(reply.request_id)
             if waiting is not None and not waiting.done():
                 waiting.set_result(reply)
+
+
+def _answer(reply: Reply) -> Answer:
+    if reply.error is not None:
+        raise from_wire(reply.error)
+    return Answer(reply.status, reply.body)

@@ -15,6 +15,8 @@ class Command:
     kind: str
     content: bytes
     starts_run: bool = False
+    key: str | None = None
+    """Idempotency key of the client's request (`store.inbox.key_name`)."""
     entry: InboxEntry | None = None
     stored: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the command is in the inbox, or need not be."""

@@ -37,7 +37,7 @@ class CommandQueue:
         self,
         opened: Opened,
         workers: Workers,
-        cipher: Cipher | None,
+        cipher: Cipher,
         applied: Callable[[Command], Awaitable[None]],
     ) -> None:
         """`applied` is awaited after each command, before its client is answered; what it raises is the answer."""
@@ -60,7 +60,7 @@ class CommandQueue:
         """Begin to apply; what a crash left in the inbox comes first."""
         for entry in self._inbox.entries():
             if self._is_in_log(entry):
-                self._inbox.remove(entry)
+                self._inbox.finish(entry)
             else:
                 self._enqueue(self._recovered(entry))
         self._tasks.start(self._run(), f"commands {self._conversation_id}")
@@ -75,9 +75,13 @@ class CommandQueue:
         With `patience_seconds` it is made durable first, and when its turn takes longer than that this returns
         before it is applied. Without, this returns when it is applied.
 
+        A command with a key that was used before is not applied again.
+
         Raises:
             FanoutError: it failed; nothing is left of it.
         """
+        if command.key is not None and self._is_known(command.key):
+            return
         number = self._inbox.reserve()
         self._enqueue(command)
         if patience_seconds is not None:
@@ -89,6 +93,9 @@ class CommandQueue:
         else:
             command.is_acknowledged = True
 
+    def _is_known(self, key: str) -> bool:
+        return any(command.key == key for command in self._commands) or self._inbox.is_done(key)
+
     def _enqueue(self, command: Command) -> None:
         self._commands.append(command)
         self._news.set()
@@ -96,29 +103,25 @@ class CommandQueue:
     async def _store_command(self, command: Command, number: int) -> None:
         try:
             content = self._sealed(command)
-            if content is not None:
-                command.entry = await self._workers.call(self._inbox.put, number, command.kind, content)
+            command.entry = await self._workers.call(self._inbox.put, number, command.kind, content, command.key)
         except OSError as error:
             self._commands.remove(command)
             command.stored.set()
             raise RequestFailed(f"The command could not be stored: {error}") from error
 
-    def _sealed(self, command: Command) -> bytes | None:
-        """The command as it may lie on disk; None for secrets that nothing can encrypt, which are never stored."""
+    def _sealed(self, command: Command) -> bytes:
+        """The command as it may lie on disk: secrets only encrypted."""
         if command.kind != "secrets":
             return command.content
-        if self._cipher is None:
-            return None
-        token = self._cipher.encrypt(SecretStr(command.content.decode()))
-        return None if token is None else token.encode()
+        return str(self._cipher.encrypt(SecretStr(command.content.decode()))).encode()
 
     def _recovered(self, entry: InboxEntry) -> Command:
         content = entry.read()
         if entry.kind == "secrets":
-            secret = self._cipher.decrypt(content.decode()) if self._cipher is not None else None
+            secret = self._cipher.decrypt(content.decode())
             content = _NO_SECRETS if secret is None else secret.get_secret_value().encode()
         starts_run = entry.kind == "message" and SendMessageRequest.model_validate_json(content).run
-        command = Command(entry.kind, content, starts_run, entry, is_acknowledged=True)
+        command = Command(entry.kind, content, starts_run, entry.key, entry, is_acknowledged=True)
         command.stored.set()
         return command
 
@@ -153,9 +156,12 @@ class CommandQueue:
             with self._store.applying(command):
                 APPLY[command.kind](self._conversation, command.content)
             self._store.sync_names()
-        finally:
+        except BaseException:
             if command.entry is not None:
                 self._inbox.remove(command.entry)
+            raise
+        if command.entry is not None:
+            self._inbox.finish(command.entry)
 
     async def _fail(self, command: Command, error: Exception) -> None:
         known = error if isinstance(error, FanoutError) else RequestFailed(f"{type(error).__name__}: {error}")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Any, NamedTuple
-from uuid import UUID, uuid4
+from typing import NamedTuple
+from uuid import UUID, uuid4, uuid5
 
 from openhands.sdk.agent.base import AgentBase
 from openhands.sdk.conversation.request import StartConversationRequest
@@ -29,6 +29,8 @@ from service.runner.validation import invalid, parse
 
 _GIT_TIMEOUT_SECONDS = 10
 _BROWSER_TOOL = "browser_tool_set"
+_KEYED_IDS = UUID("5f0c7d5e-6f0b-4c55-9c3e-5d0a5a3c9f11")
+"""Namespace of the ids made from idempotency keys (RFC 9562 section 5.5); random, and never to change."""
 
 
 class Plan(NamedTuple):
@@ -41,8 +43,10 @@ class Plan(NamedTuple):
     """SendMessageRequest as JSON, with `run` set: an initial message always starts a run."""
 
 
-def plan(body: bytes, cipher: Cipher | None, browser_enabled: bool) -> Plan:
+def plan(body: bytes, cipher: Cipher, browser_enabled: bool, idempotency_key: str | None) -> Plan:
     """Validate a request to create a conversation.
+
+    A request that names no id gets one from its idempotency key, so that its repetition finds the conversation.
 
     Raises:
         InvalidRequest: anything about the request that could only fail later.
@@ -55,28 +59,18 @@ def plan(body: bytes, cipher: Cipher | None, browser_enabled: bool) -> Plan:
     _prepare_workspace(Path(request.workspace.working_dir))
     message = request.initial_message
     return Plan(
-        _meta(request),
+        _meta(request, idempotency_key),
         agent,
         dict(request.secrets),
         None if message is None else message.model_copy(update={"run": True}).model_dump_json().encode(),
     )
 
 
-def _parse(body: bytes, cipher: Cipher | None) -> StartConversationRequest:
-    request = _parse_shape(body, None)
+def _parse(body: bytes, cipher: Cipher) -> StartConversationRequest:
+    request = parse(StartConversationRequest, body)
     if not request.secrets_encrypted:
         return request
-    if cipher is None:
-        raise InvalidRequest("Cannot decrypt secrets: the server has no secret key configured.")
-    return _parse_shape(body, {"cipher": cipher})
-
-
-def _parse_shape(body: bytes, context: dict[str, Any] | None) -> StartConversationRequest:
-    try:
-        return parse(StartConversationRequest, body, context)
-    except (AttributeError, TypeError) as error:
-        # The SDK's own validators assume shapes that a client need not send (workspace: {}, a model that is no text).
-        raise InvalidRequest(f"The request is not well formed: {error}") from error
+    return parse(StartConversationRequest, body, {"cipher": cipher})
 
 
 def _refuse_unserved(request: StartConversationRequest) -> None:
@@ -142,8 +136,9 @@ def _prepare_workspace(path: Path) -> None:
         return  # without git there is nothing to show, and the agent works all the same
 
 
-def _meta(request: StartConversationRequest) -> Meta:
-    conversation_id: UUID = request.conversation_id or uuid4()
+def _meta(request: StartConversationRequest, idempotency_key: str | None) -> Meta:
+    chosen = uuid4() if idempotency_key is None else uuid5(_KEYED_IDS, idempotency_key)
+    conversation_id: UUID = request.conversation_id or chosen
     settings = {name: getattr(request, name) for name in Meta.model_fields if name in type(request).model_fields}
     settings |= {"conversation_id": None, "agent_launch_additions": None, "secrets": {}}
     return Meta.model_construct(id=conversation_id, **settings)

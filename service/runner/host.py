@@ -10,8 +10,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from service.catalog.index import ConversationIndex
-from service.catalog.owners import Owners
+from service.catalog.catalog import Catalog
 from service.errors import ConversationNotFound, OwnerMoving, RequestFailed, RunLimitReached
 from service.identity import RunnerId
 from service.runner.agent_loop import AgentLoop
@@ -36,8 +35,7 @@ class Host:
         settings: Settings,
         runner_id: RunnerId,
         opener: Opener,
-        owners: Owners,
-        index: ConversationIndex,
+        catalog: Catalog,
         agent_loop: AgentLoop,
         workers: Workers,
     ) -> None:
@@ -46,19 +44,18 @@ class Host:
         self._settings = settings
         self._runner_id = runner_id
         self._opener = opener
-        self._owners = owners
-        self._index = index
+        self._owners = catalog.owners
+        self._runners = catalog.runners
+        self._index = catalog.index
         self._agent_loop = agent_loop
         self._workers = workers
         self._hosted: dict[UUID, HostedConversation] = {}
+        self._claimed: set[UUID] = set()
+        """Leases held: of what is hosted, and of what is being opened or let go."""
         self._locks: defaultdict[UUID, asyncio.Lock] = defaultdict(asyncio.Lock)
         """Kept for good: callers have seen that the conversation exists, so there are no more than of those."""
         self._closing = TaskSet()
         self._has_activity = False
-
-    @property
-    def owned(self) -> list[UUID]:
-        return list(self._hosted)
 
     async def open(self, conversation_id: UUID) -> HostedConversation:
         """The conversation, claimed and opened if it was not yet.
@@ -97,7 +94,7 @@ class Host:
                 opened = await self._workers.call(self._make, directory, plan)
             except BaseException:
                 await self._workers.call(shutil.rmtree, directory.path, ignore_errors=True)
-                await self._owners.release(conversation_id)
+                await self._release(conversation_id)
                 raise
             return await self._host(opened), True
 
@@ -114,7 +111,7 @@ class Host:
             hosted.tell_deleted()
             await self._workers.call(_remove, hosted.directory)
             await self._index.remove(conversation_id)
-            await self._owners.release(conversation_id)
+            await self._release(conversation_id)
             self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
 
     async def recover_interrupted(self, candidates: list[UUID]) -> None:
@@ -127,8 +124,9 @@ class Host:
                     _log.error("conversation_not_recovered", conversation_id=str(conversation_id), error=str(error))
 
     async def renew_leases(self) -> None:
-        """Hold what is owned for another lease TTL."""
-        await self._owners.renew(self.owned, self._runner_id)
+        """Hold what is owned for another lease TTL; drop what another runner has taken over."""
+        for conversation_id in await self._owners.renew(list(self._claimed), self._runner_id):
+            await self._lose(conversation_id)
 
     def note_activity(self) -> None:
         """An agent or a client did something."""
@@ -154,7 +152,7 @@ class Host:
             _log.warning("conversation_not_closed_in_time", conversation_id=str(hosted.conversation_id))
         except Exception:  # noqa: BLE001  supervisor: the others must be closed too
             _log.exception("conversation_close_failed", conversation_id=str(hosted.conversation_id))
-        await self._owners.release(hosted.conversation_id)
+        await self._release(hosted.conversation_id)
 
     async def _open(self, conversation_id: UUID) -> HostedConversation:
         if not self.root.exists(conversation_id):
@@ -165,13 +163,30 @@ class Host:
             return await self._host(opened)
         except Exception as error:
             _log.exception("conversation_unreadable", conversation_id=str(conversation_id))
-            await self._owners.release(conversation_id)
+            await self._release(conversation_id)
             raise RequestFailed(f"Conversation {conversation_id} cannot be opened: {error}") from error
 
     async def _claim(self, conversation_id: UUID) -> None:
         holder = await self._owners.acquire(conversation_id, self._runner_id)
+        if holder != self._runner_id and await self._runners.is_dead(holder):
+            _log.warning("lease_taken_over", conversation_id=str(conversation_id), dead_runner_id=holder)
+            holder = await self._owners.acquire(conversation_id, self._runner_id, dead=holder)
         if holder != self._runner_id:
             raise OwnerMoving(str(conversation_id))
+        self._claimed.add(conversation_id)
+
+    async def _release(self, conversation_id: UUID) -> None:
+        self._claimed.discard(conversation_id)
+        await self._owners.release(conversation_id, self._runner_id)
+
+    async def _lose(self, conversation_id: UUID) -> None:
+        """Another runner owns it: stop at once, write nothing."""
+        self._claimed.discard(conversation_id)
+        async with self._locks[conversation_id]:
+            hosted = self._hosted.pop(conversation_id, None)
+            if hosted is not None:
+                _log.warning("lease_lost", conversation_id=str(conversation_id))
+                self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
 
     def _make(self, directory: ConversationDirectory, plan: Plan) -> Opened:
         directory.path.mkdir(mode=0o700, parents=True)

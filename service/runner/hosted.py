@@ -39,7 +39,7 @@ class HostedConversation:
         slots: RunSlots,
         note_activity: Callable[[], None],
         *,
-        cipher: Cipher | None,
+        cipher: Cipher,
         fsync: bool,
     ) -> None:
         self.directory = opened.directory
@@ -78,6 +78,7 @@ class HostedConversation:
     async def abandon(self) -> None:
         """Let go without writing anything: it was deleted, or belongs to another runner."""
         self._store.discard_writes()
+        self.reporter.discard()
         await self._stop()
         await self._driver.interrupt()
         await self._workers.call(self.conversation.close)
@@ -85,16 +86,18 @@ class HostedConversation:
     def tell_deleted(self) -> None:
         """Nothing is written or published after this, and readers know that it is gone."""
         self._store.discard_writes()
+        self.reporter.discard()
         self._outbox.deleted()
 
-    async def submit(self, kind: str, content: bytes, *, starts_run: bool = False) -> None:
-        """Apply a command (`service.runner.commands`) in its turn; never makes the client wait for a tool.
+    async def submit(self, kind: str, content: bytes, *, starts_run: bool = False, key: str | None = None) -> None:
+        """Apply a command (`service.runner.commands`) in its turn, once per `key`; never waits for a tool.
 
         Raises:
             RunLimitReached: the message is stored, its run was not started.
             RequestFailed: the SDK refused; nothing is left in the inbox.
         """
-        await self._queue.submit(Command(kind, content, starts_run), self._patience_seconds(kind))
+        command = Command(kind, content, starts_run, key)
+        await self._queue.submit(command, self._patience_seconds(command))
 
     async def run(self) -> None:
         """Accept a run. When this returns every reader is told `running`.
@@ -111,11 +114,12 @@ class HostedConversation:
             await self.submit("pause", b"{}")
         self.reporter.publish_full_state()
 
-    def _patience_seconds(self, kind: str) -> float | None:
-        """None: nothing can be in the way, so the inbox is not needed."""
+    def _patience_seconds(self, command: Command) -> float | None:
+        """None: nothing can be in the way and nothing is to be remembered, so the inbox is not needed."""
         if self._driver.is_active or not self._queue.is_empty:
             return _RUNNING_PATIENCE_SECONDS
-        return _COLD_PATIENCE_SECONDS if kind == "message" and not self._is_warm else None
+        is_cold = command.kind == "message" and not self._is_warm
+        return _COLD_PATIENCE_SECONDS if is_cold or command.key is not None else None
 
     async def _applied(self, command: Command) -> None:
         self._is_warm = self._is_warm or command.kind == "message"

@@ -23,6 +23,7 @@ from service.settings import Settings
 from service.store.inbox import Inbox
 from service.store.layout import ConversationDirectory
 from service.store.owner_record import Fence, claim
+from service.store.secret_key import load_or_create
 
 _log = structlog.get_logger(__name__)
 
@@ -42,18 +43,24 @@ class Opened:
 class Opener:
     """Opens conversations for one runner, which holds their leases."""
 
-    def __init__(self, settings: Settings, runner_id: RunnerId, publisher: Publisher, keys: Keys) -> None:
+    def __init__(
+        self, settings: Settings, runner_id: RunnerId, publisher: Publisher, keys: Keys, cipher: Cipher
+    ) -> None:
         self._settings = settings
         self._runner_id = runner_id
         self._publisher = publisher
         self._keys = keys
-        self.cipher = make_cipher(settings)
+        self.cipher = cipher
 
     def create(
         self, directory: ConversationDirectory, meta: Meta, agent: AgentBase, secrets: dict[str, SecretSource]
     ) -> Opened:
         """Make a conversation that does not exist yet; the directory does, with its `meta.json`."""
-        return self._open(directory, meta, agent, secrets)
+        opened = self._open(directory, meta, agent, secrets)
+        # Unlike all else that is chosen at creation, these are no arguments of the SDK's constructor.
+        opened.conversation.set_confirmation_policy(meta.confirmation_policy)
+        opened.conversation.set_security_analyzer(meta.security_analyzer)
+        return opened
 
     def open(self, directory: ConversationDirectory) -> Opened:
         """Open one that exists, whoever wrote it.
@@ -104,11 +111,10 @@ class Opener:
         return Opened(directory, conversation, meta, store, inbox, outbox)
 
 
-def make_cipher(settings: Settings) -> Cipher | None:
-    """What encrypts secrets on disk; None without a key, and secrets are then not stored at all."""
-    if settings.cipher_key is None:
-        return None
-    return Cipher(settings.cipher_key, settings.previous_cipher_keys)
+def make_cipher(settings: Settings) -> Cipher:
+    """What encrypts secrets on disk: the configured key, or one kept beside the conversations. Blocking."""
+    key = settings.cipher_key or load_or_create(settings.conversations_path)
+    return Cipher(key, settings.previous_cipher_keys)
 
 
 def import_tool_modules(modules: dict[str, str]) -> dict[str, str]:

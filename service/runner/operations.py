@@ -9,6 +9,7 @@ import pydantic_core
 from openhands.sdk.conversation.request import SendMessageRequest
 from openhands.sdk.conversation.types import ConversationTags
 from openhands.sdk.llm import LLM
+from openhands.sdk.utils.cipher import Cipher
 from pydantic import BaseModel, Field, field_validator
 
 from service.errors import AlreadyRunning, InvalidRequest, RequestFailed
@@ -18,11 +19,11 @@ from service.runner.commands import AnalyzerRequest, ConfirmationRequest, Policy
 from service.runner.creation import plan
 from service.runner.host import Host
 from service.runner.hosted import HostedConversation
-from service.runner.opening import make_cipher
 from service.runner.schemas import sdk_schemas
 from service.runner.validation import parse
 from service.runner.workers import Workers
 from service.settings import Settings
+from service.store.inbox import key_name
 
 SUCCESS = Answer(200, b'{"success":true}')
 
@@ -30,7 +31,7 @@ SUCCESS = Answer(200, b'{"success":true}')
 class PatchRequest(BaseModel):
     """Body of `PATCH /api/conversations/{id}`: what is null or absent stays."""
 
-    title: str | None = Field(default=None, max_length=200)
+    title: str | None = Field(default=None, min_length=1, max_length=200)
     tags: ConversationTags | None = None
 
     @field_validator("title")
@@ -60,11 +61,11 @@ Operation = Callable[[Request], Awaitable[Answer]]
 class Operations:
     """The table, for one runner."""
 
-    def __init__(self, settings: Settings, host: Host, workers: Workers) -> None:
+    def __init__(self, settings: Settings, host: Host, workers: Workers, cipher: Cipher) -> None:
         self._settings = settings
         self._host = host
         self._workers = workers
-        self._cipher = make_cipher(settings)
+        self._cipher = cipher
         self._table: dict[str, Operation] = {
             "conversation.create": self._create,
             "conversation.describe": self._describe,
@@ -95,13 +96,15 @@ class Operations:
         return await operation(request)
 
     async def _create(self, request: Request) -> Answer:
-        planned = await self._workers.call(plan, request.body, self._cipher, self._settings.enable_browser)
+        key = request.arguments.get("idempotency_key")
+        planned = await self._workers.call(plan, request.body, self._cipher, self._settings.enable_browser, key)
         hosted, is_new = await self._host.create(planned)
         snapshot = await hosted.reporter.refresh()
         if is_new and planned.initial_message is not None:
             await hosted.submit("message", planned.initial_message, starts_run=True)
         with_skills = request.arguments.get("include_skills", False)
-        return Answer(201 if is_new else 200, snapshot.info_with_skills if with_skills else snapshot.info)
+        info = snapshot.info_with_skills if with_skills else snapshot.info
+        return Answer(201 if is_new else 200, _without_runtime(info))
 
     async def _describe(self, request: Request) -> Answer:
         hosted = await self._hosted(request)
@@ -153,7 +156,7 @@ class Operations:
             raise InvalidRequest("Only user messages are allowed to be sent to the agent.")
         starts_run = message.run or request.arguments.get("always_run", False)
         content = message.model_copy(update={"run": starts_run}).model_dump_json().encode()
-        await (await self._hosted(request)).submit("message", content, starts_run=starts_run)
+        await (await self._hosted(request)).submit("message", content, starts_run=starts_run, key=_key(request))
         return SUCCESS
 
     async def _confirm(self, request: Request) -> Answer:
@@ -196,6 +199,16 @@ class Operations:
         return await self._host.open(_id(request))
 
 
+def _without_runtime(info: bytes) -> bytes:
+    """ConversationInfo as the contract has it in the reply to a create, where nobody has looked at the machine yet."""
+    return pydantic_core.to_json(pydantic_core.from_json(info) | {"runtime_info": None})
+
+
 def _id(request: Request) -> UUID:
     assert request.conversation_id is not None, "the blueprint names a conversation"
     return request.conversation_id
+
+
+def _key(request: Request) -> str | None:
+    key = request.arguments.get("idempotency_key")
+    return None if key is None else key_name(key)

@@ -71,10 +71,10 @@ class OwnedStore(FileStore):
         self._fence.check()
         target.parent.mkdir(mode=0o700, exist_ok=True)
         if name is None:
-            write_atomically(target, data, fsync=self._fsync)
+            write_atomically(target, data, fsync=self._fsync, fsync_name=False)
             return
         self._note_message(name.event_id, data)
-        write_atomically(target, data, fsync=self._fsync)
+        write_atomically(target, data, fsync=self._fsync, fsync_name=False)
         self.on_append(name.seq, name.event_id, data)
 
     def _note_message(self, event_id: str, data: bytes) -> None:
@@ -86,7 +86,7 @@ class OwnedStore(FileStore):
             command.entry = self._inbox.assign(command.entry, event_id)
 
     def read(self, path: str) -> str:
-        return (self._directory.path / path).read_text()
+        return (self._directory.path / path).read_text("utf-8")
 
     def list(self, path: str) -> list[str]:
         directory = self._directory.path / path

@@ -28,11 +28,12 @@ from service.redis_source import RedisSource
 from service.requests.responder import Responder
 from service.runner.agent_loop import PROCESS_AGENT_LOOP
 from service.runner.host import Host
-from service.runner.opening import Opener
+from service.runner.opening import Opener, make_cipher
 from service.runner.operations import Operations
 from service.runner.publisher import Publisher
 from service.runner.workers import Workers
 from service.settings import Settings
+from service.store.inbox import waiting_files
 from service.store.layout import ConversationsRoot
 from service.store.scan import Found, scan
 from service.tasks import TaskSet
@@ -63,12 +64,13 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         stack.push_async_callback(publisher.flush)
 
         catalog = Catalog(redis, keys, settings.lease_ttl_seconds)
-        opener = Opener(settings, runner_id, publisher, keys)
-        host = Host(settings, runner_id, opener, catalog.owners, catalog.index, agent_loop, workers)
+        cipher = await workers.call(make_cipher, settings)
+        opener = Opener(settings, runner_id, publisher, keys, cipher)
+        host = Host(settings, runner_id, opener, catalog, agent_loop, workers)
         stack.push_async_callback(host.close)
 
         interrupted = await _build_index(catalog.index_build, host.root, workers)
-        operations = Operations(settings, host, workers)
+        operations = Operations(settings, host, workers, cipher)
         await stack.enter_async_context(Responder(broker, Channel(keys.inbox(runner_id)), operations.handle))
         _background(stack, _renew(host, settings.lease_ttl_seconds), "lease-renewal")
         _background(stack, host.recover_interrupted(interrupted), "recovery")
@@ -114,8 +116,7 @@ async def _build_index(build: IndexBuild, root: ConversationsRoot, workers: Work
 
 
 def _is_interrupted(root: ConversationsRoot, found: Found) -> bool:
-    inbox = root.directory(found.conversation_id).inbox
-    return found.status == "running" or (inbox.is_dir() and any(inbox.iterdir()))
+    return found.status == "running" or bool(waiting_files(root.directory(found.conversation_id).inbox))
 
 
 def _facts(settings: Settings) -> dict[str, Any]:

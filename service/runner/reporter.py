@@ -60,6 +60,7 @@ class Reporter:
         self._refreshing = asyncio.Lock()
         self._refresh_timer: asyncio.TimerHandle | None = None
         self._error_hold: Hold | None = None
+        self._is_discarded = False
 
     @property
     def status(self) -> ConversationExecutionStatus:
@@ -74,6 +75,11 @@ class Reporter:
         self._conversation.state.set_on_state_change(self._on_state_change)
         for llm in self._conversation.agent.get_all_llms():
             llm.telemetry.set_stats_update_callback(self._on_stats)
+
+    def discard(self) -> None:
+        """Show nothing from here on: the conversation was deleted, or belongs to another runner."""
+        self._is_discarded = True
+        self._cancel_refresh_timer()
 
     async def stop(self) -> None:
         """Tell nothing more by itself."""
@@ -91,7 +97,9 @@ class Reporter:
         async with self._refreshing:
             self._cancel_refresh_timer()
             snapshot = self._describe()
-            await self._workers.call(write_snapshot, self._directory, snapshot)
+            await self._write(write_snapshot, self._directory, snapshot)
+        if self._is_discarded:
+            return snapshot
         header = snapshot.header
         entry = IndexEntry(self._directory.conversation_id, header.created_at, header.updated_at, header.status)
         with contextlib.suppress(BrokerUnavailable):  # the index is made again from the snapshots
@@ -178,4 +186,13 @@ class Reporter:
         return describe(self._conversation.state, self.meta, self.status)
 
     async def _save_meta(self) -> None:
-        await self._workers.call(write_meta, self._directory, self.meta, fsync=self._fsync)
+        await self._write(write_meta, self._directory, self.meta, fsync=self._fsync)
+
+    async def _write(self, function: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        if self._is_discarded:
+            return
+        try:
+            await self._workers.call(function, *args, **kwargs)
+        except FileNotFoundError:
+            if not self._is_discarded:  # else the directory was removed meanwhile
+                raise

@@ -15,13 +15,16 @@ def parse[Model: BaseModel](model: type[Model], body: bytes, context: dict[str, 
     """The body as `model`. The caller has checked that it is JSON.
 
     Raises:
-        InvalidRequest: pydantic's error list, each `loc` under `body`, secrets redacted.
+        InvalidRequest: pydantic's error list, each `loc` under `body`, secrets redacted; or one sentence.
     """
     try:
         # Not `model_validate_json`, and from_attributes: both only change the wording, to the published server's.
         return model.model_validate(from_json(body), context=context, from_attributes=True)
     except ValidationError as error:
         raise invalid(error) from None
+    except (AttributeError, TypeError) as error:
+        # The SDK's own validators assume shapes that a client need not send (workspace: {}, a tag that is no text).
+        raise InvalidRequest(f"The request is not well formed: {error}") from error
 
 
 def invalid(error: ValidationError) -> InvalidRequest:

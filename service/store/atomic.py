@@ -10,11 +10,12 @@ FILE_MODE = 0o600
 """Conversations hold what users wrote and tools read: nobody but the server's user looks at them."""
 
 
-def write_atomically(path: Path, data: bytes, *, fsync: bool) -> None:
+def write_atomically(path: Path, data: bytes, *, fsync: bool, fsync_name: bool = True) -> None:
     """Replace `path` by `data`: a temporary file in the same directory, then a rename.
 
-    With `fsync` the bytes and the name survive a power cut. The parent directory must exist. A crash leaves
-    at most a dot-file ending in `.tmp`, which readers ignore.
+    With `fsync` the bytes survive a power cut, and with `fsync_name` the name does too, at the price of a second
+    sync; without it call `fsync_directory` before acknowledging. The parent directory must exist. A crash leaves at
+    most a dot-file ending in `.tmp`, which readers ignore.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
@@ -29,7 +30,7 @@ def write_atomically(path: Path, data: bytes, *, fsync: bool) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if fsync:
+    if fsync and fsync_name:
         fsync_directory(path.parent)
 
 

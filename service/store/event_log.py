@@ -7,17 +7,18 @@ directory time, bytes in one bounded cache per process, the few facts that filte
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import threading
 import time
 from collections import OrderedDict
-from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
 import structlog
 
+from service.errors import ConversationNotFound
 from service.store.cached_file import RACY_NS
 from service.store.event_name import event_file_name, parse_event_name
 from service.store.layout import ConversationDirectory, ConversationsRoot
@@ -40,23 +41,30 @@ class EventFacts(NamedTuple):
     """Lower-cased text of a MessageEvent (content, extended content, reasoning), else empty."""
 
 
+class EventKey(NamedTuple):
+    """An event whose bytes never change; its seq would be taken again if the conversation were deleted and remade."""
+
+    conversation_id: UUID
+    event_id: str
+
+
 class ByteCache:
     """Event bytes of all conversations, least recently used out first, bounded in bytes."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._events: OrderedDict[tuple[UUID, int], bytes] = OrderedDict()
+        self._events: OrderedDict[EventKey, bytes] = OrderedDict()
         self._lock = threading.Lock()  # files are read in threads
         self.size_bytes = 0
 
-    def get(self, key: tuple[UUID, int]) -> bytes | None:
+    def get(self, key: EventKey) -> bytes | None:
         with self._lock:
             data = self._events.get(key)
             if data is not None:
                 self._events.move_to_end(key)
             return data
 
-    def put(self, key: tuple[UUID, int], data: bytes) -> None:
+    def put(self, key: EventKey, data: bytes) -> None:
         if len(data) > self._limit_bytes:
             return
         with self._lock:
@@ -68,11 +76,20 @@ class ByteCache:
                 _, evicted = self._events.popitem(last=False)
                 self.size_bytes -= len(evicted)
 
-    def drop(self, conversation_id: UUID) -> None:
-        """Forget one conversation's events: it was deleted, and its id may be used again."""
-        with self._lock:
-            for key in [key for key in self._events if key[0] == conversation_id]:
-                self.size_bytes -= len(self._events.pop(key))
+
+class _Scan(NamedTuple):
+    """What one look at the directory found."""
+
+    inode: int
+    mtime_ns: int
+    is_settled: bool
+    start: int
+    """Where `ids` continue the log; 0 also when the directory turned out to be another one."""
+    ids: list[str]
+
+    def is_of(self, status: os.stat_result) -> bool:
+        """Whether nothing has changed since."""
+        return self.is_settled and (status.st_ino, status.st_mtime_ns) == (self.inode, self.mtime_ns)
 
 
 class EventLog:
@@ -88,40 +105,50 @@ class EventLog:
 
     async def length(self) -> int | None:
         """How many events are readable now; None when the conversation is gone."""
-        try:
-            status = os.stat(self._directory.events)
-        except FileNotFoundError:
-            self._forget()
-            return 0 if self._directory.base_state.exists() else None
-        if status.st_ino != self._scanned_inode:
-            self._forget()  # deleted, and made again under the same id
-        if status.st_mtime_ns != self._scanned_mtime_ns or not self._scanned_is_settled:
-            async with self._scanning:
-                await asyncio.to_thread(self._scan)
-        return len(self._ids)
+        async with self._scanning:
+            try:
+                status = os.stat(self._directory.events)
+                if not self._scanned.is_of(status):
+                    self._take_in(await asyncio.to_thread(self._scan, len(self._ids), self._last_name()))
+            except FileNotFoundError:
+                self._forget()
+                return 0 if self._directory.base_state.exists() else None
+            return len(self._ids)
 
     async def read(self, start: int, stop: int) -> list[bytes]:
-        """Stored bytes of events `start` to `stop - 1`; fewer when they are many or large, never none."""
+        """Stored bytes of events `start` to `stop - 1`, which `length` has shown; fewer when they are many or large.
+
+        Never none.
+
+        Raises:
+            ConversationNotFound: it was deleted since.
+        """
         stop = min(stop, len(self._ids), start + _BATCH_EVENTS)
+        if start >= stop:
+            raise self._gone()
         cached = self._cached(start, stop)
         if cached is not None:
             return cached
         return await asyncio.to_thread(self._read_files, range(start, stop), _BATCH_BYTES)
 
     async def read_many(self, seqs: list[int]) -> list[bytes]:
-        """Stored bytes of exactly these events, in this order."""
-        found = [self._cache.get((self._conversation_id, seq)) for seq in seqs]
+        """Stored bytes of exactly these events, in this order.
+
+        Raises:
+            ConversationNotFound: it was deleted since `length` showed them.
+        """
+        found = [self._cache.get(self._key(seq)) for seq in seqs]
         if None not in found:
             return [data for data in found if data is not None]
         return await asyncio.to_thread(self._read_files, seqs, None)
 
     async def facts(self) -> list[EventFacts]:
         """What filters look at, for every event; each is parsed once."""
-        length = len(self._ids)
-        if len(self._facts) < length:
-            async with self._indexing:
-                await asyncio.to_thread(self._index, length)
-        return self._facts
+        async with self._indexing:
+            facts, known = self._facts, len(self._facts)
+            if known < len(self._ids):
+                facts.extend(await asyncio.to_thread(self._index, range(known, len(self._ids))))
+            return facts
 
     def seq_of(self, event_id: str) -> int | None:
         """Where an event stands; of those seen by the last `length`."""
@@ -134,16 +161,23 @@ class EventLog:
         self._ids: list[str] = []
         self._seqs: dict[str, int] = {}
         self._facts: list[EventFacts] = []
-        self._scanned_inode = -1
-        self._scanned_mtime_ns = -1
-        self._scanned_is_settled = False
-        self._cache.drop(self._conversation_id)
+        self._scanned = _Scan(-1, -1, False, 0, [])
+
+    def _last_name(self) -> str | None:
+        return event_file_name(len(self._ids) - 1, self._ids[-1]) if self._ids else None
+
+    def _take_in(self, scan: _Scan) -> None:
+        if scan.start < len(self._ids):
+            self._forget()
+        self._seqs.update(zip(scan.ids, itertools.count(scan.start)))
+        self._ids.extend(scan.ids)
+        self._scanned = scan._replace(ids=[])
 
     def _cached(self, start: int, stop: int) -> list[bytes] | None:
         found: list[bytes] = []
         size_bytes = 0
         for seq in range(start, stop):
-            data = self._cache.get((self._conversation_id, seq))
+            data = self._cache.get(self._key(seq))
             if data is None:
                 return None
             found.append(data)
@@ -152,51 +186,61 @@ class EventLog:
                 break
         return found
 
-    def _path(self, seq: int) -> Path:
-        return self._directory.events / event_file_name(seq, self._ids[seq])
+    def _key(self, seq: int) -> EventKey:
+        try:
+            return EventKey(self._conversation_id, self._ids[seq])
+        except IndexError:
+            raise self._gone() from None
+
+    def _gone(self) -> ConversationNotFound:
+        return ConversationNotFound(str(self._conversation_id))
 
     def _read_files(self, seqs: range | list[int], limit_bytes: int | None) -> list[bytes]:
         read: list[bytes] = []
         size_bytes = 0
         for seq in seqs:
-            key = (self._conversation_id, seq)
+            key = self._key(seq)
             data = self._cache.get(key)
             if data is None:
-                data = self._path(seq).read_bytes()
-                self._cache.put(key, data)
+                data = self._read_file(seq, key)
             read.append(data)
             size_bytes += len(data)
             if limit_bytes is not None and size_bytes > limit_bytes:
                 break
         return read
 
-    def _scan(self) -> None:
-        """Take in new names, in order and without gaps: what lies behind a gap is not readable yet."""
-        status = os.stat(self._directory.events)
-        scanned_at_ns = time.time_ns()
-        known = len(self._ids)
-        new: dict[int, str] = {}
-        for name in os.listdir(self._directory.events):
-            parsed = parse_event_name(name)
-            if parsed is not None and parsed.seq >= known:
-                new[parsed.seq] = parsed.event_id
-        while known in new:
-            event_id = new[known]
-            self._seqs[event_id] = known
-            self._ids.append(event_id)
-            known += 1
-        self._scanned_inode = status.st_ino
-        self._scanned_mtime_ns = status.st_mtime_ns
-        self._scanned_is_settled = scanned_at_ns - status.st_mtime_ns > RACY_NS
+    def _read_file(self, seq: int, key: EventKey) -> bytes:
+        try:
+            data = (self._directory.events / event_file_name(seq, key.event_id)).read_bytes()
+        except FileNotFoundError:
+            raise self._gone() from None
+        self._cache.put(key, data)
+        return data
 
-    def _index(self, length: int) -> None:
-        for seq in range(len(self._facts), length):
-            data = self._read_files([seq], None)[0]
-            try:
-                self._facts.append(facts_of(json.loads(data)))
-            except (ValueError, TypeError, KeyError, AttributeError):
-                _log.warning("unreadable_event", conversation_id=str(self._conversation_id), seq=seq)
-                self._facts.append(EventFacts("", "", "", ""))
+    # In threads, which go on when their caller is cancelled: these two change nothing here.
+
+    def _scan(self, known: int, last_name: str | None) -> _Scan:
+        """New names, in order and without gaps: what lies behind a gap is not readable yet."""
+        status = os.stat(self._directory.events)
+        is_settled = time.time_ns() - status.st_mtime_ns > RACY_NS
+        names = os.listdir(self._directory.events)
+        # Deleted and made again, an events directory may get the inode number that it had.
+        start = known if last_name is None or last_name in names else 0
+        parsed = (parse_event_name(name) for name in names)
+        found = {each.seq: each.event_id for each in parsed if each is not None and each.seq >= start}
+        ids = [found[seq] for seq in itertools.takewhile(found.__contains__, itertools.count(start))]
+        return _Scan(status.st_ino, status.st_mtime_ns, is_settled, start, ids)
+
+    def _index(self, seqs: range) -> list[EventFacts]:
+        return [self._facts_at(seq) for seq in seqs]
+
+    def _facts_at(self, seq: int) -> EventFacts:
+        data = self._read_files([seq], None)[0]
+        try:
+            return facts_of(json.loads(data))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            _log.warning("unreadable_event", conversation_id=str(self._conversation_id), seq=seq)
+            return EventFacts("", "", "", "")
 
 
 def facts_of(event: dict[str, object]) -> EventFacts:
@@ -208,7 +252,8 @@ def facts_of(event: dict[str, object]) -> EventFacts:
 
 def _message_text(event: dict[str, object]) -> str:
     message = event["llm_message"]
-    assert isinstance(message, dict)
+    if not isinstance(message, dict):
+        raise TypeError("llm_message is no object")
     parts = [*message.get("content", ()), *_list(event.get("extended_content"))]
     texts = [str(part["text"]) for part in parts if "text" in part]
     reasoning = message.get("reasoning_content")

@@ -1,13 +1,16 @@
-"""Commands a client was told are accepted and that are not in the log yet.
+"""Commands a client was told are accepted and that are not in the log yet, and the keys of those that are.
 
 A command that must wait (a tool holds the conversation) is written here, synced, before its 200, and taken out when
 it has been applied. Entries are applied in order of arrival, also after a crash. A message's entry is renamed to
 carry the id of its event just before that event is appended, so that a crash between append and removal cannot apply
-it twice.
+it twice. An applied entry with an idempotency key leaves that key behind for a day: its repetition has no effect.
 """
 
 from __future__ import annotations
 
+import hashlib
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,14 +18,19 @@ from service.store.atomic import fsync_directory, write_atomically
 from service.store.layout import ConversationDirectory
 
 _WIDTH = 10
+_NOTHING = "-"
+_KEY_SECONDS = 24 * 3600
+"""How long a key is remembered at least; as long as others in the field keep theirs (Stripe's API: 24 h)."""
+_PRUNE_EVERY = 64
 
 
 class InboxEntry(NamedTuple):
-    """One accepted command; `path` is its file, `<number>.<kind>[.<event id>].json`."""
+    """One accepted command; `path` is its file, `<number>.<kind>.<key or ->.<event id or ->.json`."""
 
     path: Path
     number: int
     kind: str
+    key: str | None
     event_id: str | None
     """The event this entry became or was about to become; it counts as applied when the log holds that event."""
 
@@ -35,17 +43,17 @@ class Inbox:
 
     def __init__(self, directory: ConversationDirectory, *, fsync: bool) -> None:
         self._path = directory.inbox
+        self._done = directory.inbox / "done"
         self._fsync = fsync
         self._next_number = max((entry.number for entry in self.entries()), default=0) + 1
 
     def entries(self) -> list[InboxEntry]:
         """What waits, in order of arrival."""
-        if not self._path.is_dir():
-            return []
-        return sorted(
-            (_parse(path) for path in self._path.glob("[0-9]*.json")),
-            key=lambda entry: entry.number,
-        )
+        return sorted((_parse(path) for path in waiting_files(self._path)), key=lambda entry: entry.number)
+
+    def is_done(self, key: str) -> bool:
+        """Whether a command with this key was applied, as far as is remembered."""
+        return (self._done / key).exists()
 
     def reserve(self) -> int:
         """The next place in the order; call where the order is decided, then `put` at leisure."""
@@ -53,27 +61,63 @@ class Inbox:
         self._next_number += 1
         return number
 
-    def put(self, number: int, kind: str, content: bytes) -> InboxEntry:
+    def put(self, number: int, kind: str, content: bytes, key: str | None = None) -> InboxEntry:
         """Store a command so that it survives a crash; on return it may be acknowledged."""
-        if not self._path.is_dir():
-            self._path.mkdir(mode=0o700, exist_ok=True)
-            if self._fsync:
-                fsync_directory(self._path.parent)
-        path = self._path / f"{number:0{_WIDTH}}.{kind}.json"
+        if not self._done.is_dir():
+            self._done.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._sync(self._path.parent)
+        path = self._path / _name(number, kind, key, None)
         write_atomically(path, content, fsync=self._fsync)
-        return InboxEntry(path, number, kind, None)
+        return InboxEntry(path, number, kind, key, None)
 
     def assign(self, entry: InboxEntry, event_id: str) -> InboxEntry:
         """Note which event the entry is about to become."""
-        path = self._path / f"{entry.number:0{_WIDTH}}.{entry.kind}.{event_id}.json"
+        path = self._path / _name(entry.number, entry.kind, entry.key, event_id)
         entry.path.rename(path)
         return entry._replace(path=path, event_id=event_id)
 
+    def finish(self, entry: InboxEntry) -> None:
+        """Take out an applied entry; its key is remembered."""
+        if entry.key is None:
+            self.remove(entry)
+            return
+        entry.path.rename(self._done / entry.key)
+        self._sync(self._done)
+        if entry.number % _PRUNE_EVERY == 0:
+            self._prune()
+
     def remove(self, entry: InboxEntry) -> None:
-        """Forget an applied entry."""
+        """Take out an entry that could not be applied: its repetition is another try."""
         entry.path.unlink(missing_ok=True)
+
+    def _prune(self) -> None:
+        oldest = time.time() - _KEY_SECONDS
+        for path in self._done.iterdir():
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+    def _sync(self, directory: Path) -> None:
+        if self._fsync:
+            fsync_directory(directory)
+
+
+def waiting_files(inbox: Path) -> list[Path]:
+    """The entries in an inbox directory, which need not exist; in no order."""
+    return list(inbox.glob("[0-9]*.json"))
+
+
+def key_name(key: str) -> str:
+    """A client's idempotency key as part of a file's name."""
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def _name(number: int, kind: str, key: str | None, event_id: str | None) -> str:
+    return f"{number:0{_WIDTH}}.{kind}.{key or _NOTHING}.{event_id or _NOTHING}.json"
 
 
 def _parse(path: Path) -> InboxEntry:
-    number, kind, *event_id = path.name.removesuffix(".json").split(".")
-    return InboxEntry(path, int(number), kind, event_id[0] if event_id else None)
+    number, kind, key, event_id = path.name.removesuffix(".json").split(".")
+    return InboxEntry(
+        path, int(number), kind, None if key == _NOTHING else key, None if event_id == _NOTHING else event_id
+    )

@@ -60,7 +60,8 @@ class Fence:
     def __init__(self, directory: ConversationDirectory, record: OwnerRecord) -> None:
         self._directory = directory
         self._record = record
-        self._seen = self._signature()
+        # Not what is there now: between the claim and this line another runner may have claimed too.
+        self._seen: tuple[int, int, int] | None = None
 
     def check(self) -> None:
         """Return if this claim is the newest.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -33,7 +33,7 @@ def scan(root: ConversationsRoot) -> Iterator[Found]:
             continue
         try:
             yield _from_snapshot(directory) or _from_files(directory)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             _log.error("unreadable_conversation", conversation_id=str(conversation_id), error=repr(error))
 
 
@@ -45,7 +45,7 @@ def _from_snapshot(directory: ConversationDirectory) -> Found | None:
     if snapshot is None:
         return None
     header = snapshot.header
-    return Found(directory.conversation_id, header.created_at, header.updated_at, header.status)
+    return _found(directory, header.created_at, header.updated_at, header.status)
 
 
 def _from_files(directory: ConversationDirectory) -> Found:
@@ -56,6 +56,13 @@ def _from_files(directory: ConversationDirectory) -> Found:
         meta = json.loads(directory.meta.read_bytes())
     except FileNotFoundError:
         meta = {}
-    return Found(
-        directory.conversation_id, meta.get("created_at", modified_at), meta.get("updated_at", modified_at), status
-    )
+    return _found(directory, meta.get("created_at", modified_at), meta.get("updated_at", modified_at), status)
+
+
+def _found(directory: ConversationDirectory, created_at: Any, updated_at: Any, status: Any) -> Found:
+    """Raises ValueError or TypeError for what the index could not take."""
+    for moment in (created_at, updated_at):
+        datetime.fromisoformat(moment)
+    if not isinstance(status, str):
+        raise TypeError(f"the status is {status!r}")
+    return Found(directory.conversation_id, created_at, updated_at, status)

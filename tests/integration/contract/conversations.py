@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -28,15 +29,23 @@ def terminal(command: str) -> str:
     return call("terminal", command=command)
 
 
+# Starts at once, and what it does can be seen on disk.
+FILE_EDITOR: JsonObject = {"name": "file_editor"}
+
 # Gone with its server, unlike one in tmux.
 TERMINAL: JsonObject = {"name": "terminal", "params": {"terminal_type": "subprocess"}}
+
+
+def write(path: Path, text: str = "written") -> str:
+    """The script line that makes the scripted LLM write a file, with `FILE_EDITOR`."""
+    return call("file_editor", command="create", path=str(path), file_text=text)
 
 
 def agent_of(llm: ScriptedLlm, *tools: JsonObject, **llm_options: Any) -> JsonObject:
     """An agent as the wire has it: the scripted LLM, `finish`, `think` and `tools`.
 
     Args:
-        tools: `TERMINAL` for tests that need one; it takes a second to start.
+        tools: `FILE_EDITOR`, or `TERMINAL`, which takes a second to start.
         llm_options: fields of the LLM beside the scripted one's.
     """
     return {"kind": "Agent", "llm": llm.settings | llm_options, "tools": list(tools)}
@@ -152,6 +161,10 @@ class Conversations:
         response = self.create(**fields)
         assert response.status_code in {200, 201}, response.text
         return self.handle(response.json()["id"])
+
+    def with_editor(self, **fields: Any) -> Conversation:
+        """Create a conversation whose agent can write files."""
+        return self(agent=agent_of(self.llm, FILE_EDITOR), **fields)
 
     def with_terminal(self, **fields: Any) -> Conversation:
         """Create a conversation whose agent has a terminal, started by its first message."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,14 +49,13 @@ def directories(server: Server) -> set[str]:
 
 def test_create_answers_201_with_the_new_conversation(conversation: Conversations, project: Path) -> None:
     """A new conversation is idle, works where it was told to, and is answered in full."""
-    response = conversation.create(max_iterations=7, tags={"team": "core"}, stuck_detection=False)
+    response = conversation.create()
 
     assert response.status_code == 201
     info = response.json()
     assert str(UUID(info["id"])) == info["id"]
     assert info["execution_status"] == "idle"
     assert info["workspace"] == {"working_dir": str(project), "kind": "LocalWorkspace"}
-    assert (info["max_iterations"], info["tags"], info["stuck_detection"]) == (7, {"team": "core"}, False)
     assert conversation.handle(info["id"]).info == info | {"runtime_info": AVAILABLE}
 
 
@@ -118,9 +118,35 @@ def created_info(http: httpx.Client, llm: ScriptedLlm, tmp_path_factory: pytest.
     return info
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("confirmation_policy", {"kind": "AlwaysConfirm"}),
+        ("confirmation_policy", {"kind": "ConfirmRisky", "threshold": "LOW", "confirm_unknown": False}),
+        ("security_analyzer", {"kind": "LLMSecurityAnalyzer"}),
+        ("max_iterations", 7),
+        ("stuck_detection", False),
+        ("tags", {"team": "core", "env": "dev"}),
+    ],
+    ids=str,
+)
+def test_create_follows_the_choice_of(field: str, value: object, conversation: Conversations) -> None:
+    """What the client chooses is in the reply and is what counts from then on."""
+    response = conversation.create(**{field: value})
+
+    assert response.status_code == 201
+    assert response.json()[field] == value
+    created = conversation.handle(response.json()["id"])
+    assert created.info[field] == value
+    with created.socket() as socket:
+        assert json.loads(socket.recv(timeout=20))["value"][field] == value
+
+
 def test_create_appends_no_event(conversation: Conversations) -> None:
-    """The log stays empty until the first message or run."""
-    assert conversation().get("/events/count").json() == 0
+    """The log stays empty until the first message or run, whatever was chosen."""
+    created = conversation(confirmation_policy={"kind": "AlwaysConfirm"}, tags={"a": "b"})
+
+    assert created.get("/events/count").json() == 0
 
 
 def test_create_uses_the_id_it_is_given(conversation: Conversations, server: Server) -> None:

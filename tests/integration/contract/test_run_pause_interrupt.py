@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.integration.contract.conversations import Conversation, Conversations, call, terminal, user_message
+from tests.integration.contract.conversations import Conversations, call, terminal, user_message, write
 from tests.integration.contract.viewer import Viewer
 from tests.scripted_llm import ScriptedLlm
 from tests.waiting import wait_until
@@ -15,6 +16,7 @@ from tests.waiting import wait_until
 MAX_CONCURRENT_RUNS = 10
 """The server's default."""
 
+CONFIRM = "/events/respond_to_confirmation"
 INTERRUPTED = "Tool call interrupted before completion. The conversation was paused."
 
 
@@ -110,13 +112,13 @@ def test_run_of_a_paused_conversation_goes_on(conversation: Conversations) -> No
 def test_run_after_an_error_tries_again(conversation: Conversations, llm: ScriptedLlm) -> None:
     """The failed request is made again; that it fails again is told by status and events, not by the reply."""
     created = conversation()
-    created.run_to("error", "HTTP 400 no such luck")
-    before = asked(llm)
-
     with Viewer(created) as viewer:
-        response = created.post("/run")
+        created.send("HTTP 400 no such luck", run=True)
+        viewer.until("full_state=error")
+        before = asked(llm)
 
-        assert response.status_code == 200
+        created.run_again()
+
         assert viewer.until("full_state=error")[0] == "execution_status=running"
     assert asked(llm) == before + 1
     failures = [event for event in created.events if event["kind"] == "ConversationErrorEvent"]
@@ -127,17 +129,16 @@ def test_run_after_an_error_tries_again(conversation: Conversations, llm: Script
 def test_run_of_a_stuck_conversation_is_stuck_again(conversation: Conversations, llm: ScriptedLlm) -> None:
     """An agent that repeats itself is stopped, and stays so until the user says something new."""
     created = conversation()
-    created.run_to("stuck", *[think()] * 8)
-    before = asked(llm)
-
     with Viewer(created) as viewer:
-        created.run_again()
-        lines = viewer.until("full_state=stuck")
+        created.send(*[think()] * 8, run=True)
+        viewer.until("full_state=stuck")
+        before = asked(llm)
 
-    assert [line for line in lines if line.startswith("execution")] == [
-        "execution_status=running",
-        "execution_status=stuck",
-    ]
+        created.run_again()
+
+        lines = viewer.until("full_state=stuck")
+    statuses = [line for line in lines if line.startswith("execution")]
+    assert statuses == ["execution_status=running", "execution_status=stuck"]
     assert asked(llm) == before
     created.run_to("finished", "SAY something else")
 
@@ -145,12 +146,13 @@ def test_run_of_a_stuck_conversation_is_stuck_again(conversation: Conversations,
 def test_run_of_a_finished_conversation_only_tells_the_state(conversation: Conversations, llm: ScriptedLlm) -> None:
     """With nothing left to do the LLM is not asked, nothing is logged and viewers get the state once more."""
     created = conversation()
-    created.run_to("finished", "SAY ok")
-    before = (asked(llm), len(created.events))
-
     with Viewer(created) as viewer:
-        assert viewer.first["key"] == "full_state"
+        created.send("SAY ok", run=True)
+        viewer.until("full_state=finished")
+        before = (asked(llm), len(created.events))
+
         created.run_again()
+
         assert viewer.until("full_state=finished") == ["full_state=finished"]
 
     assert created.status == "finished"
@@ -194,34 +196,38 @@ def test_failed_run_is_told_by_events(conversation: Conversations) -> None:
     assert "the scripted refusal" in failure["detail"]
 
 
-def test_run_on_a_full_server_is_429(conversation: Conversations, llm: ScriptedLlm) -> None:
+def test_run_on_a_full_server_is_429(conversation: Conversations, llm: ScriptedLlm, project: Path) -> None:
     """While every slot is taken no run starts: not by `run`, not by accepting, not by a message, which is kept."""
-    waiting = conversation()
-    waiting.send("SAY ran later")
-    asking = conversation(confirmation_policy={"kind": "AlwaysConfirm"})
-    asking.run_to("waiting_for_confirmation", call("no_such_tool"), "SAY ok") if False else None
+    idle = conversation()
+    idle.send("SAY ran later")
+    asking = conversation.with_editor(confirmation_policy={"kind": "AlwaysConfirm"})
+    asking.run_to("waiting_for_confirmation", write(project / "accepted"), "SAY ok")
     script = user_message("HOLD full-of-runs", "SAY ok")
     running = [conversation(initial_message=script) for _ in range(MAX_CONCURRENT_RUNS)]
     wait_until(lambda: all(each.status == "running" for each in running), "every slot is taken")
 
-    refused = waiting.post("/run")
-    kept = waiting.post("/events", user_message("SAY the kept one", run=True))
+    refused = [idle.post("/run"), asking.post("/run"), asking.post(CONFIRM, {"accept": True})]
+    kept = idle.post("/events", user_message("SAY the kept one", run=True))
+    further = running[0].post("/events", user_message("SAY more", run=True))
 
-    assert refused.status_code == 429
-    assert refused.json() == {"detail": "Conversation run limit reached. Retry the request later."}
+    for response in refused:
+        assert response.status_code == 429
+        assert response.json() == {"detail": "Conversation run limit reached. Retry the request later."}
     assert kept.status_code == 429
     assert kept.json()["detail"] == (
         "Message saved, but the conversation run limit was reached. "
-        f"Retry POST /api/conversations/{waiting.id}/run without resending the message."
+        f"Retry POST /api/conversations/{idle.id}/run without resending the message."
     )
-    assert waiting.outline == ["user", "user"]
-    assert waiting.status == "idle"
-    assert running[0].post("/events", user_message("SAY more", run=True)).status_code == 200
+    assert idle.outline == ["user", "user"]
+    assert (idle.status, asking.status) == ("idle", "waiting_for_confirmation")
+    assert not (project / "accepted").exists()
+    assert further.status_code == 200
 
     llm.release("full-of-runs")
-    waiting.run_again()
-    waiting.wait_status("finished")
-    assert waiting.outline == ["user", "user", "agent: ran later"]
+    wait_until(lambda: idle.post("/run").status_code == 200, "a slot is free again")
+    idle.wait_status("finished")
+    assert idle.outline == ["user", "user", "agent: ran later"]
+    assert any("the kept one" in request.text for request in llm.agent_requests)
 
 
 # Pause
@@ -241,45 +247,127 @@ def test_pause_of_an_idle_conversation(conversation: Conversations) -> None:
     assert pause["source"] == "user"
 
 
-STATUSES = {
-    "paused": (),
-    "finished": ("SAY ok",),
-    "error": ("HTTP 400 refused",),
-    "waiting_for_confirmation": (call("finish", message="never asks"),),
-}
+def test_pause_does_not_cancel_the_llm_call(conversation: Conversations, llm: ScriptedLlm) -> None:
+    """It answers while the LLM is silent; what the LLM then says is still done, and no further step is taken."""
+    created = conversation(initial_message=user_message("HOLD pause-llm", think(), "SAY after"))
+    llm.wait_held("pause-llm")
+    before = asked(llm)
 
-
-@pytest.fixture
-def settled(request: pytest.FixtureRequest, conversation: Conversations) -> Conversation:
-    """A conversation at rest in the status that is the fixture's parameter."""
-    if request.param == "paused":
-        created = conversation()
-        created.post("/pause").raise_for_status()
-    elif request.param == "waiting_for_confirmation":
-        created = conversation.with_terminal(confirmation_policy={"kind": "AlwaysConfirm"})
-        created.run_to(request.param, terminal("true"), "SAY ok")
-    else:
-        created = conversation()
-        created.run_to(request.param, *STATUSES[request.param])
     with Viewer(created) as viewer:
-        # The end of a run is told twice, half a second apart: what comes later is not of the run.
-        viewer.wait_quiet()
-    return created
+        created.post("/pause").raise_for_status()
+        assert viewer.until("full_state=paused") == ["execution_status=paused", "PauseEvent", "full_state=paused"]
+        llm.release("pause-llm")
+        assert viewer.until("full_state=paused") == ["stats", "call think", "result think", "full_state=paused"]
+
+    assert created.status == "paused"
+    assert created.outline == ["user", "PauseEvent", "call think", "result think"]
+    assert asked(llm) == before
 
 
-AT_REST = ["paused", "finished", "error", "waiting_for_confirmation"]
+def test_run_after_a_pause_resumes_the_turn(conversation: Conversations, llm: ScriptedLlm) -> None:
+    """The next run takes the step that the pause kept from being taken."""
+    created = conversation(initial_message=user_message("HOLD pause-resume", think(), "SAY after"))
+    llm.wait_held("pause-resume")
+    created.post("/pause").raise_for_status()
+    llm.release("pause-resume")
+
+    created.run_again()
+    created.wait_status("finished")
+
+    assert created.outline == ["user", "PauseEvent", "call think", "result think", "agent: after"]
 
 
-@pytest.mark.parametrize("settled", AT_REST, indirect=True)
-@pytest.mark.parametrize("operation", ["pause", "interrupt"])
-def test_at_rest_only_the_state_is_told(operation: str, settled: Conversation) -> None:
-    """Where nothing runs and the status is not `idle`, pausing and interrupting change nothing."""
-    before = settled.info
+# Interrupt
 
-    with Viewer(settled) as viewer:
-        response = settled.post(f"/{operation}")
+
+def test_interrupt_of_an_idle_conversation_pauses(conversation: Conversations) -> None:
+    """With nothing to cancel it is a pause."""
+    created = conversation()
+
+    with Viewer(created) as viewer:
+        response = created.post("/interrupt")
 
         assert (response.status_code, response.json()) == (200, {"success": True})
-        line = f"full_state={before['execution_status']}"
-        assert viewer.until(line) == [line]
-    assert settled.info == before
+        assert created.status == "paused"
+        assert viewer.until("full_state=paused") == ["execution_status=paused", "PauseEvent", "full_state=paused"]
+
+
+def test_interrupt_cancels_the_llm_call(conversation: Conversations, llm: ScriptedLlm) -> None:
+    """The LLM's answer is not waited for: when the reply is there the conversation is paused and says by whom."""
+    created = conversation(initial_message=user_message("HOLD interrupt-llm", "SAY late"))
+    llm.wait_held("interrupt-llm")
+
+    with Viewer(created) as viewer:
+        assert created.post("/interrupt").json() == {"success": True}
+
+        assert created.status == "paused"
+        assert viewer.until("full_state=paused") == ["execution_status=paused", "InterruptEvent", "full_state=paused"]
+    [interrupt] = [event for event in created.events if event["kind"] == "InterruptEvent"]
+    assert interrupt["source"] == "user"
+    assert created.outline == ["user", "InterruptEvent"]
+    llm.release("interrupt-llm")
+
+
+def test_run_after_an_interrupt_asks_again(conversation: Conversations, llm: ScriptedLlm) -> None:
+    """The cancelled request is made anew; the cancelled answer never appears."""
+    created = conversation(initial_message=user_message("HOLD interrupt-run", "SAY late"))
+    llm.wait_held("interrupt-run")
+    created.post("/interrupt").raise_for_status()
+    llm.release("interrupt-run")
+    before = asked(llm)
+
+    created.run()
+    created.wait_status("finished")
+
+    assert created.outline == ["user", "InterruptEvent", "agent: late"]
+    assert asked(llm) == before + 1
+
+
+def test_interrupt_cancels_the_tool(conversation: Conversations, project: Path) -> None:
+    """The open call gets an error instead of a result, and the next run goes on without it."""
+    created = conversation.with_terminal()
+    with Viewer(created) as viewer:
+        created.send(terminal(f"touch {project}/started; sleep 60"), "SAY after", run=True)
+        wait_until((project / "started").exists, "the command is running")
+        viewer.until("call terminal")
+
+        assert created.post("/interrupt").json() == {"success": True}
+
+        assert created.status == "paused"
+        lines = viewer.until("full_state=paused")
+    assert lines == ["error terminal", "execution_status=paused", "InterruptEvent", "full_state=paused"]
+    [error] = [event for event in created.events if event["kind"] == "AgentErrorEvent"]
+    assert error["error"] == INTERRUPTED
+    created.run()
+    created.wait_status("finished")
+    assert created.outline == ["user", "call terminal", "error terminal", "InterruptEvent", "agent: after"]
+
+
+# At rest
+
+
+@pytest.fixture(params=["paused", "finished", "error", "waiting_for_confirmation"])
+def settled(request: pytest.FixtureRequest, conversation: Conversations, project: Path) -> Iterator[Viewer]:
+    """A viewer of a conversation at rest in the status that is the parameter, who has seen how it came to that."""
+    scripts = {"finished": "SAY ok", "error": "HTTP 400 refused", "waiting_for_confirmation": write(project / "never")}
+    created = conversation.with_editor(confirmation_policy={"kind": "AlwaysConfirm"})
+    with Viewer(created) as viewer:
+        if request.param == "paused":
+            created.post("/pause").raise_for_status()
+        else:
+            created.send(scripts[request.param], run=True)
+        viewer.until(f"full_state={request.param}")
+        yield viewer
+
+
+@pytest.mark.parametrize("operation", ["pause", "interrupt"])
+def test_at_rest_only_the_state_is_told(operation: str, settled: Viewer) -> None:
+    """Where nothing runs and the status is not `idle`, pausing and interrupting change nothing."""
+    before = settled.conversation.info
+    state_line = f"full_state={before['execution_status']}"
+
+    response = settled.conversation.post(f"/{operation}")
+
+    assert (response.status_code, response.json()) == (200, {"success": True})
+    assert settled.until(state_line) == [state_line]
+    assert settled.conversation.info == before

@@ -6,6 +6,7 @@ import json
 from types import TracebackType
 from typing import Any, Self
 
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from tests.integration.contract.conversations import Conversation, JsonObject, outline_line
@@ -23,13 +24,13 @@ class Viewer:
             query: the socket's, with its question mark.
         """
         self.frames: list[JsonObject] = []
-        self._conversation = conversation
+        self.conversation = conversation
         self._query = query
         self._seen: set[str] = set()
         self._socket: ClientConnection | None = None
 
     def __enter__(self) -> Self:
-        self._socket = self._conversation.socket(self._query)
+        self._socket = self.conversation.socket(self._query)
         self.first = self._next()
         return self
 
@@ -53,9 +54,11 @@ class Viewer:
     def wait_closed(self) -> tuple[int, str]:
         """Read to the end and return the close code and reason the server gave."""
         assert self._socket is not None
-        for _ in self._socket:
-            pass
-        return self._socket.close_code or 0, self._socket.close_reason or ""
+        try:
+            while True:
+                self._socket.recv(timeout=FRAME_SECONDS)
+        except ConnectionClosed:
+            return self._socket.close_code or 0, self._socket.close_reason or ""
 
     def _next(self) -> JsonObject:
         assert self._socket is not None

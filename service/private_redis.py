@@ -1,0 +1,65 @@
+"""A Redis of one's own, for a node that runs several processes and was given none.
+
+It listens on a unix socket that only the server's user can open, keeps nothing on disk (nothing in Redis is worth
+keeping), and ends with the node.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from service.child_process import default_signals, die_with_parent
+
+_SOCKET_PATH_LIMIT_BYTES = 100
+"""A unix socket's path may have 107 bytes (unix(7)); the server needs a few more while it starts."""
+
+
+class RedisServerMissing(Exception):
+    """There is no `redis-server` to start."""
+
+    def __str__(self) -> str:
+        return (
+            "several processes need Redis: set REDIS_URL to one, or install redis-server "
+            "(Debian: apt-get install redis-server) so that a private one can be started"
+        )
+
+
+def choose_socket(data_directory: Path) -> Path:
+    """Where the private server will listen: below the data directory, or in a temporary one if that path is too long.
+
+    Raises:
+        RedisServerMissing: no `redis-server` on PATH.
+    """
+    if shutil.which("redis-server") is None:
+        raise RedisServerMissing
+    path = data_directory / ".redis" / "socket"
+    if len(os.fsencode(path)) > _SOCKET_PATH_LIMIT_BYTES:
+        path = Path(tempfile.mkdtemp(prefix="fanout-")) / "socket"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def url_of(socket_path: Path) -> str:
+    return f"unix://{socket_path}"
+
+
+def become_redis_server(socket_path: str) -> None:
+    """Turn this process into the server; does not return."""
+    default_signals()
+    die_with_parent(os.getppid())
+    os.execvp(
+        "redis-server",
+        [
+            "redis-server",
+            *("--port", "0"),
+            *("--unixsocket", socket_path, "--unixsocketperm", "700"),
+            *("--save", "", "--appendonly", "no"),
+            *("--daemonize", "no", "--loglevel", "warning"),
+            *("--dir", str(Path(socket_path).parent)),
+            # A web worker that reads slowly must not be cut off by Redis before its own bounds apply.
+            *("--client-output-buffer-limit", "pubsub 256mb 64mb 60"),
+        ],
+    )

@@ -1,0 +1,129 @@
+"""Several runners from one parent, which imports the SDK once and then only watches.
+
+Forked after the import, each further runner costs little memory (they share the SDK's pages), and a dead one is
+replaced in well under a second. The parent holds no thread, no loop and no connection when it forks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import time
+from contextlib import suppress
+
+import structlog
+
+from service.child_process import default_signals, die_with_parent
+from service.logs import configure_logging
+from service.redis_source import RedisSource
+from service.runner.environment import prepare_environment
+from service.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+_FIRST_DELAY_SECONDS = 0.1
+_LONGEST_DELAY_SECONDS = 4.0
+_STEADY_SECONDS = 30.0
+_DRAIN_MARGIN_SECONDS = 5.0
+
+
+def run_fleet(settings: Settings, processes: int) -> None:
+    """Keep `processes` runners alive until SIGTERM or SIGINT; then drain them. Blocking."""
+    default_signals()
+    die_with_parent()
+    configure_logging(settings)
+    # Signals are taken one by one in `_watch`; none may arrive between a fork and its bookkeeping.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    prepare_environment()
+    _import_sdk()
+    gc.freeze()
+    _Fleet(settings, processes).watch()
+
+
+def _import_sdk() -> None:
+    import service.runner.process  # noqa: F401  the point of it
+
+
+class _Fleet:
+    def __init__(self, settings: Settings, processes: int) -> None:
+        self._settings = settings
+        self._processes = processes
+        self._born: dict[int, float] = {}
+        self._delay_seconds = 0.0
+        self._next_birth = 0.0
+
+    def watch(self) -> None:
+        while True:
+            self._fill_up()
+            info = signal.sigtimedwait(_SIGNALS, self._wait_seconds())
+            if info is not None and info.si_signo in (signal.SIGTERM, signal.SIGINT):
+                self._drain()
+                return
+            self._bury()
+
+    def _fill_up(self) -> None:
+        while len(self._born) < self._processes and time.monotonic() >= self._next_birth:
+            parent_pid = os.getpid()
+            pid = os.fork()
+            if pid == 0:
+                _be_runner(self._settings, parent_pid)
+            self._born[pid] = time.monotonic()
+
+    def _wait_seconds(self) -> float:
+        if len(self._born) == self._processes:
+            return 3600.0
+        return max(0.0, self._next_birth - time.monotonic())
+
+    def _bury(self) -> None:
+        with suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                lived = time.monotonic() - self._born.pop(pid, 0.0)
+                _log.warning("runner_ended", pid=pid, exit_code=os.waitstatus_to_exitcode(status))
+                self._delay_seconds = (
+                    0.0
+                    if lived > _STEADY_SECONDS
+                    else min(max(2 * self._delay_seconds, _FIRST_DELAY_SECONDS), _LONGEST_DELAY_SECONDS)
+                )
+                self._next_birth = time.monotonic() + self._delay_seconds
+
+    def _drain(self) -> None:
+        for pid in self._born:
+            os.kill(pid, signal.SIGTERM)
+        give_up_at = time.monotonic() + self._settings.drain_seconds + _DRAIN_MARGIN_SECONDS
+        while self._born and time.monotonic() < give_up_at:
+            signal.sigtimedwait((signal.SIGCHLD,), 0.1)
+            self._bury()
+        for pid in self._born:
+            _log.error("runner_killed_after_drain", pid=pid)
+            os.kill(pid, signal.SIGKILL)
+
+
+def _be_runner(settings: Settings, parent_pid: int) -> None:
+    """The child's whole life; never returns into the parent's code."""
+    code = 1
+    try:
+        default_signals()
+        die_with_parent(parent_pid)
+        asyncio.run(_serve(settings))
+        code = 0
+    except Exception:  # noqa: BLE001  supervisor of the process: the parent replaces it
+        _log.exception("runner_failed")
+    finally:
+        # Threads of tools that do not end must not keep the process.
+        os._exit(code)
+
+
+async def _serve(settings: Settings) -> None:
+    from service.runner.process import running_runner
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with running_runner(settings, RedisSource(settings.redis_address, settings.redis_namespace)):
+        await stop.wait()

@@ -1,0 +1,166 @@
+"""The rooms of `service/` and the direction of the arrows between them; function-level imports count too."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.server_process import REPOSITORY
+
+SERVICE = REPOSITORY / "service"
+MAX_LINES = 400
+
+VALUES = frozenset({"errors", "identity"})
+REDIS = VALUES | {"redis_source"}
+SHARED = REDIS | {"settings", "redaction", "tasks"}
+
+ALLOWED = {
+    "blueprints": SHARED | {"requests", "pubsub", "catalog", "store"},
+    "runner": SHARED | {"requests", "pubsub", "catalog", "store", "child_process", "logs"},
+    "requests": VALUES | {"tasks", "pubsub", "catalog"},
+    "pubsub": REDIS | {"tasks"},
+    "catalog": REDIS,
+    "store": VALUES,
+}
+COMPOSITION_ROOTS = frozenset({"app", "cli", "__main__"})
+SDK = ("openhands", "litellm")
+
+
+class Import(NamedTuple):
+    """One imported name and the line it stands on."""
+
+    name: str
+    """Dotted, with the imported attribute: `service.errors.NotFound`."""
+    level: int
+    """Dots in front of it: 0 for an absolute import."""
+    line: int
+
+    @property
+    def top(self) -> str:
+        return self.name.split(".")[0]
+
+    @property
+    def room(self) -> str:
+        """The room, or the module directly in `service`, that a name of ours belongs to."""
+        return self.name.split(".")[1]
+
+
+def imports_of(source: str) -> list[Import]:
+    """Every import of a module, those inside functions included."""
+    found: list[Import] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            found += [Import(f"{node.module}.{alias.name}", node.level, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found += [Import(alias.name, 0, node.lineno) for alias in node.names]
+    return found
+
+
+def room_of(path: Path) -> str:
+    """The folder of `service` that a file is in, or its own name when it lies in `service` itself."""
+    parts = path.relative_to(SERVICE).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def breaches(room: str, source: str) -> list[str]:
+    """What a module of `room` imports and must not, one line each."""
+    allowed = ALLOWED.get(room, frozenset(other.stem for other in SERVICE.glob("*.py")))
+    reasons: list[str] = []
+    for each in imports_of(source):
+        if each.level:
+            reasons.append(f"line {each.line}: relative import")
+        elif each.top in SDK and room != "runner":
+            reasons.append(f"line {each.line}: {each.name} outside of service.runner")
+        elif each.top in ("tests", "bench", "scripts"):
+            reasons.append(f"line {each.line}: {each.name} is not part of the product")
+        elif each.top == "service" and room not in COMPOSITION_ROOTS and each.room not in allowed | {room}:
+            reasons.append(f"line {each.line}: {room} -> {each.room}")
+    return reasons
+
+
+MODULES = sorted(SERVICE.rglob("*.py"))
+PATHS = pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(SERVICE)) for path in MODULES])
+
+
+@PATHS
+def test_imports_point_down(path: Path) -> None:
+    """A module imports only its own room, those below it, and what all share."""
+    assert breaches(room_of(path), path.read_text()) == []
+
+
+@PATHS
+def test_file_is_not_long(path: Path) -> None:
+    """No file outgrows what can be read at a sitting; split by noun before this fails."""
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+def test_every_folder_is_a_room_with_rules() -> None:
+    """A new folder does not slip past the rules."""
+    folders = {path.name for path in SERVICE.iterdir() if any(path.glob("*.py"))}
+    assert folders == set(ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("room", "source"),
+    [
+        ("store", "from service.pubsub.envelope import encode"),
+        ("pubsub", "from service.store import event_log"),
+        ("pubsub", "import service.catalog.keys"),
+        ("catalog", "from service.settings import Settings"),
+        ("requests", "from service.runner.host import Host"),
+        ("runner", "from service.blueprints import shell"),
+        ("blueprints", "def late() -> None:\n    from service.runner.schemas import sdk_schemas"),
+        ("blueprints", "def late() -> None:\n    import openhands.sdk"),
+        ("redis_source", "from litellm import completion"),
+        ("settings", "from service.blueprints import auth"),
+        ("runner", "from . import host"),
+        ("app", "from openhands.sdk import LLM"),
+        ("app", "from tests.waiting import wait_until"),
+    ],
+)
+def test_a_breach_is_seen(room: str, source: str) -> None:
+    """The walk above finds what it is there to find."""
+    assert len(breaches(room, source)) == 1
+
+
+WEB_ROLE = """
+import asyncio, json, sys
+from pathlib import Path
+import httpx
+from service.app import create_app
+from service.settings import Settings
+from tests.live_app import LiveApp
+
+async def main(directory):
+    settings = Settings(conversations_path=directory / "conversations", workspace_path=directory / "workspace")
+    server = LiveApp(create_app(settings, embedded_runner=False))
+    await server.start()
+    async with httpx.AsyncClient(trust_env=False) as client:
+        alive = await client.get(server.make_url("/alive"))
+    await server.stop()
+    sdk = sorted(name for name in sys.modules if name.split(".")[0] in ("openhands", "litellm"))
+    print(json.dumps({"alive": alive.status_code, "sdk": sdk}))
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+def test_web_role_answers_without_the_sdk(tmp_path: Path) -> None:
+    """The web role alone starts, answers, and has imported nothing of the SDK."""
+    process = subprocess.run(
+        [sys.executable, "-c", WEB_ROLE, str(tmp_path)],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(REPOSITORY), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout.splitlines()[-1]) == {"alive": 200, "sdk": []}
