@@ -12,7 +12,7 @@ from service.identity import RunnerId
 from service.redis_source import redis_errors, text
 
 HEARTBEAT_SECONDS = 1.0
-_HEARTBEAT_TTL_SECONDS = 3 * HEARTBEAT_SECONDS
+HEARTBEAT_TTL_SECONDS = 3 * HEARTBEAT_SECONDS
 
 
 class RunnerRecord(NamedTuple):
@@ -35,14 +35,16 @@ class Runners:
         self._redis = redis
         self._keys = keys
 
-    async def beat(self, record: RunnerRecord) -> None:
-        """Say that a runner lives, for the next three heartbeats."""
+    async def beat(self, record: RunnerRecord) -> bool:
+        """Say that a runner lives, for the next three heartbeats; False when nothing was left of the one before."""
         content = json.dumps({"load": record.load, "facts": record.facts})
+        ttl_ms = int(HEARTBEAT_TTL_SECONDS * 1000)
         with redis_errors():
             async with self._redis.pipeline(transaction=True) as pipeline:
-                pipeline.set(self._keys.runner(record.runner_id), content, px=int(_HEARTBEAT_TTL_SECONDS * 1000))
+                pipeline.set(self._keys.runner(record.runner_id), content, px=ttl_ms, get=True)
                 pipeline.zadd(self._keys.runners, {record.runner_id: record.load})
-                await pipeline.execute()
+                previous, _ = await pipeline.execute()
+        return previous is not None
 
     async def leave(self, runner_id: RunnerId) -> None:
         """Say that a runner is gone."""
@@ -64,8 +66,8 @@ class Runners:
                 await self._redis.zrem(self._keys.runners, *dead)
         return [_record(name, content) for name, content in zip(names, contents, strict=True) if content is not None]
 
-    async def is_dead(self, runner_id: RunnerId) -> bool:
-        """Whether nobody listens to its inbox and its heartbeat has run out; either alone proves nothing."""
+    async def is_silent(self, runner_id: RunnerId) -> bool:
+        """Whether nobody listens to its inbox and its heartbeat has run out."""
         with redis_errors():
             [(_, listeners)] = await self._redis.pubsub_numsub(self._keys.inbox(runner_id))
             return not listeners and not await self._redis.exists(self._keys.runner(runner_id))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import time
 from collections import defaultdict
 from uuid import UUID, uuid4
 
 import structlog
 
 from service.catalog.catalog import Catalog
+from service.catalog.liveness import Pulse, is_dead
 from service.errors import ConversationNotFound, OwnerMoving, RequestFailed, RunLimitReached
 from service.identity import RunnerId
 from service.runner.agent_loop import AgentLoop
@@ -22,6 +24,7 @@ from service.runner.run_driver import RunSlots
 from service.runner.workers import Workers
 from service.settings import Settings
 from service.store.layout import ConversationDirectory, ConversationsRoot
+from service.store.owner_record import NOBODY, read_owner
 from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
@@ -41,6 +44,7 @@ class Host:
     ) -> None:
         self.root = ConversationsRoot(settings.conversations_path)
         self.slots = RunSlots(settings.max_concurrent_runs)
+        self.pulse = Pulse(time.monotonic())
         self._settings = settings
         self._runner_id = runner_id
         self._opener = opener
@@ -167,13 +171,25 @@ class Host:
             raise RequestFailed(f"Conversation {conversation_id} cannot be opened: {error}") from error
 
     async def _claim(self, conversation_id: UUID) -> None:
+        """Take the lease; from another runner only if that is dead for certain.
+
+        Redis may have lost the lease of a living owner, so the record on disk is asked as well.
+        """
+        record = await self._workers.call(read_owner, self.root.directory(conversation_id))
+        if record is not None and record.runner_id not in (NOBODY, self._runner_id):
+            await self._require_dead(conversation_id, record.runner_id)
         holder = await self._owners.acquire(conversation_id, self._runner_id)
-        if holder != self._runner_id and await self._runners.is_dead(holder):
+        if holder != self._runner_id:
+            await self._require_dead(conversation_id, holder)
             _log.warning("lease_taken_over", conversation_id=str(conversation_id), dead_runner_id=holder)
             holder = await self._owners.acquire(conversation_id, self._runner_id, dead=holder)
         if holder != self._runner_id:
             raise OwnerMoving(str(conversation_id))
         self._claimed.add(conversation_id)
+
+    async def _require_dead(self, conversation_id: UUID, runner_id: RunnerId) -> None:
+        if not await is_dead(runner_id, self._runners, self.pulse, time.monotonic()):
+            raise OwnerMoving(str(conversation_id))
 
     async def _release(self, conversation_id: UUID) -> None:
         self._claimed.discard(conversation_id)

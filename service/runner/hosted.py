@@ -18,6 +18,7 @@ from service.runner.recovery import recover
 from service.runner.reporter import Reporter
 from service.runner.run_driver import RunDriver, RunSlots
 from service.runner.workers import Workers
+from service.store.owner_record import give_up
 
 _log = structlog.get_logger(__name__)
 
@@ -45,6 +46,8 @@ class HostedConversation:
         self.directory = opened.directory
         self.conversation = opened.conversation
         self.reporter = Reporter(opened, index, workers, note_activity, fsync=fsync)
+        self._claim = opened.claim
+        self._fsync = fsync
         self._store = opened.store
         self._outbox = opened.outbox
         self._workers = workers
@@ -74,6 +77,7 @@ class HostedConversation:
         await self._stop()
         await self.reporter.refresh()
         await self._workers.call(self.conversation.close)
+        await self._workers.call(give_up, self.directory, self._claim, fsync=self._fsync)
 
     async def abandon(self) -> None:
         """Let go without writing anything: it was deleted, or belongs to another runner."""

@@ -22,7 +22,7 @@ from service.runner.streaming import delta_publisher
 from service.settings import Settings
 from service.store.inbox import Inbox
 from service.store.layout import ConversationDirectory
-from service.store.owner_record import Fence, claim
+from service.store.owner_record import Fence, OwnerRecord, claim
 from service.store.secret_key import load_or_create
 
 _log = structlog.get_logger(__name__)
@@ -38,6 +38,7 @@ class Opened:
     store: OwnedStore
     inbox: Inbox
     outbox: Outbox
+    claim: OwnerRecord
 
 
 class Opener:
@@ -108,7 +109,7 @@ class Opener:
             file_store=store,
         )
         outbox.resume(len(conversation.state.events))
-        return Opened(directory, conversation, meta, store, inbox, outbox)
+        return Opened(directory, conversation, meta, store, inbox, outbox, record)
 
 
 def make_cipher(settings: Settings) -> Cipher:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +19,7 @@ from openhands.tools.preset.default import register_default_tools
 from service.catalog.catalog import Catalog
 from service.catalog.index import IndexEntry
 from service.catalog.keys import Keys
+from service.catalog.liveness import new_runner_id
 from service.catalog.rebuild import IndexBuild, in_batches
 from service.catalog.runners import HEARTBEAT_SECONDS, RunnerRecord
 from service.errors import BrokerUnavailable
@@ -46,7 +48,7 @@ _LEASE_RENEWALS_PER_TTL = 3
 @asynccontextmanager
 async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterator[RunnerId]:
     """A runner that takes requests for the length of the block, and lets go of what it owns at its end."""
-    runner_id = RunnerId(f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    runner_id = new_runner_id()
     keys = Keys(settings.redis_namespace)
     async with AsyncExitStack() as stack:
         redis = source.commands()
@@ -75,7 +77,7 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         _background(stack, _renew(host, settings.lease_ttl_seconds), "lease-renewal")
         _background(stack, host.recover_interrupted(interrupted), "recovery")
         stack.push_async_callback(catalog.runners.leave, runner_id)
-        _background(stack, _beat(catalog, runner_id, host, facts), "heartbeat")
+        _background(stack, _beat(catalog, runner_id, host, workers, facts), "heartbeat")
         _log.info("runner_ready", runner_id=runner_id)
         yield runner_id
 
@@ -87,13 +89,20 @@ def _background(stack: AsyncExitStack, coroutine: Coroutine[Any, Any, None], nam
     stack.push_async_callback(tasks.stop)
 
 
-async def _beat(catalog: Catalog, runner_id: RunnerId, host: Host, facts: dict[str, Any]) -> None:
+async def _beat(catalog: Catalog, runner_id: RunnerId, host: Host, workers: Workers, facts: dict[str, Any]) -> None:
+    """Show that this runner lives, and see to what Redis may have lost."""
     while True:
         try:
-            await catalog.runners.beat(RunnerRecord(runner_id, host.slots.taken, facts))
+            was_there = await catalog.runners.beat(RunnerRecord(runner_id, host.slots.taken, facts))
+            host.pulse.beat(was_there=was_there, now=time.monotonic())
+            if not was_there:
+                await host.renew_leases()
+            if not await catalog.index_build.is_done():
+                await _build_index(catalog.index_build, host.root, workers)
             if host.take_activity():
                 await catalog.activity.note()
         except BrokerUnavailable as error:
+            host.pulse.miss(time.monotonic())
             _log.warning("heartbeat_failed", error=str(error.__cause__))
         await asyncio.sleep(HEARTBEAT_SECONDS)
 

@@ -16,12 +16,15 @@ from service.identity import LeaseEpoch, RunnerId, StreamEpoch
 from service.store.atomic import write_atomically
 from service.store.layout import ConversationDirectory
 
+NOBODY = RunnerId("")
+
 
 class OwnerRecord(NamedTuple):
     """The content of `owner.json`."""
 
     lease_epoch: LeaseEpoch
     runner_id: RunnerId
+    """The last one to claim; NOBODY once it has let go in good order."""
     stream_epoch: StreamEpoch
 
 
@@ -49,9 +52,14 @@ def claim(directory: ConversationDirectory, runner_id: RunnerId, *, fsync: bool)
         runner_id,
         previous.stream_epoch if previous else StreamEpoch(uuid.uuid4().bytes),
     )
-    content = record._asdict() | {"stream_epoch": record.stream_epoch.hex()}
-    write_atomically(directory.owner, json.dumps(content).encode(), fsync=fsync)
+    _write(directory, record, fsync=fsync)
     return record
+
+
+def give_up(directory: ConversationDirectory, record: OwnerRecord, *, fsync: bool) -> None:
+    """Note that the owner let go in good order: whoever comes next need not ask whether it is dead."""
+    if read_owner(directory) == record:
+        _write(directory, record._replace(runner_id=NOBODY), fsync=fsync)
 
 
 class Fence:
@@ -83,3 +91,8 @@ class Fence:
         except FileNotFoundError:
             return None
         return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _write(directory: ConversationDirectory, record: OwnerRecord, *, fsync: bool) -> None:
+    content = record._asdict() | {"stream_epoch": record.stream_epoch.hex()}
+    write_atomically(directory.owner, json.dumps(content).encode(), fsync=fsync)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -92,13 +93,14 @@ def test_policy_refuses(content: JsonObject, kind: str, loc: list[str], conversa
     assert created.info["confirmation_policy"] == ALWAYS
 
 
+ANALYZER_KEY = "a-key-of-the-analyzer"
 ANALYZERS: dict[str, JsonObject] = {
     "LLMSecurityAnalyzer": {},
     "PatternSecurityAnalyzer": {},
     "PolicyRailSecurityAnalyzer": {},
     "EnsembleSecurityAnalyzer": {"analyzers": [{"kind": "LLMSecurityAnalyzer"}]},
-    "GraySwanAnalyzer": {},
-    "ToolShieldLLMSecurityAnalyzer": {},
+    "GraySwanAnalyzer": {"api_key": ANALYZER_KEY},
+    "ToolShieldLLMSecurityAnalyzer": {"llm": {"model": "openai/guard", "api_key": ANALYZER_KEY, "usage_id": "guard"}},
 }
 
 
@@ -113,8 +115,10 @@ def test_analyzer_is_set_and_removed(kind: str, conversation: Conversations) -> 
 
         assert (response.status_code, response.json()) == (200, {"success": True})
         assert created.info["security_analyzer"]["kind"] == kind
+        assert ANALYZER_KEY not in created.get().text
         assert viewer.until("security_analyzer") == ["security_analyzer"]
         assert viewer.frames[-1]["value"]["kind"] == kind
+        assert ANALYZER_KEY not in json.dumps(viewer.frames[-1])
 
         created.post("/security_analyzer", {"security_analyzer": None}).raise_for_status()
 

@@ -170,6 +170,16 @@ def test_create_makes_the_workspace_and_a_repository_in_it(conversation: Convers
     assert (workspace / ".git").is_dir()
 
 
+def test_create_keeps_a_relative_working_directory_relative(conversation: Conversations, server: Server) -> None:
+    """A relative path is below the server's own directory and is shown as it was given."""
+    workspace = f"relative/{uuid4().hex}"
+
+    created = conversation(workspace={"working_dir": workspace})
+
+    assert created.info["workspace"]["working_dir"] == workspace
+    assert (server.directory / workspace).is_dir()
+
+
 def test_create_inside_a_repository_makes_no_other(conversation: Conversations, project: Path) -> None:
     """A working directory below a repository belongs to that one."""
     (project / ".git").mkdir()

@@ -1,0 +1,75 @@
+"""Whether another runner is dead for certain: the question before its conversations may be taken from it.
+
+Silence proves nothing right after Redis was away or emptied, since then everybody is silent. So a runner believes in
+the death of another only
+
+* at once, when it ran on this machine and its process is gone; or
+* when neither heartbeat nor listener is left of it, and this runner's own heartbeats have gone through undisturbed
+  for longer than a living runner would need to show up again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import uuid
+from pathlib import Path
+
+from service.catalog.runners import HEARTBEAT_TTL_SECONDS, Runners
+from service.identity import RunnerId
+
+
+class Pulse:
+    """How long this runner's own heartbeats have gone through. Pure: the caller brings the time, in seconds."""
+
+    def __init__(self, now: float) -> None:
+        self._disturbed_at = now
+
+    def beat(self, *, was_there: bool, now: float) -> None:
+        """A heartbeat went through; `was_there`: the one before it had not run out or been lost."""
+        if not was_there:
+            self._disturbed_at = now
+
+    def miss(self, now: float) -> None:
+        """A heartbeat did not go through."""
+        self._disturbed_at = now
+
+    def is_steady(self, now: float) -> bool:
+        return now - self._disturbed_at > HEARTBEAT_TTL_SECONDS
+
+
+async def is_dead(runner_id: RunnerId, runners: Runners, pulse: Pulse, now: float) -> bool:
+    """Whether `runner_id` is dead for certain. Raises BrokerUnavailable when Redis does not answer."""
+    if is_gone_from_here(runner_id):
+        return True
+    return pulse.is_steady(now) and await runners.is_silent(runner_id)
+
+
+def new_runner_id() -> RunnerId:
+    """`<host name>.<machine>.<pid>.<random>`; the machine is this boot and process namespace."""
+    return RunnerId(f"{socket.gethostname()}.{_machine()}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+
+
+def is_gone_from_here(runner_id: RunnerId) -> bool:
+    """Whether the runner was a process of this machine that no longer exists. A reused pid counts as existing."""
+    *_, machine, pid, _ = ["", "", *runner_id.split(".")]
+    if machine != _machine():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _machine() -> str:
+    """Differs between hosts, boots and containers, whatever their host names: pids mean something within it only."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    namespace = Path("/proc/self/ns/pid")
+    parts = [socket.gethostname()]
+    if boot.exists():
+        parts += [boot.read_text().strip(), os.readlink(namespace)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
