@@ -11,51 +11,17 @@ from collections.abc import Callable
 from openhands.sdk.conversation.impl.local_conversation import LocalConversation
 from openhands.sdk.conversation.request import SendMessageRequest
 from openhands.sdk.conversation.state import ConversationExecutionStatus
-from openhands.sdk.conversation.types import ConversationTags
-from openhands.sdk.secret import SecretSource, StaticSecret
-from openhands.sdk.security.analyzer import SecurityAnalyzerBase
-from openhands.sdk.security.confirmation_policy import ConfirmationPolicyBase
-from pydantic import BaseModel, Field, TypeAdapter, field_validator
+from pydantic import TypeAdapter
+
+from service.runner.request_models import (
+    ConfirmationResponseRequest,
+    SetConfirmationPolicyRequest,
+    SetSecurityAnalyzerRequest,
+    TagsRequest,
+    UpdateSecretsRequest,
+)
 
 SUPERSEDED = "Superseded by a new user message"
-
-
-class SecretsRequest(BaseModel):
-    """Body of `POST .../secrets`; a value is a string, `{"value": ...}` or a full secret source."""
-
-    secrets: dict[str, SecretSource]
-
-    @field_validator("secrets", mode="before")
-    @classmethod
-    def _from_short_forms(cls, value: object) -> object:
-        if not isinstance(value, dict):
-            return value
-        return {name: _secret_source(given) for name, given in value.items()}
-
-
-class PolicyRequest(BaseModel):
-    """Body of `POST .../confirmation_policy`."""
-
-    policy: ConfirmationPolicyBase
-
-
-class AnalyzerRequest(BaseModel):
-    """Body of `POST .../security_analyzer`; the key is required, null removes the analyzer."""
-
-    security_analyzer: SecurityAnalyzerBase | None
-
-
-class ConfirmationRequest(BaseModel):
-    """Body of `POST .../events/respond_to_confirmation`."""
-
-    accept: bool
-    reason: str = Field(default="User rejected the action.")
-
-
-class TagsRequest(BaseModel):
-    """The tags that replace all others."""
-
-    tags: ConversationTags
 
 
 def send_message(conversation: LocalConversation, content: bytes) -> None:
@@ -75,7 +41,7 @@ def pause(conversation: LocalConversation, content: bytes) -> None:
 
 def update_secrets(conversation: LocalConversation, content: bytes) -> None:
     """Add or overwrite secrets, and save them at once: the SDK alone would wait for the next change."""
-    request = SecretsRequest.model_validate_json(content)
+    request = UpdateSecretsRequest.model_validate_json(content)
     with conversation.state as state:
         conversation.update_secrets(dict(request.secrets))
         registry = state.secret_registry
@@ -83,16 +49,16 @@ def update_secrets(conversation: LocalConversation, content: bytes) -> None:
 
 
 def set_confirmation_policy(conversation: LocalConversation, content: bytes) -> None:
-    conversation.set_confirmation_policy(PolicyRequest.model_validate_json(content).policy)
+    conversation.set_confirmation_policy(SetConfirmationPolicyRequest.model_validate_json(content).policy)
 
 
 def set_security_analyzer(conversation: LocalConversation, content: bytes) -> None:
-    conversation.set_security_analyzer(AnalyzerRequest.model_validate_json(content).security_analyzer)
+    conversation.set_security_analyzer(SetSecurityAnalyzerRequest.model_validate_json(content).security_analyzer)
 
 
 def reject(conversation: LocalConversation, content: bytes) -> None:
     """Reject every pending action; no run is started."""
-    conversation.reject_pending_actions(ConfirmationRequest.model_validate_json(content).reason)
+    conversation.reject_pending_actions(ConfirmationResponseRequest.model_validate_json(content).reason)
 
 
 def set_tags(conversation: LocalConversation, content: bytes) -> None:
@@ -110,11 +76,3 @@ APPLY: dict[str, Callable[[LocalConversation, bytes], None]] = {
     "reject": reject,
     "tags": set_tags,
 }
-
-
-def _secret_source(given: object) -> object:
-    if isinstance(given, str):
-        return {"kind": StaticSecret.__name__, "value": given}
-    if isinstance(given, dict) and "kind" not in given and "value" in given:
-        return {"kind": StaticSecret.__name__, **given}
-    return given

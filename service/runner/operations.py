@@ -7,18 +7,23 @@ from uuid import UUID
 
 import pydantic_core
 from openhands.sdk.conversation.request import SendMessageRequest
-from openhands.sdk.conversation.types import ConversationTags
-from openhands.sdk.llm import LLM
 from openhands.sdk.utils.cipher import Cipher
-from pydantic import BaseModel, Field, field_validator
 
 from service.errors import AlreadyRunning, InvalidRequest, RequestFailed
 from service.requests.message import Request
 from service.requests.requester import Answer
-from service.runner.commands import AnalyzerRequest, ConfirmationRequest, PolicyRequest, SecretsRequest
 from service.runner.creation import plan
 from service.runner.host import Host
 from service.runner.hosted import HostedConversation
+from service.runner.request_models import (
+    AskAgentRequest,
+    ConfirmationResponseRequest,
+    GenerateTitleRequest,
+    SetConfirmationPolicyRequest,
+    SetSecurityAnalyzerRequest,
+    UpdateConversationRequest,
+    UpdateSecretsRequest,
+)
 from service.runner.schemas import sdk_schemas
 from service.runner.validation import parse
 from service.runner.workers import Workers
@@ -26,33 +31,6 @@ from service.settings import Settings
 from service.store.inbox import key_name
 
 SUCCESS = Answer(200, b'{"success":true}')
-
-
-class PatchRequest(BaseModel):
-    """Body of `PATCH /api/conversations/{id}`: what is null or absent stays."""
-
-    title: str | None = Field(default=None, min_length=1, max_length=200)
-    tags: ConversationTags | None = None
-
-    @field_validator("title")
-    @classmethod
-    def _not_blank(cls, title: str | None) -> str | None:
-        if title is not None and not title.strip():
-            raise ValueError("title must not be blank")
-        return title.strip() if title is not None else None
-
-
-class AskRequest(BaseModel):
-    """Body of `POST .../ask_agent`."""
-
-    question: str
-
-
-class TitleRequest(BaseModel):
-    """Body of `POST .../generate_title`."""
-
-    max_length: int = Field(default=50, ge=1, le=200)
-    llm: LLM | None = None
 
 
 Operation = Callable[[Request], Awaitable[Answer]]
@@ -112,7 +90,7 @@ class Operations:
         return SUCCESS
 
     async def _patch(self, request: Request) -> Answer:
-        patch = parse(PatchRequest, request.body)
+        patch = parse(UpdateConversationRequest, request.body)
         hosted = await self._hosted(request)
         await hosted.reporter.change_meta(**patch.model_dump(exclude_none=True))
         if patch.tags is not None:
@@ -136,17 +114,17 @@ class Operations:
         return SUCCESS
 
     async def _secrets(self, request: Request) -> Answer:
-        parse(SecretsRequest, request.body)
+        parse(UpdateSecretsRequest, request.body)
         await (await self._hosted(request)).submit("secrets", request.body)
         return SUCCESS
 
     async def _confirmation_policy(self, request: Request) -> Answer:
-        parse(PolicyRequest, request.body)
+        parse(SetConfirmationPolicyRequest, request.body)
         await (await self._hosted(request)).submit("confirmation_policy", request.body)
         return SUCCESS
 
     async def _security_analyzer(self, request: Request) -> Answer:
-        parse(AnalyzerRequest, request.body)
+        parse(SetSecurityAnalyzerRequest, request.body)
         await (await self._hosted(request)).submit("security_analyzer", request.body)
         return SUCCESS
 
@@ -160,7 +138,7 @@ class Operations:
         return SUCCESS
 
     async def _confirm(self, request: Request) -> Answer:
-        confirmation = parse(ConfirmationRequest, request.body)
+        confirmation = parse(ConfirmationResponseRequest, request.body)
         hosted = await self._hosted(request)
         if not confirmation.accept:
             await hosted.submit("reject", request.body)
@@ -172,12 +150,12 @@ class Operations:
         return SUCCESS
 
     async def _ask_agent(self, request: Request) -> Answer:
-        question = parse(AskRequest, request.body).question
+        question = parse(AskAgentRequest, request.body).question
         hosted = await self._hosted(request)
         return await self._response("response", lambda: hosted.conversation.ask_agent(question))  # type: ignore[arg-type]
 
     async def _generate_title(self, request: Request) -> Answer:
-        wanted = parse(TitleRequest, request.body)
+        wanted = parse(GenerateTitleRequest, request.body)
         hosted = await self._hosted(request)
         return await self._response(
             "title",

@@ -600,7 +600,7 @@ def test_message_of_another_role_is_refused(role: str, run: bool, conversation: 
 
 
 def test_message_during_a_tool_is_answered_at_once_and_kept_in_order(
-    conversation: Conversations, project: Path
+    conversation: Conversations, llm: ScriptedLlm, project: Path
 ) -> None:
     """Messages are acknowledged while a command runs; behind its result they follow in the order they were sent."""
     created = conversation.with_terminal()
@@ -609,14 +609,15 @@ def test_message_during_a_tool_is_answered_at_once_and_kept_in_order(
     created.wait_event("the command is asked for", lambda event: event["kind"] == "ActionEvent")
 
     created.send("first of two", run=True)
-    created.send("second of two\nSAY both read", run=True)
+    created.send("second of two", run=True)
     assert "result terminal" not in created.outline
     (project / "go").touch()
-    wait_until(lambda: "agent: both read" in created.outline, "both are answered")
+    wait_until(lambda: "second of two" in llm.agent_requests[-1].text, "the agent has been told of both")
+    created.wait_status("finished")
 
     assert created.outline[:3] == ["user", "call terminal", "result terminal"]
     texts = [
-        event["llm_message"]["content"][0]["text"].splitlines()[0]
+        event["llm_message"]["content"][0]["text"]
         for event in created.events
         if event["kind"] == "MessageEvent" and event["source"] == "user"
     ]
