@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from argparse import Namespace
 from typing import Any
 
 from sanic import Sanic
@@ -21,14 +22,18 @@ _KEEP_ALIVE_SECONDS = 75
 """Longer than the usual 60 s of a load balancer, so that it and not we closes an idle connection (guess)."""
 
 
-def create_app(settings: Settings | None = None, *, embedded_runner: bool | None = None) -> Sanic[Any, Any]:
+def create_app(
+    settings: Settings | Namespace | None = None, *, embedded_runner: bool | None = None
+) -> Sanic[Any, Any]:
     """A complete server in whatever way Sanic serves it, also inside a running event loop.
 
     In one process it has a runner in a thread of its own (`embedded_runner=False`: none). Under Sanic's worker
     manager its workers are web workers only, and the manager is given `settings.runners` runner processes to keep.
-    `settings` defaults to what the environment says. Apps in one process share nothing but the agent loop.
+    `settings` defaults to what the environment says, also for Sanic's own command line, which calls a factory with its
+    parsed arguments. Apps in one process share nothing but the agent loop.
     """
-    settings = settings or load_settings()
+    if not isinstance(settings, Settings):
+        settings = load_settings()
     supervisor.install()
     app: Sanic[Any, Any] = Sanic(_unused_name(), configure_logging=False)
     _configure(app, settings)
@@ -65,6 +70,7 @@ def _manage_processes(app: Sanic[Any, Any], settings: Settings) -> None:
 
     @app.main_process_ready
     async def add_processes(app: Sanic[Any, Any]) -> None:
+        configure_logging(settings)  # Sanic's own command line has not
         used = settings
         if settings.redis_address is None:
             socket_path = private_redis.choose_socket(settings.conversations_path.parent)

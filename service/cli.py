@@ -13,7 +13,7 @@ from sanic.worker.loader import AppLoader
 
 from service.app import create_app
 from service.logs import configure_logging
-from service.private_redis import RedisServerMissing
+from service.private_redis import RedisServerMissing, require_redis_server
 from service.runner.fleet import run_fleet
 from service.settings import Settings, SettingsError, hand_down, load_settings
 
@@ -87,6 +87,7 @@ def _serve_in_one_process(settings: Settings) -> NoReturn:
 
 
 def _serve_in_processes(settings: Settings) -> NoReturn:
+    _require_any_redis(settings)
     configure_logging(settings)
     app = create_app(settings)
     app.prepare(
@@ -97,12 +98,19 @@ def _serve_in_processes(settings: Settings) -> NoReturn:
         access_log=False,
         motd=False,
     )
+    # Workers make their app from the environment, which says what the command line said.
+    Sanic.serve(primary=app, app_loader=AppLoader(factory=create_app))
+    _exit()
+
+
+def _require_any_redis(settings: Settings) -> None:
+    """Now and not when Sanic starts the processes: it would log the failure as an exception of its own."""
+    if settings.redis_address is not None:
+        return
     try:
-        # Workers make their app from the environment, which says what the command line said.
-        Sanic.serve(primary=app, app_loader=AppLoader(factory=create_app))
+        require_redis_server()
     except RedisServerMissing as error:
         sys.exit(f"fanout: {error}")
-    _exit()
 
 
 def _require_redis(settings: Settings) -> None:

@@ -27,14 +27,19 @@ class RedisServerMissing(Exception):
         )
 
 
+def require_redis_server() -> None:
+    """Raises RedisServerMissing when there is no `redis-server` on PATH."""
+    if shutil.which("redis-server") is None:
+        raise RedisServerMissing
+
+
 def choose_socket(data_directory: Path) -> Path:
     """Where the private server will listen: below the data directory, or in a temporary one if that path is too long.
 
     Raises:
         RedisServerMissing: no `redis-server` on PATH.
     """
-    if shutil.which("redis-server") is None:
-        raise RedisServerMissing
+    require_redis_server()
     path = data_directory / ".redis" / "socket"
     if len(os.fsencode(path)) > _SOCKET_PATH_LIMIT_BYTES:
         path = Path(tempfile.mkdtemp(prefix="fanout-")) / "socket"
@@ -49,7 +54,7 @@ def url_of(socket_path: Path) -> str:
 def become_redis_server(socket_path: str) -> None:
     """Turn this process into the server; does not return."""
     default_signals()
-    die_with_parent(os.getppid())
+    die_with_parent()
     os.execvp(
         "redis-server",
         [

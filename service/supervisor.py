@@ -142,7 +142,7 @@ def _reserve_port(server_settings: dict[str, Any]) -> socket.SocketType | None:
 
 def serve_on_own_socket(*args: Any, **kwargs: Any) -> None:
     """Sanic's `worker_serve`, in a worker process, listening on a socket of its own."""
-    die_with_parent(os.getppid())
+    die_with_parent()
     if not kwargs.get("unix") and kwargs.get("sock") is None:
         own = _bind(kwargs["host"], kwargs["port"])
         own.listen(kwargs["backlog"])

@@ -7,6 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from service.catalog.activity import Activity
+from service.catalog.cluster_runs import ClusterRuns
 from service.catalog.index import ConversationIndex
 from service.catalog.keys import Keys
 from service.catalog.owners import Owners
@@ -24,6 +25,7 @@ class Catalog:
         self.index = ConversationIndex(redis, keys)
         self.index_build = IndexBuild(redis, keys, self.index)
         self.activity = Activity(redis, keys)
+        self.cluster_runs = ClusterRuns(redis, keys, lease_ttl_seconds)
 
     async def runner_facts(self) -> dict[str, Any]:
         """What some live runner says of its SDK and tools; empty while none is up.

@@ -9,7 +9,8 @@
 | index:status                  | hash    | none             | runner            | web            |
 | index:built                   | string  | none             | index builder     | web, runner    |
 | index:building                | string  | 60 s             | index builder     | index builder  |
-| activity                      | string  | none             | runner, web       | web            |
+| runs                          | zset    | none (scores)    | runner            | runner         |
+| activity                      | string  | none             | runner            | web            |
 
 | channel                       | published by | heard by                      | carries                    |
 |-------------------------------|--------------|-------------------------------|----------------------------|
@@ -62,6 +63,10 @@ class Keys:
     @property
     def index_building(self) -> str:
         return f"{self.namespace}:index:building"
+
+    @property
+    def runs(self) -> str:
+        return f"{self.namespace}:runs"
 
     @property
     def activity(self) -> str:

@@ -20,7 +20,7 @@ from service.runner.creation import Plan
 from service.runner.hosted import HostedConversation
 from service.runner.meta import write_meta
 from service.runner.opening import Opened, Opener
-from service.runner.run_driver import RunSlots
+from service.runner.run_slots import RunSlots
 from service.runner.workers import Workers
 from service.settings import Settings
 from service.store.layout import ConversationDirectory, ConversationsRoot
@@ -43,7 +43,7 @@ class Host:
         workers: Workers,
     ) -> None:
         self.root = ConversationsRoot(settings.conversations_path)
-        self.slots = RunSlots(settings.max_concurrent_runs)
+        self.slots = RunSlots(settings.max_concurrent_runs, catalog.cluster_runs, settings.max_cluster_runs)
         self.pulse = Pulse(time.monotonic())
         self._settings = settings
         self._runner_id = runner_id
@@ -128,7 +128,8 @@ class Host:
                     _log.error("conversation_not_recovered", conversation_id=str(conversation_id), error=str(error))
 
     async def renew_leases(self) -> None:
-        """Hold what is owned for another lease TTL; drop what another runner has taken over."""
+        """Hold what is owned, and the slots of its runs, for another TTL; drop what another runner has taken over."""
+        await self.slots.renew()
         for conversation_id in await self._owners.renew(list(self._claimed), self._runner_id):
             await self._lose(conversation_id)
 

@@ -16,7 +16,8 @@ from service.runner.command_queue import CommandQueue
 from service.runner.opening import Opened
 from service.runner.recovery import recover
 from service.runner.reporter import Reporter
-from service.runner.run_driver import RunDriver, RunSlots
+from service.runner.run_driver import RunDriver
+from service.runner.run_slots import RunSlots
 from service.runner.workers import Workers
 from service.store.owner_record import give_up
 
@@ -109,7 +110,7 @@ class HostedConversation:
         Raises:
             AlreadyRunning, RunLimitReached.
         """
-        self._driver.start()
+        await self._driver.start()
         await self.reporter.refresh()
 
     async def interrupt(self) -> None:
@@ -128,14 +129,14 @@ class HostedConversation:
     async def _applied(self, command: Command) -> None:
         self._is_warm = self._is_warm or command.kind == "message"
         if command.starts_run:
-            self._start_run()
+            await self._start_run()
         await self.reporter.refresh()
         if command.kind == "pause":
             self.reporter.publish_full_state()
 
-    def _start_run(self) -> None:
+    async def _start_run(self) -> None:
         try:
-            self._driver.start_or_repeat()
+            await self._driver.start_or_repeat()
         except RunLimitReached:
             raise RunLimitReached(saved_in=str(self.conversation_id)) from None
 

@@ -16,34 +16,14 @@ from openhands.sdk.conversation.impl.local_conversation import LocalConversation
 from openhands.sdk.conversation.state import ConversationExecutionStatus
 from openhands.sdk.event.conversation_error import ConversationErrorEvent
 
-from service.errors import AlreadyRunning, RunLimitReached
+from service.errors import AlreadyRunning
 from service.runner.agent_loop import AgentLoop
+from service.runner.run_slots import RunSlots
 from service.runner.workers import Workers
 
 _log = structlog.get_logger(__name__)
 
 _INTERRUPT_WAIT_SECONDS = 5.0
-
-
-class RunSlots:
-    """How many runs may go on at once in this runner."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.taken = 0
-
-    @property
-    def is_full(self) -> bool:
-        return self.taken >= self._limit
-
-    def take(self) -> None:
-        """Raises RunLimitReached when none is free."""
-        if self.is_full:
-            raise RunLimitReached
-        self.taken += 1
-
-    def give_back(self) -> None:
-        self.taken -= 1
 
 
 class RunDriver:
@@ -64,6 +44,8 @@ class RunDriver:
         self._slots = slots
         self._settle = settle
         self._task: asyncio.Task[None] | None = None
+        self._is_asking = False
+        """Waiting for a slot."""
         self._is_wanted_again = False
         self._has_entered = False
         self._interrupt_wanted = False
@@ -84,29 +66,30 @@ class RunDriver:
         """The SDK's status became `running`; callable from any thread."""
         self._has_entered = True
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Accept a run; it goes on in the background.
 
         Raises:
             AlreadyRunning: there is one.
-            RunLimitReached: this runner is full.
+            RunLimitReached: this runner or the deployment is full.
+            BrokerUnavailable: whether the deployment is full cannot be found out.
         """
-        if self._task is not None:
+        if self._task is not None or self._is_asking:
             raise AlreadyRunning
-        self._slots.take()
+        self._is_asking = True
+        try:
+            await self._slots.take(self._conversation.id)
+        finally:
+            self._is_asking = False
         self._has_entered = False
         self._interrupt_wanted = False
         self._task = asyncio.create_task(self._drive(), name=f"run {self._conversation.id}")
 
-    def start_or_repeat(self) -> None:
-        """Accept a run, or have the active one go on with what was appended meanwhile.
-
-        Raises:
-            RunLimitReached: this runner is full.
-        """
-        if self._task is None:
-            self.start()
-        else:
+    async def start_or_repeat(self) -> None:
+        """Accept a run, or have the active one go on with what was appended meanwhile. Raises as `start`."""
+        try:
+            await self.start()
+        except AlreadyRunning:
             self._is_wanted_again = True
 
     async def interrupt(self) -> bool:
@@ -141,7 +124,7 @@ class RunDriver:
                     return
         finally:
             self._task = None
-            self._slots.give_back()
+            self._slots.give_back(self._conversation.id)
 
     @property
     def _must_repeat(self) -> bool:

@@ -40,8 +40,7 @@ def test_document_has_the_models_of_the_sdk(document: dict[str, Any], name: str,
 
 def test_document_leaves_no_schema_open(document: dict[str, Any]) -> None:
     """Every name that a route refers to has a description, none is a stand-in."""
-    stand_in = {"type": "object", "title": ""}.keys()
     schemas: dict[str, dict[str, Any]] = document["components"]["schemas"]
-    open_objects = [name for name, schema in schemas.items() if schema.keys() == stand_in]
+    open_objects = [name for name, schema in schemas.items() if schema == {"title": name, "type": "object"}]
     used = str(document["paths"])
     assert [name for name in open_objects if f"'#/components/schemas/{name}'" in used] == []

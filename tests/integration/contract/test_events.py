@@ -28,6 +28,7 @@ from tests.waiting import wait_until
 
 ZONE = "Asia/Kolkata"
 MESSAGE_MODULE = "openhands.sdk.event.llm_convertible.message"
+SORT_ORDERS = "'TIMESTAMP' or 'TIMESTAMP_DESC'"
 MISSING_BODY = {"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}
 
 
@@ -175,35 +176,24 @@ def test_next_page_id_of_a_filtered_page_is_its_next_match(finished: Conversatio
 
 
 @pytest.mark.parametrize(
-    ("query", "problem"),
+    ("name", "value", "kind", "message", "context"),
     [
-        ({"limit": 0}, ("greater_than", "Input should be greater than 0", {"gt": 0})),
-        ({"limit": -1}, ("greater_than", "Input should be greater than 0", {"gt": 0})),
-        ({"limit": 101}, ("less_than_equal", "Input should be less than or equal to 100", {"le": 100})),
-        (
-            {"limit": "abc"},
-            ("int_parsing", "Input should be a valid integer, unable to parse string as an integer", None),
-        ),
-        (
-            {"sort_order": "bogus"},
-            (
-                "enum",
-                "Input should be 'TIMESTAMP' or 'TIMESTAMP_DESC'",
-                {"expected": "'TIMESTAMP' or 'TIMESTAMP_DESC'"},
-            ),
-        ),
+        ("limit", "0", "greater_than", "Input should be greater than 0", {"gt": 0}),
+        ("limit", "-1", "greater_than", "Input should be greater than 0", {"gt": 0}),
+        ("limit", "101", "less_than_equal", "Input should be less than or equal to 100", {"le": 100}),
+        ("limit", "abc", "int_parsing", "Input should be a valid integer, unable to parse string as an integer", None),
+        ("sort_order", "bogus", "enum", f"Input should be {SORT_ORDERS}", {"expected": SORT_ORDERS}),
     ],
-    ids=str,
+    ids=["limit=0", "limit=-1", "limit=101", "limit=abc", "sort_order=bogus"],
 )
-def test_search_refuses(query: JsonObject, problem: tuple[str, str, JsonObject | None], finished: Conversation) -> None:
+def test_search_refuses(
+    name: str, value: str, kind: str, message: str, context: JsonObject | None, finished: Conversation
+) -> None:
     """A value out of range is 422 and says which values are not."""
-    ((name, value),) = query.items()
-    kind, message, context = problem
+    (problem,) = problems(finished.get("/events/search", params={name: value}))
 
-    (found_problem,) = problems(finished.get("/events/search", params=query))
-
-    expected = {"type": kind, "loc": ["query", name], "msg": message, "input": str(value)}
-    assert found_problem == expected | ({"ctx": context} if context else {})
+    expected = {"type": kind, "loc": ["query", name], "msg": message, "input": value}
+    assert problem == expected | ({"ctx": context} if context else {})
 
 
 def test_count_takes_no_notice_of_paging(finished: Conversation, log: list[JsonObject]) -> None:
@@ -604,8 +594,7 @@ def test_message_during_a_tool_is_answered_at_once_and_kept_in_order(
 ) -> None:
     """Messages are acknowledged while a command runs; behind its result they follow in the order they were sent."""
     created = conversation.with_terminal()
-    command = f"touch {project}/started; until [ -e {project}/go ]; do sleep 0.02; done"
-    created.send(terminal(command), run=True)
+    created.send(terminal(f"until [ -e {project}/go ]; do sleep 0.02; done"), run=True)
     created.wait_event("the command is asked for", lambda event: event["kind"] == "ActionEvent")
 
     created.send("first of two", run=True)

@@ -1,0 +1,101 @@
+"""A deployment of many processes behind a load balancer, with the face of one server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.balancer_process import Balancer
+from tests.child_process import ChildProcess
+from tests.redis_process import RedisProcess
+from tests.server_process import FANOUT, Sandbox, free_port
+
+START_SECONDS = 90.0
+"""Importing the SDK takes 4 s of CPU with compiled files and 10 s without; the machine may be busy."""
+
+
+class Cluster:
+    """Web servers on ports of their own, one parent of runners, a Redis, and HAProxy round robin in front."""
+
+    def __init__(
+        self,
+        directory: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        web_servers: int = 2,
+        runners: int = 2,
+    ) -> None:
+        """Choose ports; nothing runs before `start`.
+
+        Args:
+            directory: everything the processes write is below it.
+            environment: variables added to the hermetic ones.
+        """
+        self.directory = directory
+        self.redis = RedisProcess(directory / "redis")
+        self._sandbox = Sandbox(directory, {"REDIS_URL": self.redis.url, **(environment or {})})
+        self.conversations_path = self._sandbox.conversations_path
+        ports = [free_port() for _ in range(web_servers)]
+        self.web_urls = [f"http://127.0.0.1:{port}" for port in ports]
+        """Each web server's own address, past the balancer."""
+        self.web_servers = [self._web_server(number, port) for number, port in enumerate(ports, start=1)]
+        self.runners = self._child("runners", "runner", "--processes", str(runners))
+        self.balancer = Balancer(directory, ports)
+        self.url = self.balancer.url
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def log(self) -> str:
+        """The end of what each process has printed."""
+        return "\n".join(f"--- {child.name}\n{child.log}" for child in self._children)
+
+    def start(self) -> None:
+        """Start everything and wait until the balancer has every web server in its rotation.
+
+        Raises:
+            ServerFailedError: something exited or was not ready in time.
+        """
+        self.redis.start()
+        for child in (self.runners, *self.web_servers):
+            child.start()
+        self.balancer.start()
+        # Each of them may be what fails; the last waits for the others, which are ready by then or have exited.
+        for child in self._children:
+            child.wait_until(self._is_ready, "the balancer has found every web server ready", START_SECONDS)
+
+    def close(self) -> None:
+        """End whatever is left."""
+        with ExitStack() as stack:
+            stack.callback(self._sandbox.close)
+            stack.callback(self.redis.close)
+            for child in self._children:
+                stack.callback(child.close)
+            stack.callback(self.balancer.close)
+
+    @property
+    def _children(self) -> list[ChildProcess]:
+        return [*self.web_servers, self.runners, self.balancer.process]
+
+    def _is_ready(self) -> bool:
+        return all(server.is_up for server in self.balancer.statistics().values())
+
+    def _web_server(self, number: int, port: int) -> ChildProcess:
+        return self._child(f"web{number}", "web", "--host", "127.0.0.1", "--port", str(port))
+
+    def _child(self, name: str, *arguments: str) -> ChildProcess:
+        return ChildProcess(name, [*FANOUT, *arguments], self.directory, self._sandbox.environment)
