@@ -22,9 +22,7 @@ _KEEP_ALIVE_SECONDS = 75
 """Longer than the usual 60 s of a load balancer, so that it and not we closes an idle connection (guess)."""
 
 
-def create_app(
-    settings: Settings | Namespace | None = None, *, embedded_runner: bool | None = None
-) -> Sanic[Any, Any]:
+def create_app(settings: Settings | Namespace | None = None, *, embedded_runner: bool | None = None) -> Sanic[Any, Any]:
     """A complete server in whatever way Sanic serves it, also inside a running event loop.
 
     In one process it has a runner in a thread of its own (`embedded_runner=False`: none). Under Sanic's worker

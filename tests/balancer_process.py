@@ -23,6 +23,7 @@ class ServerStatistics(NamedTuple):
     """What HAProxy has counted of one server in one backend, since it started."""
 
     is_up: bool
+    """Whether the last check has found it ready."""
     responses: int
     """Answers with status 200 to 299."""
     sockets: int
@@ -86,7 +87,8 @@ class Balancer:
         rows = [row for row in csv.DictReader(lines) if row["pxname"] == backend]
         return {
             row["svname"]: ServerStatistics(
-                is_up=row["status"].startswith("UP"),
+                # Up before its first check too, whose result is marked with a star while the next one runs.
+                is_up=row["status"].startswith("UP") and row["check_status"].removeprefix("* ") == "L7OK",
                 responses=int(row["hrsp_2xx"]),
                 sockets=int(row["hrsp_1xx"]),
             )

@@ -81,17 +81,15 @@ class ChildProcess:
             ServerFailedError: it exited first, or the condition was not true in time.
         """
 
-        def is_met() -> bool:
-            assert self._process is not None, f"the {self.name} is not running"
-            if (code := self._process.poll()) is not None:
-                self._end_group()
-                raise ServerFailedError(f"the {self.name} exited with {code} before {description}", self.log)
-            return condition()
+        wait_for_all([self], condition, description, timeout_seconds)
 
-        try:
-            wait_until(is_met, description, timeout_seconds)
-        except AssertionError as error:
-            raise ServerFailedError(str(error), self.log) from error
+    def check_running(self, reason: str) -> None:
+        """Raises ServerFailedError if the program has ended; what it left in its group is ended too."""
+        assert self._process is not None, f"the {self.name} is not running"
+        if (code := self._process.poll()) is not None:
+            self._signal_group(signal.SIGKILL)
+            self._process = None
+            raise ServerFailedError(f"the {self.name} exited with {code} {reason}", self.log)
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to the program alone, not to its children."""
@@ -130,13 +128,29 @@ class ChildProcess:
         if self._process is not None:
             self.kill()
 
-    def _end_group(self) -> None:
-        """Take down what an exited program left in its group."""
-        self._signal_group(signal.SIGKILL)
-        self._process = None
-
     def _signal_group(self, number: signal.Signals) -> None:
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
             return
+
+
+def wait_for_all(
+    children: Sequence[ChildProcess], condition: Callable[[], bool], description: str, timeout_seconds: float
+) -> None:
+    """Wait for a condition that these programs bring about together.
+
+    Raises:
+        ServerFailedError: one exited first, or the condition was not true in time.
+    """
+
+    def is_met() -> bool:
+        for child in children:
+            child.check_running(f"before {description}")
+        return condition()
+
+    try:
+        wait_until(is_met, description, timeout_seconds)
+    except AssertionError as error:
+        logs = "\n".join(f"--- {child.name}\n{child.log}" for child in children)
+        raise ServerFailedError(str(error), logs) from error

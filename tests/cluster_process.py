@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.balancer_process import Balancer
-from tests.child_process import ChildProcess
+from tests.child_process import ChildProcess, wait_for_all
 from tests.redis_process import RedisProcess
 from tests.server_process import FANOUT, Sandbox, free_port
 
@@ -74,9 +74,7 @@ class Cluster:
         for child in (self.runners, *self.web_servers):
             child.start()
         self.balancer.start()
-        # Each of them may be what fails; the last waits for the others, which are ready by then or have exited.
-        for child in self._children:
-            child.wait_until(self._is_ready, "the balancer has found every web server ready", START_SECONDS)
+        wait_for_all(self._children, self._is_ready, "the balancer has found every web server ready", START_SECONDS)
 
     def close(self) -> None:
         """End whatever is left."""

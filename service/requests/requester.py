@@ -106,8 +106,10 @@ class Requester:
                 if reply is not None:
                     return _answer(reply)
                 _log.warning("runner_gone", runner_id=runner_id, operation=operation)
-                unheard = runner_id
-                continue
+                if unheard is None:
+                    unheard = runner_id
+                    continue
+                raise NoRunner if conversation_id is None else OwnerMoving(str(conversation_id))
             except (NoRunner, OwnerMoving):
                 if time.monotonic() > give_up_at:
                     raise

@@ -13,7 +13,7 @@ import structlog
 
 from service.catalog.catalog import Catalog
 from service.catalog.liveness import Pulse, is_dead
-from service.errors import ConversationNotFound, OwnerMoving, RequestFailed, RunLimitReached
+from service.errors import BrokerUnavailable, ConversationNotFound, OwnerMoving, RequestFailed, RunLimitReached
 from service.identity import RunnerId
 from service.runner.agent_loop import AgentLoop
 from service.runner.creation import Plan
@@ -114,7 +114,8 @@ class Host:
                 raise ConversationNotFound(str(conversation_id))
             hosted.tell_deleted()
             await self._workers.call(_remove, hosted.directory)
-            await self._index.remove(conversation_id)
+            with contextlib.suppress(BrokerUnavailable):  # lists leave out what has no snapshot
+                await self._index.remove(conversation_id)
             await self._release(conversation_id)
             self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
 
@@ -194,7 +195,8 @@ class Host:
 
     async def _release(self, conversation_id: UUID) -> None:
         self._claimed.discard(conversation_id)
-        await self._owners.release(conversation_id, self._runner_id)
+        with contextlib.suppress(BrokerUnavailable):  # it runs out by itself
+            await self._owners.release(conversation_id, self._runner_id)
 
     async def _lose(self, conversation_id: UUID) -> None:
         """Another runner owns it: stop at once, write nothing."""
@@ -220,6 +222,7 @@ class Host:
             self.note_activity,
             cipher=self._opener.cipher,
             fsync=self._settings.fsync,
+            resume_runs=self._settings.resume_runs,
         )
         await hosted.start()
         self._hosted[hosted.conversation_id] = hosted

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from uuid import UUID
 
 import structlog
+from openhands.sdk.conversation.state import ConversationExecutionStatus
+from openhands.sdk.event.conversation_error import ConversationErrorEvent
 from openhands.sdk.utils.cipher import Cipher
 
 from service.catalog.index import ConversationIndex
-from service.errors import RunLimitReached
+from service.errors import BrokerUnavailable, RunLimitReached
 from service.runner.agent_loop import AgentLoop
 from service.runner.command import Command
 from service.runner.command_queue import CommandQueue
@@ -19,7 +22,7 @@ from service.runner.reporter import Reporter
 from service.runner.run_driver import RunDriver
 from service.runner.run_slots import RunSlots
 from service.runner.workers import Workers
-from service.store.owner_record import give_up
+from service.store.owner_record import INTERRUPTION_SECONDS, give_up, note_interruption
 
 _log = structlog.get_logger(__name__)
 
@@ -27,6 +30,13 @@ _RUNNING_PATIENCE_SECONDS = 0.1
 _COLD_PATIENCE_SECONDS = 2.0
 """How long an answer waits for its command to be applied before it only says accepted: while a run may hold the
 conversation, and when the first message has to start the agent's tools."""
+
+_INTERRUPTION_LIMIT = 3
+_POISONED = "RunInterruptedRepeatedly"
+_WHY_POISONED = (
+    f"The runner of this conversation died {_INTERRUPTION_LIMIT} times within {INTERRUPTION_SECONDS / 60:g} minutes "
+    "while running it. The run is not continued automatically; start it again when the cause is gone."
+)
 
 
 class HostedConversation:
@@ -43,12 +53,14 @@ class HostedConversation:
         *,
         cipher: Cipher,
         fsync: bool,
+        resume_runs: bool,
     ) -> None:
         self.directory = opened.directory
         self.conversation = opened.conversation
         self.reporter = Reporter(opened, index, workers, note_activity, fsync=fsync)
         self._claim = opened.claim
         self._fsync = fsync
+        self._resume_runs = resume_runs
         self._store = opened.store
         self._outbox = opened.outbox
         self._workers = workers
@@ -62,13 +74,15 @@ class HostedConversation:
         return self.directory.conversation_id
 
     async def start(self) -> None:
-        """Repair what a crash left, tell readers, and begin to apply commands."""
+        """Repair what a crash left, tell readers, begin to apply commands, and go on with a run that was cut off."""
         self._store.on_append = self.reporter.on_append
         self.reporter.watch(self._driver)
-        await self._workers.call(recover, self.conversation.state, None)
+        must_resume = await self._workers.call(self._recover)
         await self.reporter.refresh()
         self.reporter.publish_full_state()
         self._queue.start()
+        if must_resume:
+            await self._resume()
 
     async def close(self, drain_seconds: float) -> None:
         """Interrupt a run, save, let go of terminals and other resources. Waiting commands stay in the inbox."""
@@ -118,6 +132,24 @@ class HostedConversation:
         if not await self._driver.interrupt():
             await self.submit("pause", b"{}")
         self.reporter.publish_full_state()
+
+    def _recover(self) -> bool:
+        """True when a run is to be resumed. Blocking."""
+        state = self.conversation.state
+        was_running = state.execution_status is ConversationExecutionStatus.RUNNING
+        times = note_interruption(self.directory, self._claim, time.time(), fsync=self._fsync) if was_running else 0
+        will_resume = was_running and self._resume_runs and times < _INTERRUPTION_LIMIT
+        recover(state, None, will_resume=will_resume)
+        if times >= _INTERRUPTION_LIMIT:
+            with state:
+                state.append_event(ConversationErrorEvent(source="environment", code=_POISONED, detail=_WHY_POISONED))
+        return will_resume
+
+    async def _resume(self) -> None:
+        try:
+            await self.run()
+        except (RunLimitReached, BrokerUnavailable) as error:
+            _log.warning("run_not_resumed", conversation_id=str(self.conversation_id), error=str(error))
 
     def _patience_seconds(self, command: Command) -> float | None:
         """None: nothing can be in the way and nothing is to be remembered, so the inbox is not needed."""

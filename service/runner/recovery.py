@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from openhands.sdk.conversation.state import ConversationExecutionStatus, ConversationState
-from openhands.sdk.event import AgentErrorEvent, MessageEvent
+from openhands.sdk.event import ActionEvent, AgentErrorEvent, MessageEvent
 from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
+from openhands.sdk.event.error_classification import ErrorClassification, FailureKind
 
 INTERRUPTED_TOOL_CALL = (
     "A restart occurred while this tool was in progress. The call was interrupted and its outcome is unknown; "
@@ -27,28 +28,33 @@ class Navigation(NamedTuple):
     leaf_event_id: str | None
 
 
-def recover(state: ConversationState, navigation: Navigation | None) -> bool:
-    """Repair HEAD and close the tool calls that were in flight; True when a run had been going on.
+def recover(state: ConversationState, navigation: Navigation | None, *, will_resume: bool) -> None:
+    """Repair HEAD and close the tool calls that were in flight.
 
-    Every in-flight call, all of a parallel batch, gets an error observation in its order. A run that was going on
-    leaves the status `error`, from which a new run continues. Pending confirmations are left as they are. Safe on a
+    Every in-flight call, all of a parallel batch, gets an error observation in its order. A run that had been going on
+    leaves the status `idle` when the caller will go on with it, else `error`, from which a client can start a new one
+    (a client that waits for the run takes `error` as its end). Pending confirmations are left as they are. Safe on a
     conversation that needs nothing: it then writes nothing.
     """
     with state:
         _repair_head(state, navigation)
-        was_running = state.execution_status is ConversationExecutionStatus.RUNNING
-        if was_running:
+        if state.execution_status is ConversationExecutionStatus.RUNNING:
             for action in ConversationState.get_unmatched_actions(state.active_branch()):
-                state.append_event(
-                    AgentErrorEvent(
-                        tool_name=action.tool_name, tool_call_id=action.tool_call_id, error=INTERRUPTED_TOOL_CALL
-                    )
-                )
-            state.execution_status = ConversationExecutionStatus.ERROR
+                state.append_event(_interrupted(action))
+            after = ConversationExecutionStatus.IDLE if will_resume else ConversationExecutionStatus.ERROR
+            state.execution_status = after
         # Mandatory after moving HEAD: the cached view drops an action without a result, and its later error would
         # reach the LLM as a tool message that answers nothing.
         state.rebuild_view()
-    return was_running
+
+
+def _interrupted(action: ActionEvent) -> AgentErrorEvent:
+    return AgentErrorEvent(
+        tool_name=action.tool_name,
+        tool_call_id=action.tool_call_id,
+        error=INTERRUPTED_TOOL_CALL,
+        classification=ErrorClassification(kind=FailureKind.INTERNAL, retryable=False),
+    )
 
 
 def _repair_head(state: ConversationState, navigation: Navigation | None) -> None:

@@ -64,7 +64,8 @@ class Inbox:
     def put(self, number: int, kind: str, content: bytes, key: str | None = None) -> InboxEntry:
         """Store a command so that it survives a crash; on return it may be acknowledged."""
         if not self._done.is_dir():
-            self._done.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in (self._path, self._done):  # `parents=True` would leave the mode of the first to the umask
+                path.mkdir(mode=0o700, exist_ok=True)
             self._sync(self._path.parent)
         path = self._path / _name(number, kind, key, None)
         write_atomically(path, content, fsync=self._fsync)

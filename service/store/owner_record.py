@@ -18,6 +18,9 @@ from service.store.layout import ConversationDirectory
 
 NOBODY = RunnerId("")
 
+INTERRUPTION_SECONDS = 600.0
+"""A run that was cut off longer ago says nothing about the next (guess)."""
+
 
 class OwnerRecord(NamedTuple):
     """The content of `owner.json`."""
@@ -26,6 +29,8 @@ class OwnerRecord(NamedTuple):
     runner_id: RunnerId
     """The last one to claim; NOBODY once it has let go in good order."""
     stream_epoch: StreamEpoch
+    interruptions: tuple[float, ...] = ()
+    """Unix times at which an owner was found to have died in the middle of a run; the recent ones."""
 
 
 def read_owner(directory: ConversationDirectory) -> OwnerRecord | None:
@@ -38,6 +43,7 @@ def read_owner(directory: ConversationDirectory) -> OwnerRecord | None:
         LeaseEpoch(record["lease_epoch"]),
         RunnerId(record["runner_id"]),
         StreamEpoch(bytes.fromhex(record["stream_epoch"])),
+        tuple(record.get("interruptions", ())),
     )
 
 
@@ -51,6 +57,7 @@ def claim(directory: ConversationDirectory, runner_id: RunnerId, *, fsync: bool)
         LeaseEpoch(previous.lease_epoch + 1 if previous else 1),
         runner_id,
         previous.stream_epoch if previous else StreamEpoch(uuid.uuid4().bytes),
+        previous.interruptions if previous else (),
     )
     _write(directory, record, fsync=fsync)
     return record
@@ -58,8 +65,16 @@ def claim(directory: ConversationDirectory, runner_id: RunnerId, *, fsync: bool)
 
 def give_up(directory: ConversationDirectory, record: OwnerRecord, *, fsync: bool) -> None:
     """Note that the owner let go in good order: whoever comes next need not ask whether it is dead."""
-    if read_owner(directory) == record:
-        _write(directory, record._replace(runner_id=NOBODY), fsync=fsync)
+    current = read_owner(directory)
+    if current is not None and current.lease_epoch == record.lease_epoch:
+        _write(directory, current._replace(runner_id=NOBODY), fsync=fsync)
+
+
+def note_interruption(directory: ConversationDirectory, record: OwnerRecord, now: float, *, fsync: bool) -> int:
+    """Note that a run was cut off; returns how often that was within `INTERRUPTION_SECONDS`, this time included."""
+    recent = (*(then for then in record.interruptions if now - then < INTERRUPTION_SECONDS), now)
+    _write(directory, record._replace(interruptions=recent), fsync=fsync)
+    return len(recent)
 
 
 class Fence:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,14 @@ class Conversation:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """A server of its own: it is killed."""
+    """A server of its own, which is killed; it leaves cut-off runs to the client."""
+    with Server(tmp_path / "server", {"OH_RESUME_RUNS": "false"}) as server:
+        yield server
+
+
+@pytest.fixture
+def resuming_server(tmp_path: Path) -> Iterator[Server]:
+    """A server of its own, which is killed and goes on by itself."""
     with Server(tmp_path / "server") as server:
         yield server
 
@@ -134,3 +142,41 @@ def test_stopped_by_sigterm_a_running_conversation_is_paused(
     assert len(conversation.events("InterruptEvent")) == 1
     conversation.send("SAY resumed", run=True)
     conversation.wait_status("finished")
+
+
+def test_run_cut_off_by_a_kill_is_continued(resuming_server: Server, scripted_llm: ScriptedLlm, tmp_path: Path) -> None:
+    """The next owner closes the open call and goes on to the end, without a client asking for it."""
+    started, project = tmp_path / "started", tmp_path / "project"
+    conversation = Conversation(resuming_server, scripted_llm, project)
+    conversation.send(terminal(f"touch {started}; sleep 60"), "SAY done all the same", run=True)
+    wait_until(started.exists, "the tool is running", 30.0)
+
+    resuming_server.kill()
+    resuming_server.start()
+
+    conversation.wait_status("finished")
+    assert len(conversation.events("AgentErrorEvent")) == 1
+    assert conversation.events("MessageEvent")[-1]["llm_message"]["content"][0]["text"] == "done all the same"
+
+
+def test_run_that_kills_its_server_again_and_again_is_given_up(
+    resuming_server: Server, scripted_llm: ScriptedLlm, tmp_path: Path
+) -> None:
+    """After the third time the conversation is left in error with an event that says why."""
+    conversation = Conversation(resuming_server, scripted_llm, tmp_path / "project")
+    conversation.send("HOLD for_ever", "SAY never", run=True)
+
+    for death in range(1, 4):
+        asked = partial(scripted_llm_was_asked, scripted_llm, death)
+        wait_until(asked, f"the agent has asked the LLM {death} times", 30.0)
+        resuming_server.kill()
+        resuming_server.start()
+
+    conversation.wait_status("error")
+    assert [event["code"] for event in conversation.events("ConversationErrorEvent")] == ["RunInterruptedRepeatedly"]
+    assert len(scripted_llm.requests) == 3
+
+
+def scripted_llm_was_asked(llm: ScriptedLlm, times: int) -> bool:
+    """Whether that many requests have reached the LLM."""
+    return len(llm.requests) >= times

