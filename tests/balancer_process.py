@@ -22,8 +22,10 @@ START_SECONDS = 20.0
 class ServerStatistics(NamedTuple):
     """What HAProxy has counted of one server in one backend, since it started."""
 
-    is_up: bool
-    """Whether the last check has found it ready."""
+    is_in_rotation: bool
+    """Whether it is given requests. It is before its first check, too."""
+    is_found_ready: bool
+    """Whether its last check passed."""
     responses: int
     """Answers with status 200 to 299."""
     sockets: int
@@ -87,8 +89,9 @@ class Balancer:
         rows = [row for row in csv.DictReader(lines) if row["pxname"] == backend]
         return {
             row["svname"]: ServerStatistics(
-                # Up before its first check too, whose result is marked with a star while the next one runs.
-                is_up=row["status"].startswith("UP") and row["check_status"].removeprefix("* ") == "L7OK",
+                is_in_rotation=row["status"].startswith("UP"),
+                # Marked with a star while the next check runs.
+                is_found_ready=row["check_status"].removeprefix("* ") == "L7OK",
                 responses=int(row["hrsp_2xx"]),
                 sockets=int(row["hrsp_1xx"]),
             )

@@ -90,7 +90,8 @@ class Cluster:
         return [*self.web_servers, self.runners, self.balancer.process]
 
     def _is_ready(self) -> bool:
-        return all(server.is_up for server in self.balancer.statistics().values())
+        servers = self.balancer.statistics().values()
+        return all(server.is_in_rotation and server.is_found_ready for server in servers)
 
     def _web_server(self, number: int, port: int) -> ChildProcess:
         return self._child(f"web{number}", "web", "--host", "127.0.0.1", "--port", str(port))

@@ -70,6 +70,7 @@ class Sandbox:
             "OH_BASH_EVENTS_DIR": str(self.directory / "bash_events"),
             "OH_WORKSPACE_PATH": str(self.directory / "workspace"),
             "OH_ENABLE_VSCODE": "false",
+            "OH_ENABLE_BROWSER": "false",
         }
 
 

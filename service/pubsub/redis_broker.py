@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import structlog
@@ -103,6 +104,11 @@ class RedisBroker:
                     yield Reconnected()
 
     async def close(self) -> None:
+        with suppress(RedisError, OSError):
+            async with self._writing:
+                if self._connection is not None:
+                    # The embedded server would go on to count a connection that is only dropped as a subscriber.
+                    await self._send("UNSUBSCRIBE")
         await self._drop()
         await self._listener.aclose()
         await self._commands.aclose()

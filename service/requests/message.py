@@ -26,6 +26,13 @@ class Request(NamedTuple):
     body: bytes
 
 
+IN_PROGRESS = 102
+"""Status of a reply that only says that the runner is alive and at it; the real one follows (as HTTP's 102)."""
+
+PROGRESS_SECONDS = 2.0
+"""How often a runner says so."""
+
+
 class Reply(NamedTuple):
     """What a request came to: a status and a body, or an error (`service.errors.to_wire`)."""
 

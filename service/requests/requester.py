@@ -22,12 +22,22 @@ from service.catalog.runners import Runners
 from service.errors import BrokerUnavailable, NoRunner, OutcomeUnknown, OwnerMoving, from_wire
 from service.identity import RunnerId
 from service.pubsub.broker import Broker, Channel, Reconnected
-from service.requests.message import JsonObject, Reply, Request, decode_reply, encode_request
+from service.requests.message import (
+    IN_PROGRESS,
+    PROGRESS_SECONDS,
+    JsonObject,
+    Reply,
+    Request,
+    decode_reply,
+    encode_request,
+)
 from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 0.1
+_SILENCE_SECONDS = 5 * PROGRESS_SECONDS
+"""A runner that has not been heard of for so long, with a request of ours in its hands, is taken for dead."""
 
 
 class Answer(NamedTuple):
@@ -35,6 +45,14 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
+
+
+class _Waiting(NamedTuple):
+    """A request in a runner's hands."""
+
+    reply: asyncio.Future[Reply]
+    silence: asyncio.Timeout
+    """Put off whenever the runner is heard of."""
 
 
 class Requester:
@@ -50,7 +68,10 @@ class Requester:
         timeout_seconds: float,
         moving_seconds: float,
     ) -> None:
-        """`timeout_seconds`: for an ordinary reply. `moving_seconds`: for a conversation to find a new owner."""
+        """`timeout_seconds`: for an ordinary reply. `moving_seconds`: for a conversation to find a new owner.
+
+        However long a request may take, a runner that dies with it in its hands is noticed within ten seconds.
+        """
         self._broker = broker
         self._keys = keys
         self._runners = runners
@@ -58,7 +79,7 @@ class Requester:
         self._timeout_seconds = timeout_seconds
         self._moving_seconds = moving_seconds
         self._reply_to = Channel(keys.replies(uuid.uuid4().hex))
-        self._waiting: dict[str, asyncio.Future[Reply]] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._tasks = TaskSet()
         self._listener: asyncio.Task[None] | None = None
 
@@ -93,7 +114,7 @@ class Requester:
             NoRunner: no live runner took the request in time; nothing happened.
             OwnerMoving: the conversation found no new owner in time; nothing happened.
             BrokerUnavailable: Redis does not answer.
-            OutcomeUnknown: a runner took the request and did not answer in time.
+            OutcomeUnknown: a runner took the request, and did not answer in time or was heard of no more.
             FanoutError: whatever the runner raised.
         """
         give_up_at = time.monotonic() + self._moving_seconds
@@ -118,19 +139,17 @@ class Requester:
 
     async def _exchange(self, request: Request, runner_id: RunnerId, timeout_seconds: float) -> Reply | None:
         """Ask one runner; None when nobody received the request."""
-        waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[request.request_id] = waiting
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         try:
-            inbox = Channel(self._keys.inbox(runner_id))
-            [receivers] = await self._broker.publish([(inbox, encode_request(request))])
-            if not receivers:
-                return None
-            async with asyncio.timeout(timeout_seconds):
-                return await waiting
+            async with asyncio.timeout(timeout_seconds), asyncio.timeout(_SILENCE_SECONDS) as silence:
+                self._waiting[request.request_id] = _Waiting(reply, silence)
+                inbox = Channel(self._keys.inbox(runner_id))
+                [receivers] = await self._broker.publish([(inbox, encode_request(request))])
+                return await reply if receivers else None
         except TimeoutError:
             raise OutcomeUnknown(request.operation, timeout_seconds) from None
         finally:
-            del self._waiting[request.request_id]
+            self._waiting.pop(request.request_id, None)
 
     async def _place(self, conversation_id: UUID | None, unheard: RunnerId | None) -> RunnerId:
         """The owner, or one of the least loaded runners; not the one that did not hear the request just now."""
@@ -154,8 +173,12 @@ class Requester:
                 _log.warning("malformed_reply", error=repr(error))
                 continue
             waiting = self._waiting.get(reply.request_id)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(reply)
+            if waiting is None or waiting.reply.done():
+                continue
+            if reply.status == IN_PROGRESS:
+                waiting.silence.reschedule(asyncio.get_running_loop().time() + _SILENCE_SECONDS)
+            else:
+                waiting.reply.set_result(reply)
 
 
 def _answer(reply: Reply) -> Answer:

@@ -15,7 +15,7 @@ import structlog
 
 from service.errors import BrokerUnavailable, FanoutError, RequestFailed, to_wire
 from service.pubsub.broker import Broker, Channel, Reconnected
-from service.requests.message import Reply, Request, decode_request, encode_reply
+from service.requests.message import IN_PROGRESS, PROGRESS_SECONDS, Reply, Request, decode_request, encode_reply
 from service.requests.requester import Answer
 from service.tasks import TaskSet
 
@@ -68,12 +68,21 @@ class Responder:
             if len(self._replies) > _REMEMBERED_REPLIES:
                 self._replies.popitem(last=False)
             remembered.set_result(await self._reply(request))
+        await self._send(request, await remembered)
+
+    async def _send(self, request: Request, reply: Reply) -> None:
         try:
-            await self._broker.publish([(Channel(request.reply_to), encode_reply(await remembered))])
+            await self._broker.publish([(Channel(request.reply_to), encode_reply(reply))])
         except BrokerUnavailable:
             _log.warning("reply_lost", operation=request.operation, request_id=request.request_id)
 
+    async def _show_progress(self, request: Request) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            await self._send(request, Reply(request.request_id, IN_PROGRESS, None, b""))
+
     async def _reply(self, request: Request) -> Reply:
+        progress = self._tasks.start(self._show_progress(request), f"progress {request.operation}")
         try:
             answer = await self._handle(request)
         except FanoutError as error:
@@ -82,4 +91,6 @@ class Responder:
             _log.exception("request_crashed", operation=request.operation, request_id=request.request_id)
             crash = RequestFailed(f"{type(error).__name__}: {error}")
             return Reply(request.request_id, 0, to_wire(crash), b"")
+        finally:
+            progress.cancel()
         return Reply(request.request_id, answer.status, None, answer.body)

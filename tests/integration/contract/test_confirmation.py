@@ -251,19 +251,19 @@ def test_accept_with_nothing_pending_runs(conversation: Conversations) -> None:
     assert created.outline == ["user", "agent: ran by accepting"]
 
 
-def test_accept_of_a_finished_conversation_only_tells_the_state(conversation: Conversations) -> None:
-    """With nothing to do viewers get the state once more."""
+def test_accept_of_a_finished_conversation_leaves_no_trace(conversation: Conversations, llm: ScriptedLlm) -> None:
+    """With nothing to do there is no error, no event and no question to the LLM."""
     created = conversation()
-    with Viewer(created) as viewer:
-        created.send("SAY ok", run=True)
-        viewer.until("full_state=finished")
+    created.run_to("finished", "SAY ok")
+    before = len(llm.agent_requests)
 
-        created.run_again()  # `accept` swallows the 409 while the former run lets go
-        viewer.until("full_state=finished")
-        assert created.post(RESPOND, {"accept": True}).json() == {"success": True}
+    response = created.post(RESPOND, {"accept": True})
 
+    assert (response.status_code, response.json()) == (200, {"success": True})
+    created.run_again()
+    created.wait_status("finished")
     assert created.outline == ["user", "agent: ok"]
-    assert created.status == "finished"
+    assert len(llm.agent_requests) == before
 
 
 def test_accept_while_running_is_no_error(conversation: Conversations, llm: ScriptedLlm) -> None:
