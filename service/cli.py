@@ -16,6 +16,7 @@ from service.logs import configure_logging
 from service.private_redis import RedisServerMissing, require_redis_server
 from service.runner.fleet import run_fleet
 from service.settings import Settings, SettingsError, hand_down, load_settings
+from service.startup_notes import announce, refuse_unserved
 
 _BACKLOG = 1024
 
@@ -73,7 +74,6 @@ def main() -> None:
 
 
 def _serve_in_one_process(settings: Settings) -> NoReturn:
-    configure_logging(settings)
     app = create_app(settings)
     app.run(
         host=settings.bind_host,
@@ -88,7 +88,6 @@ def _serve_in_one_process(settings: Settings) -> NoReturn:
 
 def _serve_in_processes(settings: Settings) -> NoReturn:
     _require_any_redis(settings)
-    configure_logging(settings)
     app = create_app(settings)
     app.prepare(
         host=settings.bind_host,
@@ -129,6 +128,10 @@ def _exit() -> NoReturn:
 def _settings(**given: str | int | None) -> Settings:
     """The settings, the command line over everything else; a bad value ends the process with one line."""
     try:
-        return hand_down(load_settings(), **{name: value for name, value in given.items() if value is not None})
+        loaded = load_settings()
+        refuse_unserved(loaded)
+        configure_logging(loaded)
+        announce(loaded)
+        return hand_down(loaded, **{name: value for name, value in given.items() if value is not None})
     except SettingsError as error:
         sys.exit(f"fanout: {error}")

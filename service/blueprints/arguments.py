@@ -152,8 +152,8 @@ def _unparsable(content: bytes, reason: str) -> InvalidRequest | BadRequest:
         return BadRequest("The body is not valid UTF-8")
     except RecursionError:
         return BadRequest("The body is nested too deeply")
-    except ValueError as error:
-        reason = str(error)  # a number of more digits than the interpreter converts
+    except ValueError:
+        pass  # a number of more digits than the interpreter converts
     # The stricter parser is right: lone surrogates, UTF-16, or nesting that the validators would not survive.
     return problem("json_invalid", ["body", 0], "JSON decode error", {}, error=reason)
 

@@ -12,7 +12,7 @@ from service.blueprints.auth import require_key
 from service.blueprints.cors import Cors
 from service.blueprints.handshake import is_socket, refuse_socket, unknown_socket
 from service.blueprints.root_path import request_class
-from service.blueprints.routing import handler_at
+from service.blueprints.routing import handler_at, methods_at
 from service.settings import Settings
 
 
@@ -59,6 +59,7 @@ def _answer_unrouted(app: Sanic[Any, Any], cors: Cors) -> None:
         handler = handler_at(request, request.path)
         if handler is None or is_socket(handler):
             return no_path(request, NotFound())
+        error.headers = {"Allow": ", ".join(methods_at(request, request.path))}
         return cors.preflight(request) or errors.answer_sanic(request, error)
 
     app.error_handler.add(NotFound, no_path)

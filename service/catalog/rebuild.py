@@ -43,9 +43,11 @@ class IndexBuild:
         with redis_errors():
             if not await self._redis.set(self._keys.index_building, "1", nx=True, ex=_BUILDING_SECONDS):
                 return False
-            for batch in batches:
-                await self._index.put(batch)
+        for batch in batches:  # outside: they come from the disk, whose errors are not Redis's
+            await self._index.put(batch)
+            with redis_errors():
                 await self._redis.expire(self._keys.index_building, _BUILDING_SECONDS)
+        with redis_errors():
             await self._redis.set(self._keys.index_built, "1")
             await self._redis.delete(self._keys.index_building)
         return True

@@ -17,7 +17,7 @@ from openhands.sdk.event.conversation_error import ConversationErrorEvent
 from openhands.sdk.utils.cipher import Cipher
 from pydantic import SecretStr
 
-from service.errors import FanoutError, RequestFailed
+from service.errors import FanoutError, OwnershipLost, RequestFailed
 from service.runner.command import Command
 from service.runner.commands import APPLY
 from service.runner.opening import Opened
@@ -156,11 +156,13 @@ class CommandQueue:
             with self._store.applying(command):
                 APPLY[command.kind](self._conversation, command.content)
             self._store.sync_names()
+        except OwnershipLost:
+            raise  # the entry is the next owner's to apply
         except BaseException:
             if command.entry is not None:
                 self._inbox.remove(command.entry)
             raise
-        if command.entry is not None:
+        if command.entry is not None and not self._store.discards_writes:
             self._inbox.finish(command.entry)
 
     async def _fail(self, command: Command, error: Exception) -> None:

@@ -126,8 +126,9 @@ def _prepare_workspace(path: Path) -> None:
     """Make the directory, and a repository of it unless it is inside one: clients show what changed through git."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidRequest(f"The working directory {path} cannot be created: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error  # ValueError: a NUL in the path
+        raise InvalidRequest(f"The working directory {path} cannot be created: {reason}") from error
     if any((directory / ".git").exists() for directory in (path.resolve(), *path.resolve().parents)):
         return
     try:

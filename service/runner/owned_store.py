@@ -42,6 +42,11 @@ class OwnedStore(FileStore):
         self._is_black_hole = False
         self._applying = threading.local()
 
+    @property
+    def discards_writes(self) -> bool:
+        """Whether what was written last may have vanished."""
+        return self._is_black_hole
+
     def discard_writes(self) -> None:
         """From now on writes vanish: the conversation belongs to another runner or is being deleted."""
         self._is_black_hole = True

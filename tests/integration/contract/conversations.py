@@ -12,6 +12,7 @@ import httpx
 from websockets.sync.client import ClientConnection, connect
 
 from tests.scripted_llm import ScriptedLlm
+from tests.server_process import Server
 from tests.waiting import wait_until
 
 JsonObject = dict[str, Any]
@@ -212,6 +213,11 @@ def wait_status(http: httpx.Client, conversation_id: str, *statuses: str, timeou
         return status if status in statuses else None
 
     return wait_until(told, f"the conversation is {' or '.join(statuses)}", timeout_seconds) or ""
+
+
+def made(server: Server) -> set[str]:
+    """What lies in the conversations' directory of a server."""
+    return {path.name for path in server.conversations_path.iterdir()}
 
 
 def outline_line(event: JsonObject) -> str | None:

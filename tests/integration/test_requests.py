@@ -1,0 +1,420 @@
+"""Web workers ask, runners answer: on the embedded Redis and on a real one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from unittest.mock import patch
+from uuid import UUID
+
+import pytest
+
+from service.catalog.catalog import Catalog
+from service.catalog.keys import Keys
+from service.catalog.runners import RunnerRecord
+from service.errors import (
+    BrokerUnavailable,
+    ConversationNotFound,
+    InvalidRequest,
+    NoRunner,
+    OutcomeUnknown,
+    OwnerMoving,
+    RequestFailed,
+)
+from service.identity import RunnerId
+from service.pubsub.broker import Channel
+from service.redis_source import RedisSource
+from service.requests import responder as responder_module
+from service.requests.message import Reply, Request, decode_reply, encode_request
+from service.requests.requester import Answer, Requester
+from service.requests.responder import Responder
+from tests.integration.listening import Listening, make_broker
+from tests.redis_under_test import RedisUnderTest
+from tests.waiting import wait_until_async
+
+ID = UUID(int=1)
+ONE, OTHER, THIRD = (RunnerId(name) for name in ("one", "other", "third"))
+LEASE_SECONDS = 30.0
+PATIENCE_SECONDS = 10.0
+
+Handler = Callable[[Request], Awaitable[Answer]]
+
+
+class Deployment:
+    """A catalog, and runners and web workers made on demand."""
+
+    def __init__(self, source: RedisSource, stack: AsyncExitStack) -> None:
+        self.source = source
+        self.keys = Keys(source.namespace)
+        self._stack = stack
+        redis = source.commands()
+        stack.push_async_callback(redis.aclose)
+        self.catalog = Catalog(redis, self.keys, LEASE_SECONDS)
+
+    async def runner(self, runner_id: RunnerId, handle: Handler | None = None, *, load: int = 0) -> list[Request]:
+        """A runner that shows up and answers with its name or by `handle`; returns what it was asked, as it comes."""
+        asked: list[Request] = []
+
+        async def answer(request: Request) -> Answer:
+            asked.append(request)
+            return await handle(request) if handle is not None else Answer(200, runner_id.encode())
+
+        broker = make_broker(self.source)
+        self._stack.push_async_callback(broker.close)
+        await self._stack.enter_async_context(Responder(broker, Channel(self.keys.inbox(runner_id)), answer))
+        await self.shows_up(runner_id, load)
+        return asked
+
+    async def shows_up(self, runner_id: RunnerId, load: int = 0) -> None:
+        """Its heartbeat is there, whether or not anybody listens."""
+        await self.catalog.runners.beat(RunnerRecord(runner_id, load, {}))
+
+    @asynccontextmanager
+    async def web_worker(self, *, moving_seconds: float = 0.0) -> AsyncIterator[Requester]:
+        """Somebody who asks."""
+        broker = make_broker(self.source)
+        requester = Requester(
+            broker,
+            self.keys,
+            self.catalog.runners,
+            self.catalog.owners,
+            timeout_seconds=PATIENCE_SECONDS,
+            moving_seconds=moving_seconds,
+        )
+        try:
+            async with requester:
+                yield requester
+        finally:
+            await broker.close()
+
+
+@pytest.fixture
+def deployment(source: RedisSource, stack: AsyncExitStack) -> Deployment:
+    return Deployment(source, stack)
+
+
+@pytest.fixture
+async def requester(deployment: Deployment, stack: AsyncExitStack) -> Requester:
+    """A web worker that does not wait for a conversation to find a new owner."""
+    return await stack.enter_async_context(deployment.web_worker())
+
+
+async def test_request_and_answer_pass_untouched(deployment: Deployment, requester: Requester) -> None:
+    """Operation, conversation, arguments and body there; status and body back."""
+
+    async def handle(request: Request) -> Answer:
+        return Answer(201, request.body + b"\n\xff")
+
+    asked = await deployment.runner(ONE, handle)
+    answer = await requester.ask("conversation.create", ID, body=b"{\n}", arguments={"include_skills": True})
+    assert answer == Answer(201, b"{\n}\n\xff")
+    [request] = asked
+    assert request[1:3] == ("conversation.create", ID)
+    assert request[4:] == ({"include_skills": True}, b"{\n}")
+
+
+async def test_answers_find_the_one_who_asked(deployment: Deployment, requester: Requester) -> None:
+    """Many questions at a time, from several workers, answered in another order."""
+
+    async def handle(request: Request) -> Answer:
+        for _ in range(10 - int(request.body) % 10):
+            await asyncio.sleep(0)
+        return Answer(200, request.body)
+
+    await deployment.runner(ONE, handle)
+    async with deployment.web_worker() as second:
+        questions = [(worker, b"%d" % number) for number in range(20) for worker in (requester, second)]
+        answers = await asyncio.gather(*(worker.ask("echo", body=body) for worker, body in questions))
+    assert [answer.body for answer in answers] == [body for _, body in questions]
+
+
+async def test_slow_request_holds_nobody_up(deployment: Deployment, requester: Requester) -> None:
+    """A runner answers others while one waits."""
+    release = asyncio.Event()
+
+    async def handle(request: Request) -> Answer:
+        if request.operation == "slow":
+            await release.wait()
+        return Answer(200, b"")
+
+    await deployment.runner(ONE, handle)
+    slow = asyncio.create_task(requester.ask("slow"))
+    await requester.ask("quick")
+    assert not slow.done()
+    release.set()
+    assert await slow == Answer(200, b"")
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConversationNotFound("0f0e"), InvalidRequest([{"loc": ["body"], "msg": "Field required"}]), RequestFailed("no")],
+    ids=["leaf with a field", "list of problems", "failure"],
+)
+async def test_error_of_the_runner_is_raised_where_it_was_asked(
+    deployment: Deployment, requester: Requester, error: Exception
+) -> None:
+    """As what it was, with its fields."""
+
+    async def handle(request: Request) -> Answer:
+        raise error
+
+    await deployment.runner(ONE, handle)
+    with pytest.raises(type(error)) as raised:
+        await requester.ask("anything", ID)
+    assert vars(raised.value) == vars(error)
+
+
+async def test_crash_of_one_request_is_its_answer(deployment: Deployment, requester: Requester) -> None:
+    """The runner goes on."""
+
+    async def handle(request: Request) -> Answer:
+        if request.body:
+            raise ZeroDivisionError("by zero")
+        return Answer(200, b"fine")
+
+    await deployment.runner(ONE, handle)
+    with pytest.raises(RequestFailed, match="ZeroDivisionError: by zero"):
+        await requester.ask("anything", body=b"x")
+    assert await requester.ask("anything") == Answer(200, b"fine")
+
+
+async def test_late_answer_leaves_the_outcome_unknown(deployment: Deployment, requester: Requester) -> None:
+    """The runner has the request; when its answer comes after all, nobody is disturbed."""
+    release = asyncio.Event()
+
+    async def handle(request: Request) -> Answer:
+        if request.operation == "slow":
+            await release.wait()
+        return Answer(200, b"")
+
+    asked = await deployment.runner(ONE, handle)
+    with pytest.raises(OutcomeUnknown) as raised:
+        await requester.ask("slow", timeout_seconds=0.1)
+    assert (raised.value.operation, raised.value.waited_seconds) == ("slow", 0.1)
+    assert len(asked) == 1
+    release.set()
+    assert await requester.ask("quick") == Answer(200, b"")
+    assert requester.is_listening
+
+
+async def test_unreadable_messages_disturb_nobody(deployment: Deployment, requester: Requester) -> None:
+    """Neither a runner's inbox nor a worker's replies."""
+    await deployment.runner(ONE)
+    await requester.ask("anything")
+    async with Listening(deployment.source) as listening:
+        inboxes = [Channel(deployment.keys.inbox(ONE)), Channel(requester._reply_to)]
+        assert await listening.broker.publish([(inbox, b"[]") for inbox in inboxes]) == [1, 1]
+    assert await requester.ask("anything") == Answer(200, b"one")
+
+
+# Placement
+
+
+async def test_without_runners_nobody_answers(requester: Requester) -> None:
+    """Nothing happened, and the client may try again."""
+    with pytest.raises(NoRunner):
+        await requester.ask("anything")
+    with pytest.raises(NoRunner):
+        await requester.ask("anything", ID)
+
+
+async def test_idlest_runner_is_asked(deployment: Deployment, requester: Requester) -> None:
+    """For what concerns no conversation, or one without an owner."""
+    await deployment.runner(ONE, load=3)
+    await deployment.runner(OTHER, load=1)
+    assert (await requester.ask("anything")).body == b"other"
+    assert (await requester.ask("anything", ID)).body == b"other"
+
+
+async def test_runners_of_the_same_load_share_the_requests(deployment: Deployment, requester: Requester) -> None:
+    """A burst does not land on one of them."""
+    for runner_id in (ONE, OTHER):
+        await deployment.runner(runner_id)
+    answers = {(await requester.ask("anything")).body for _ in range(60)}
+    assert answers == {b"one", b"other"}
+
+
+async def test_owner_is_asked_about_its_conversation(deployment: Deployment, requester: Requester) -> None:
+    """However busy it is."""
+    await deployment.runner(ONE, load=9)
+    await deployment.runner(OTHER)
+    await deployment.catalog.owners.acquire(ID, ONE)
+    assert (await requester.ask("anything", ID)).body == b"one"
+    assert (await requester.ask("anything", UUID(int=2))).body == b"other"
+
+
+@pytest.mark.parametrize("conversation_id", [None, ID])
+async def test_dead_runners_request_goes_to_the_next(
+    deployment: Deployment, requester: Requester, conversation_id: UUID | None
+) -> None:
+    """One that died between two heartbeats is noticed at once: nobody is at its inbox."""
+    await deployment.shows_up(ONE, load=0)
+    await deployment.runner(OTHER, load=1)
+    assert (await requester.ask("anything", conversation_id)).body == b"other"
+
+
+async def test_dead_owners_request_goes_to_another_runner(deployment: Deployment, requester: Requester) -> None:
+    """Which decides whether the owner is dead for certain."""
+    await deployment.catalog.owners.acquire(ID, ONE)
+    await deployment.runner(OTHER)
+    assert (await requester.ask("anything", ID)).body == b"other"
+
+
+async def test_conversation_on_the_move_is_waited_for(deployment: Deployment) -> None:
+    """Until it has a new owner, with a pause in between."""
+    times: list[float] = []
+
+    async def handle(request: Request) -> Answer:
+        times.append(time.monotonic())
+        if len(times) < 3:
+            raise OwnerMoving(str(ID))
+        return Answer(200, b"moved")
+
+    asked = await deployment.runner(ONE, handle)
+    async with deployment.web_worker(moving_seconds=PATIENCE_SECONDS) as worker:
+        assert (await worker.ask("anything", ID)).body == b"moved"
+    assert len({request.request_id for request in asked}) == 3
+    assert times[2] - times[0] > 0.1
+
+
+async def test_conversation_that_finds_no_owner_is_given_up(deployment: Deployment) -> None:
+    """With the error that says so."""
+
+    async def handle(request: Request) -> Answer:
+        raise OwnerMoving(str(ID))
+
+    await deployment.runner(ONE, handle)
+    async with deployment.web_worker(moving_seconds=0.2) as worker:
+        with pytest.raises(OwnerMoving):
+            await worker.ask("anything", ID)
+
+
+@pytest.mark.parametrize(("conversation_id", "error"), [(None, NoRunner), (ID, OwnerMoving)])
+async def test_runners_that_do_not_listen_are_given_up(
+    deployment: Deployment, conversation_id: UUID | None, error: type[Exception]
+) -> None:
+    """Several with a heartbeat and nobody at the inbox: the caller is not sent round in circles."""
+    for runner_id in (ONE, OTHER, THIRD):
+        await deployment.shows_up(runner_id)
+    await deployment.catalog.owners.acquire(ID, ONE)
+    async with deployment.web_worker(moving_seconds=0.3) as worker:
+        with pytest.raises(error):
+            await worker.ask("anything", conversation_id)
+
+
+async def test_runner_that_starts_meanwhile_takes_the_request(deployment: Deployment) -> None:
+    """A caller waits a little for the first one."""
+    async with deployment.web_worker(moving_seconds=PATIENCE_SECONDS) as worker:
+        waiting = asyncio.create_task(worker.ask("anything"))
+        await deployment.runner(ONE)
+        assert (await waiting).body == b"one"
+
+
+# Once
+
+
+async def repeat(deployment: Deployment, request: Request, times: int) -> list[Reply]:
+    """Send the very same request several times, as a caller would whose reply was lost; returns the replies."""
+    inbox = Channel(deployment.keys.inbox(ONE))
+    async with Listening(deployment.source) as listening:
+        await listening.broker.subscribe(Channel(request.reply_to))
+        for _ in range(times):
+            await listening.broker.publish([(inbox, encode_request(request))])
+        await listening.receives(times)
+        return [decode_reply(data) for data in listening.payloads]
+
+
+def request_of(deployment: Deployment, request_id: str = "r1") -> Request:
+    return Request(request_id, "anything", ID, deployment.keys.replies("caller"), {}, b"")
+
+
+async def test_repeated_request_is_done_once(deployment: Deployment) -> None:
+    """Its reply is repeated instead."""
+    asked = await deployment.runner(ONE)
+    replies = await repeat(deployment, request_of(deployment), 3)
+    assert replies == [Reply("r1", 200, None, b"one")] * 3
+    assert await repeat(deployment, request_of(deployment), 1) == replies[:1]
+    assert len(asked) == 1
+
+
+async def test_request_repeated_while_it_is_done_is_done_once(deployment: Deployment) -> None:
+    """Both get the one answer when it is there."""
+    release = asyncio.Event()
+
+    async def handle(request: Request) -> Answer:
+        await release.wait()
+        return Answer(200, b"")
+
+    asked = await deployment.runner(ONE, handle)
+    repeating = asyncio.create_task(repeat(deployment, request_of(deployment), 2))
+    await wait_until_async(lambda: asked, "the request has arrived")
+    release.set()
+    assert await repeating == [Reply("r1", 200, None, b"")] * 2
+    assert len(asked) == 1
+
+
+async def test_error_is_repeated_too(deployment: Deployment) -> None:
+    """A request that was refused is not tried again under its id."""
+
+    async def handle(request: Request) -> Answer:
+        raise RequestFailed("no")
+
+    asked = await deployment.runner(ONE, handle)
+    replies = await repeat(deployment, request_of(deployment), 2)
+    assert [reply.error for reply in replies] == [{"code": "request_failed", "fields": {"reason": "no"}}] * 2
+    assert len(asked) == 1
+
+
+async def test_remembered_replies_are_bounded(deployment: Deployment) -> None:
+    """The oldest are forgotten."""
+    asked = await deployment.runner(ONE)
+    with patch.object(responder_module, "_REMEMBERED_REPLIES", 2):
+        for request_id in ("r1", "r2", "r3", "r3", "r1"):
+            await repeat(deployment, request_of(deployment, request_id), 1)
+    assert [request.request_id for request in asked] == ["r1", "r2", "r3", "r1"]
+
+
+# Outages
+
+
+async def test_without_redis_asking_fails_and_works_again_afterwards(
+    deployment: Deployment, requester: Requester, any_redis: RedisUnderTest
+) -> None:
+    """Both sides find each other again by themselves."""
+    await deployment.runner(ONE)
+    await requester.ask("anything")
+    any_redis.take_down()
+    with pytest.raises(BrokerUnavailable):
+        await requester.ask("anything")
+    any_redis.bring_back()
+    await deployment.shows_up(ONE)
+
+    async def is_answered() -> bool:
+        try:
+            return await requester.ask("anything", timeout_seconds=1) == Answer(200, b"one")
+        except (NoRunner, OutcomeUnknown):
+            return False
+
+    await wait_until_async(is_answered, "the runner answers again")
+
+
+async def test_web_worker_may_start_before_redis(deployment: Deployment, any_redis: RedisUnderTest) -> None:
+    """It asks as soon as there is one."""
+    any_redis.take_down()
+    async with deployment.web_worker(moving_seconds=PATIENCE_SECONDS) as worker:
+        assert worker.is_listening
+        any_redis.bring_back()
+        await deployment.runner(ONE)
+
+        async def is_answered() -> bool:
+            try:
+                return await worker.ask("anything", timeout_seconds=1) == Answer(200, b"one")
+            except OutcomeUnknown:
+                return False
+
+        await wait_until_async(is_answered, "the runner is heard")
