@@ -14,6 +14,7 @@ from service.catalog.keys import Keys
 from service.redis_source import redis_errors, text
 
 _CHUNK = 500
+RUNNING = "running"
 
 
 class SortOrder(Enum):
@@ -58,6 +59,8 @@ class ConversationIndex:
                     pipeline.zadd(self._keys.index_created, {name: _score(entry.created_at)})
                     pipeline.zadd(self._keys.index_updated, {name: _score(entry.updated_at)})
                     pipeline.hset(self._keys.index_status, name, entry.status)
+                    note = pipeline.sadd if entry.status == RUNNING else pipeline.srem
+                    note(self._keys.index_running, name)
                 if len(pipeline):
                     await pipeline.execute()
 
@@ -69,7 +72,13 @@ class ConversationIndex:
                 pipeline.zrem(self._keys.index_created, name)
                 pipeline.zrem(self._keys.index_updated, name)
                 pipeline.hdel(self._keys.index_status, name)
+                pipeline.srem(self._keys.index_running, name)
                 await pipeline.execute()
+
+    async def running(self) -> list[UUID]:
+        """The conversations that are running, or were when their owner died."""
+        with redis_errors():
+            return [UUID(hex=text(name)) for name in await self._redis.smembers(self._keys.index_running)]
 
     async def count(self, status: str | None) -> int:
         """How many there are, in a status if given."""

@@ -7,6 +7,7 @@
 | owner:<hex id>                | string  | lease TTL        | runner            | web, runner    |
 | index:created, index:updated  | zset    | none             | runner            | web            |
 | index:status                  | hash    | none             | runner            | web            |
+| index:running                 | set     | none             | runner            | runner         |
 | index:built                   | string  | none             | index builder     | web, runner    |
 | index:building                | string  | 60 s             | index builder     | index builder  |
 | runs                          | zset    | none (scores)    | runner            | runner         |
@@ -55,6 +56,10 @@ class Keys:
     @property
     def index_status(self) -> str:
         return f"{self.namespace}:index:status"
+
+    @property
+    def index_running(self) -> str:
+        return f"{self.namespace}:index:running"
 
     @property
     def index_built(self) -> str:

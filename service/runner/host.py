@@ -120,8 +120,8 @@ class Host:
             self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
 
     async def recover_interrupted(self, candidates: list[UUID]) -> None:
-        """Open what was running or has accepted commands waiting when its owner died, so that it is not left so."""
-        for conversation_id in candidates:
+        """Open those whose owner is dead: they were running, or have accepted commands waiting."""
+        for conversation_id in set(candidates) - self._claimed:
             with contextlib.suppress(ConversationNotFound, OwnerMoving):
                 try:
                     await self.open(conversation_id)

@@ -8,7 +8,7 @@ import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -43,6 +43,8 @@ from service.tasks import TaskSet
 _log = structlog.get_logger(__name__)
 
 _LEASE_RENEWALS_PER_TTL = 3
+_TAKEOVER_SECONDS = 1.0
+"""How often a runner looks for conversations that lost theirs."""
 
 
 @asynccontextmanager
@@ -75,7 +77,7 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         operations = Operations(settings, host, workers, cipher)
         await stack.enter_async_context(Responder(broker, Channel(keys.inbox(runner_id)), operations.handle))
         _background(stack, _renew(host, settings.lease_ttl_seconds), "lease-renewal")
-        _background(stack, host.recover_interrupted(interrupted), "recovery")
+        _background(stack, _take_over(host, catalog, interrupted), "takeover")
         stack.push_async_callback(catalog.runners.leave, runner_id)
         _background(stack, _beat(catalog, runner_id, host, workers, facts), "heartbeat")
         _log.info("runner_ready", runner_id=runner_id)
@@ -105,6 +107,16 @@ async def _beat(catalog: Catalog, runner_id: RunnerId, host: Host, workers: Work
             host.pulse.miss(time.monotonic())
             _log.warning("heartbeat_failed", error=str(error.__cause__))
         await asyncio.sleep(HEARTBEAT_SECONDS)
+
+
+async def _take_over(host: Host, catalog: Catalog, interrupted: list[uuid.UUID]) -> None:
+    """Go on with what dead runners were running: at first what the disk shows, then what happens elsewhere."""
+    candidates = interrupted
+    while True:
+        with suppress(BrokerUnavailable):
+            await host.recover_interrupted(candidates)
+            candidates = await catalog.index.running()
+        await asyncio.sleep(_TAKEOVER_SECONDS)
 
 
 async def _renew(host: Host, lease_ttl_seconds: float) -> None:

@@ -15,6 +15,7 @@ from tests.integration.contract.conversations import (
     Conversation,
     Conversations,
     JsonObject,
+    made,
     terminal,
     user_message,
 )
@@ -137,9 +138,9 @@ def test_delete_during_a_tool_answers_at_once(conversation: Conversations, serve
 @pytest.fixture
 def created(conversation: Conversations) -> Conversation:
     """A conversation with a title and tags."""
-    made = conversation(tags={"made": "first"})
-    made.patch({"title": "The first title"}).raise_for_status()
-    return made
+    there = conversation(tags={"made": "first"})
+    there.patch({"title": "The first title"}).raise_for_status()
+    return there
 
 
 def test_patch_sets_the_title(created: Conversation) -> None:
@@ -236,13 +237,13 @@ def test_patch_without_a_body_is_422(created: Conversation) -> None:
 
 def test_patch_tells_viewers_of_tags_and_not_of_a_title(conversation: Conversations) -> None:
     """Tags are part of the state and come as an event, a title is not; tags that stay the same are no news."""
-    made = conversation()
+    there = conversation()
 
-    with Viewer(made) as viewer:
-        made.patch({"title": "Only a title"}).raise_for_status()
-        made.patch({"title": "And tags", "tags": {"a": "b"}}).raise_for_status()
-        made.patch({"tags": {"a": "b"}}).raise_for_status()
-        made.post("/pause").raise_for_status()
+    with Viewer(there) as viewer:
+        there.patch({"title": "Only a title"}).raise_for_status()
+        there.patch({"title": "And tags", "tags": {"a": "b"}}).raise_for_status()
+        there.patch({"tags": {"a": "b"}}).raise_for_status()
+        there.post("/pause").raise_for_status()
 
         lines = viewer.until("full_state=paused")
     assert lines == ["tags", "execution_status=paused", "PauseEvent", "full_state=paused"]
@@ -327,10 +328,10 @@ def test_unknown_id_is_printed_dashed_whatever_was_asked(conversation: Conversat
 
 def test_deleted_conversation_is_as_unknown_as_any(conversation: Conversations) -> None:
     """After a delete no route finds anything, though a runner had the conversation in hand a moment ago."""
-    made = conversation()
-    made.delete().raise_for_status()
+    there = conversation()
+    there.delete().raise_for_status()
 
-    answers = {route_id(route): ask(made, route).status_code for route in ROUTES}
+    answers = {route_id(route): ask(there, route).status_code for route in ROUTES}
 
     assert set(answers.values()) == {404}, answers
 
@@ -356,8 +357,8 @@ def test_nothing_is_made_by_asking(
     operation: str, content: object, conversation: Conversations, server: Server
 ) -> None:
     """A request to a conversation that is not there leaves no directory behind."""
-    before = set(server.conversations_path.iterdir())
+    before = made(server)
 
     conversation.unknown().post(f"/{operation}", content)
 
-    assert set(server.conversations_path.iterdir()) == before
+    assert made(server) == before

@@ -351,8 +351,8 @@ BODIES = {
     "utf-16": '{"content": "a"}'.encode("utf-16"),
     "no utf-8": b'{"content": "\xff"}',
     "json and more": b"{} {}",
-    "kinds of other types": b'{"policy": {"kind": []}, "security_analyzer": {"kind": {}}, "secrets": {"A": {"kind": 5}}}',
-    "fields of other types": b'{"agent": {"kind": "Agent", "llm": {"model": {}}}, "workspace": {"working_dir": []}}',
+    "wrong kinds": b'{"policy": {"kind": []}, "security_analyzer": {"kind": 5}, "secrets": {"A": {"kind": 5}}}',
+    "wrong fields": b'{"agent": {"kind": "Agent", "llm": {"model": {}}}, "workspace": {"working_dir": []}}',
     "nul in a path": b'{"agent": {"llm": {"model": "m"}}, "workspace": {"working_dir": "\\u0000"}}',
     "lists for objects": b'{"agent": [], "workspace": [], "tags": [], "secrets": [], "policy": [], "llm": []}',
 }

@@ -45,8 +45,6 @@ def test_create_refuses_an_initial_message_of_another_role(
     assert refused.json() == {"detail": "Only user messages are allowed to be sent to the agent."}
 
 
-NO_SOURCE = "One of `agent`, `agent_settings`, or `agent_profile_id` must be provided"
-
 INVALID: dict[str, tuple[JsonObject, str, list[str | int]]] = {
     "no agent source": ({"agent": None}, "value_error", ["body"]),
     "profile and agent": ({"agent_profile_id": str(uuid4())}, "value_error", ["body"]),
@@ -98,6 +96,15 @@ def test_create_refuses_what_does_not_validate(
     assert refused.status_code == 422
     [problem] = refused.json()["detail"]
     assert (problem["type"], problem["loc"]) == (kind, loc)
+
+
+def test_create_says_what_can_be_the_source_of_an_agent(conversation: Conversations, nothing_made: Path) -> None:
+    """The text is the published server's."""
+    refused = conversation.create(workspace={"working_dir": str(nothing_made)}, agent=None)
+
+    [problem] = refused.json()["detail"]
+    sources = "One of `agent`, `agent_settings`, or `agent_profile_id` must be provided"
+    assert problem["msg"] == f"Value error, {sources}"
 
 
 def test_create_without_agent_and_workspace_names_the_workspace_only(http: httpx.Client, nothing_made: Path) -> None:
