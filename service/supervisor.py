@@ -15,7 +15,10 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.managers import SyncManager
+from types import FrameType
 from typing import Any
 
 import sanic.mixins.startup as sanic_startup
@@ -66,8 +69,37 @@ class SupervisedManager(WorkerManager):
     """See the module."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._is_holding = False
+        self._held_signal: int | None = None
         super().__init__(*args, **kwargs)
         self._backoff = Backoff()
+
+    def start(self) -> None:
+        """Start the processes; none any more after a signal."""
+        for process in [process for worker in self.workers for process in worker.processes]:
+            if self._shutting_down:
+                return
+            with self._signals_held():
+                process.start()
+
+    def shutdown_signal(self, signal: int, frame: FrameType | None) -> None:
+        """Stop what has been started, once nothing is about to be."""
+        if self._is_holding:
+            self._held_signal = signal
+        else:
+            super().shutdown_signal(signal, frame)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def _signals_held(self) -> Iterator[None]:
+        """Around the start of a process, which a signal in the middle would not stop: it is not yet known by its id."""
+        self._is_holding = True
+        try:
+            yield
+        finally:
+            self._is_holding = False
+            if self._held_signal is not None:
+                held, self._held_signal = self._held_signal, None
+                self.shutdown_signal(held, None)
 
     def wait_for_ack(self) -> None:
         """Until every web worker serves. Raises ServerKilled when one ends first, or takes too long."""
@@ -105,7 +137,8 @@ class SupervisedManager(WorkerManager):
         if not self._backoff.is_due(process.name, time.monotonic()):
             return
         _log.warning("process_replaced", process=process.name, pid=process.pid, exit_code=process.exitcode)
-        process.restart()
+        with self._signals_held():
+            process.restart()
         self._backoff.started(process.name, time.monotonic())
 
 

@@ -35,10 +35,11 @@ def run_fleet(settings: Settings, processes: int) -> None:
     default_signals()
     die_with_parent()
     configure_logging(settings)
-    # Signals are taken one by one in `_watch`; none may arrive between a fork and its bookkeeping.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     prepare_environment()
+    # It takes seconds, in which a signal ends this process at once.
     _import_sdk()
+    # From here on signals are taken one by one in `watch`; none may arrive between a fork and its bookkeeping.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     gc.freeze()
     _Fleet(settings, processes).watch()
 

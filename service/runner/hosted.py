@@ -164,6 +164,7 @@ class HostedConversation:
             await self._start_run()
         await self.reporter.refresh()
         if command.kind == "pause":
+            self._driver.forget_repeat()
             self.reporter.publish_full_state()
 
     async def _start_run(self) -> None:

@@ -24,6 +24,10 @@ from service.runner.workers import Workers
 _log = structlog.get_logger(__name__)
 
 _INTERRUPT_WAIT_SECONDS = 5.0
+_WRAP_UP_SECONDS = 1.0
+_RUNNING = ConversationExecutionStatus.RUNNING
+_REPEATABLE = (ConversationExecutionStatus.IDLE, ConversationExecutionStatus.PAUSED)
+"""Where a run asked for while the last one ended is still to be done; an error is the answer to both."""
 
 
 class RunDriver:
@@ -74,6 +78,7 @@ class RunDriver:
             RunLimitReached: this runner or the deployment is full.
             BrokerUnavailable: whether the deployment is full cannot be found out.
         """
+        await self._let_end()
         if self._task is not None or self._is_asking:
             raise AlreadyRunning
         self._is_asking = True
@@ -85,12 +90,25 @@ class RunDriver:
         self._interrupt_wanted = False
         self._task = asyncio.create_task(self._drive(), name=f"run {self._conversation.id}")
 
+    async def _let_end(self) -> None:
+        """A client that was just told of the end of a run may start the next at once, while this one wraps up."""
+        is_over = self._has_entered and self._conversation.state.execution_status != _RUNNING
+        if self._task is not None and is_over:
+            await asyncio.wait([self._task], timeout=_WRAP_UP_SECONDS)
+
     async def start_or_repeat(self) -> None:
         """Accept a run, or have the active one go on with what was appended meanwhile. Raises as `start`."""
+        if self._task is not None:
+            self._is_wanted_again = True
+            return
         try:
             await self.start()
         except AlreadyRunning:
             self._is_wanted_again = True
+
+    def forget_repeat(self) -> None:
+        """What was asked for before a pause is not to be done after it."""
+        self._is_wanted_again = False
 
     async def interrupt(self) -> bool:
         """Cancel the LLM call or tool in flight; returns when the run has ended or after 5 s. False without a run."""
@@ -128,8 +146,7 @@ class RunDriver:
 
     @property
     def _must_repeat(self) -> bool:
-        status = self._conversation.state.execution_status
-        return self._is_wanted_again and status is ConversationExecutionStatus.IDLE
+        return self._is_wanted_again and self._conversation.state.execution_status in _REPEATABLE
 
     async def _run_once(self) -> None:
         try:
