@@ -17,6 +17,7 @@ from service.private_redis import RedisServerMissing, require_redis_server
 from service.runner.fleet import run_fleet
 from service.settings import Settings, SettingsError, hand_down, load_settings
 from service.startup_notes import announce, refuse_unserved
+from service.supervisor import CannotListen, require_address
 
 _BACKLOG = 1024
 
@@ -74,6 +75,7 @@ def main() -> None:
 
 
 def _serve_in_one_process(settings: Settings) -> NoReturn:
+    _require_address(settings)
     app = create_app(settings)
     app.run(
         host=settings.bind_host,
@@ -88,6 +90,7 @@ def _serve_in_one_process(settings: Settings) -> NoReturn:
 
 def _serve_in_processes(settings: Settings) -> NoReturn:
     _require_any_redis(settings)
+    _require_address(settings)
     app = create_app(settings)
     app.prepare(
         host=settings.bind_host,
@@ -102,8 +105,17 @@ def _serve_in_processes(settings: Settings) -> NoReturn:
     _exit()
 
 
+# Both now and not when Sanic starts: it would log the failure as an exception of its own.
+
+
+def _require_address(settings: Settings) -> None:
+    try:
+        require_address(settings.bind_host, settings.port)
+    except CannotListen as error:
+        sys.exit(f"fanout: {error}")
+
+
 def _require_any_redis(settings: Settings) -> None:
-    """Now and not when Sanic starts the processes: it would log the failure as an exception of its own."""
     if settings.redis_address is not None:
         return
     try:

@@ -4,6 +4,7 @@
 * A signal during start-up ends the start-up; Sanic spins for ever.
 * A failed start kills the processes that were started; Sanic kills its whole process group, shell included.
 * When the main process is killed, nothing is left behind.
+* A port that another server listens on is not shared with it.
 * Every web worker listens on a socket of its own (SO_REUSEPORT), so the kernel spreads connections evenly; on one
   shared socket a fast worker takes most (11/22/75/92 of 200 connections on 4 workers).
 """
@@ -102,7 +103,7 @@ class SupervisedManager(WorkerManager):
                 self.shutdown_signal(held, None)
 
     def wait_for_ack(self) -> None:
-        """Until every web worker serves. Raises ServerKilled when one ends first, or takes too long."""
+        """Until every web worker serves. Raises ServerKilled when one cannot, or takes too long."""
         give_up_at = time.monotonic() + _START_LIMIT_SECONDS
         later = []
         while not self._shutting_down and not self._all_workers_ack():  # type: ignore[no-untyped-call]
@@ -111,9 +112,12 @@ class SupervisedManager(WorkerManager):
                 if message is None:  # a signal came
                     self.monitor_publisher.send(None)
                     return
-                if message == "__TERMINATE_EARLY__" or time.monotonic() > give_up_at:
+                if message == "__TERMINATE_EARLY__":
                     self.kill()
                 later.append(message)
+            if time.monotonic() > give_up_at:
+                self.kill()
+            self._sync_states()
         for message in later:
             self.monitor_publisher.send(message)
 
@@ -142,6 +146,30 @@ class SupervisedManager(WorkerManager):
         self._backoff.started(process.name, time.monotonic())
 
 
+class CannotListen(Exception):
+    """The address to listen on is taken, or not to be had."""
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        super().__init__(host, port, reason)
+        self.host = host
+        self.port = port
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot listen on {self.host}:{self.port}: {self.reason}"
+
+
+def require_address(host: str, port: int) -> None:
+    """Raises CannotListen when another program listens there, or nobody can.
+
+    SO_REUSEPORT would let a second server of the same user in, and the kernel would deal connections to both.
+    """
+    try:
+        _bind(host, port, is_shared=False).close()
+    except OSError as error:
+        raise CannotListen(host, port, error.strerror or str(error)) from error
+
+
 def install() -> None:
     """Make Sanic use all this. Call before it serves; again is harmless."""
     replaced: dict[str, object] = {"WorkerManager": SupervisedManager, "Manager": _state_manager}
@@ -168,6 +196,7 @@ def _reserve_port(server_settings: dict[str, Any]) -> socket.SocketType | None:
     """Bind without listening: holds the port, finds out which one 0 is, and receives no connection."""
     if server_settings.get("unix") or server_settings.get("sock"):
         return configure_socket(server_settings)
+    require_address(server_settings["host"], server_settings["port"])
     reserved = _bind(server_settings["host"], server_settings["port"])
     server_settings["host"], server_settings["port"] = reserved.getsockname()[:2]
     return reserved
@@ -177,16 +206,19 @@ def serve_on_own_socket(*args: Any, **kwargs: Any) -> None:
     """Sanic's `worker_serve`, in a worker process, listening on a socket of its own."""
     die_with_parent()
     if not kwargs.get("unix") and kwargs.get("sock") is None:
-        own = _bind(kwargs["host"], kwargs["port"])
-        own.listen(kwargs["backlog"])
-        kwargs |= {"sock": own, "host": None, "port": None}
+        # Sanic listens on it once it can serve: connections that come earlier are not for this worker.
+        kwargs |= {"sock": _bind(kwargs["host"], kwargs["port"]), "host": None, "port": None}
     worker_serve(*args, **kwargs)
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, *, is_shared: bool = True) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     bound = socket.socket(family, kind, protocol)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    bound.bind(address)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, is_shared)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
     return bound

@@ -43,9 +43,10 @@ def update_secrets(conversation: LocalConversation, content: bytes) -> None:
     """Add or overwrite secrets, and save them at once: the SDK alone would wait for the next change."""
     request = UpdateSecretsRequest.model_validate_json(content)
     with conversation.state as state:
-        conversation.update_secrets(dict(request.secrets))
         registry = state.secret_registry
-        state.secret_registry = registry.model_copy(update={"secret_sources": dict(registry.secret_sources)})
+        # Not `conversation.update_secrets`: that changes the registry in place, and the SDK sees nothing to save.
+        sources = {**registry.secret_sources, **request.secrets}
+        state.secret_registry = registry.model_copy(update={"secret_sources": sources})
 
 
 def set_confirmation_policy(conversation: LocalConversation, content: bytes) -> None:

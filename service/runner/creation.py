@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from service.errors import InvalidRequest, NotFound
 from service.runner.meta import Meta
-from service.runner.opening import import_tool_modules
+from service.runner.opening import import_tool_modules, register_agent_definitions
 from service.runner.validation import invalid, parse
 
 _GIT_TIMEOUT_SECONDS = 10
@@ -55,6 +55,7 @@ def plan(body: bytes, cipher: Cipher, browser_enabled: bool, idempotency_key: st
     request = _parse(body, cipher)
     _refuse_unserved(request)
     agent = _private_copy(_agent(request, browser_enabled))
+    _register_sub_agents(request)
     _require_tools(agent, import_tool_modules(request.tool_module_qualnames))
     _prepare_workspace(Path(request.workspace.working_dir))
     message = request.initial_message
@@ -120,6 +121,13 @@ def _require_tools(agent: AgentBase, not_imported: dict[str, str]) -> None:
             f"The agent uses tools that are not registered: {', '.join(unknown)}. "
             f"Registered tools: {', '.join(sorted(registered))}"
         )
+
+
+def _register_sub_agents(request: StartConversationRequest) -> None:
+    failures = register_agent_definitions(request)
+    if failures:
+        reasons = "; ".join(f"'{name}' ({reason})" for name, reason in failures.items())
+        raise InvalidRequest(f"Agent definitions that cannot be used: {reasons}")
 
 
 def _prepare_workspace(path: Path) -> None:

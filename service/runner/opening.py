@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import structlog
 from openhands.sdk.agent.base import AgentBase
 from openhands.sdk.conversation.impl.local_conversation import LocalConversation
+from openhands.sdk.conversation.request import ConversationConfig
 from openhands.sdk.secret import SecretSource
+from openhands.sdk.subagent.registry import agent_definition_to_factory, register_agent_if_absent
 from openhands.sdk.utils.cipher import Cipher
 
 from service.catalog.keys import Keys
@@ -71,6 +73,8 @@ class Opener:
         """
         meta = read_meta(directory)
         import_tool_modules(meta.tool_module_qualnames)
+        for name, reason in register_agent_definitions(meta).items():
+            _log.warning("agent_definition_not_registered", agent=name, reason=reason)
         return self._open(directory, meta, None, None)
 
     def _open(
@@ -127,4 +131,20 @@ def import_tool_modules(modules: dict[str, str]) -> dict[str, str]:
         except ImportError as error:
             _log.warning("tool_module_not_imported", tool=name, module=module, error=str(error))
             failures[name] = f"{module}: {error}"
+    return failures
+
+
+def register_agent_definitions(config: ConversationConfig) -> dict[str, str]:
+    """Make the creator's sub-agents known to the task tools; returns those that could not be, with the reason.
+
+    The SDK's registry is one per process: the first definition of a name counts for all conversations in it.
+    """
+    failures: dict[str, str] = {}
+    for definition in config.agent_definitions:
+        try:
+            factory = agent_definition_to_factory(definition, config.workspace.working_dir)
+        except ValueError as error:
+            failures[definition.name] = str(error)
+        else:
+            register_agent_if_absent(definition.name, factory, definition)
     return failures

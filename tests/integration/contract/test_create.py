@@ -322,6 +322,31 @@ def test_create_with_an_empty_initial_message_starts_a_run(conversation: Convers
     assert created.outline == ["user", "agent: done"]
 
 
+# Sub-agents
+
+
+def test_create_makes_the_clients_sub_agents_known_to_the_task_tool(
+    conversation: Conversations, llm: ScriptedLlm
+) -> None:
+    """The LLM is offered an agent that only the client has defined."""
+    definition = {"name": "contract-poet", "description": "Writes poems about contracts"}
+    agent = agent_of(llm, {"name": "task_tool_set"})
+    created = conversation(agent=agent, agent_definitions=[definition], initial_message=user_message("SAY hello"))
+
+    created.wait_status("finished")
+    assert "contract-poet" in json.dumps(llm.requests[-1].body["tools"])
+
+
+def test_create_refuses_a_sub_agent_that_cannot_be_made(conversation: Conversations) -> None:
+    """A definition that names an unknown skill is 422 with the reason."""
+    definition = {"name": "contract-novice", "skills": ["no-such-skill"]}
+    refused = conversation.create(agent_definitions=[definition])
+
+    assert refused.status_code == 422
+    assert "contract-novice" in refused.json()["detail"]
+    assert "no-such-skill" in refused.json()["detail"]
+
+
 # A full server
 
 

@@ -18,12 +18,15 @@ from tests.server_process import Server
 from tests.waiting import wait_until
 
 STALL_SECONDS = 1
+DRAIN_SECONDS = 1
+STOP_SECONDS = 8
+"""Far more than giving up on one client takes, and less than waiting for it: 3 and 11 s on a busy machine."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that soon gives up on clients that do not read, and on stopping gently."""
-    settings = {"OH_SOCKET_STALL_SECONDS": str(STALL_SECONDS), "OH_DRAIN_SECONDS": "1"}
+    settings = {"OH_SOCKET_STALL_SECONDS": str(STALL_SECONDS), "OH_DRAIN_SECONDS": str(DRAIN_SECONDS)}
     with Server(tmp_path_factory.mktemp("server"), settings) as running:
         yield running
 
@@ -51,7 +54,7 @@ def test_stopping_server_closes_its_sockets_with_1012(
         viewers = [stack.enter_context(watched.socket(max_size=None)) for _ in range(3)]
         flood(watched)
         with ThreadPoolExecutor(1) as background:
-            exit_code = background.submit(server.terminate)
+            exit_code = background.submit(server.terminate, STOP_SECONDS)
 
             assert [close_of(viewer) for viewer in viewers] == [(1012, "")] * 3
             assert exit_code.result() == 0
