@@ -1,17 +1,19 @@
 #!/bin/sh
-# Install the programs the tests run beside Python packages: redis-server and tmux, from Debian's packages.
+# Install the programs the tests run beside Python packages: redis-server, tmux and haproxy, from Debian's packages.
 # Does nothing when they are already on PATH.
 set -eu
 
 missing=
-for program in redis-server tmux; do
+# Debian's haproxy is in a directory that is not on everybody's PATH.
+PATH=$PATH:/usr/sbin
+for program in redis-server tmux haproxy; do
     command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
 [ -n "$missing" ] || exit 0
 
 refuse() {
     echo "The tests need these programs on PATH:$missing. $1" >&2
-    echo "Install them yourself, for instance: apt-get install$missing  |  brew install redis tmux" >&2
+    echo "Install them yourself, for instance: apt-get install$missing  |  brew install redis tmux haproxy" >&2
     exit 1
 }
 
@@ -34,4 +36,4 @@ echo "Installing$missing with apt-get"
 apt install -y --no-install-recommends $missing >/dev/null 2>&1 ||
     { apt update && apt install -y --no-install-recommends $missing; } ||
     refuse "apt-get could not install them (see above)."
-# Debian starts a Redis on 6379 at installation; the tests start their own.
+# Debian starts a Redis on 6379 at installation, and its HAProxy serves nothing; the tests start their own.

@@ -67,7 +67,7 @@ class KnownKey:
 def known_keys() -> list[KnownKey]:
     """The table's rows, one for each name in the first column."""
     documented = keys_module.__doc__ or ""
-    rows = re.findall(r"^\| (\S.*?) +\| (zset|string|hash) +\| (\S.*?) +\|", documented, re.MULTILINE)
+    rows = re.findall(r"^\| (\S.*?) +\| (zset|set|string|hash) +\| (\S.*?) +\|", documented, re.MULTILINE)
     return [KnownKey(name, kind, ttl) for names, kind, ttl in rows for name in names.split(", ")]
 
 

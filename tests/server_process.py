@@ -7,12 +7,14 @@ so a developer's settings, keys and home directory never reach a test.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,6 +30,7 @@ FANOUT = [sys.executable, "-m", "service"]
 COMMAND = [*FANOUT, "serve"]
 START_SECONDS = 60.0
 """Importing the SDK takes 4 s of CPU with compiled files and 10 s without; the machine may be busy."""
+_PORTS = range(20_000, 32_000)
 
 
 class Sandbox:
@@ -187,8 +190,12 @@ class Server:
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port on 127.0.0.1 that nobody listens on right now.
+
+    It is below those that Linux gives to outgoing connections, or one might take it before the server does.
+    """
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -17,7 +17,7 @@ from service.runner.agent_loop import AgentLoop
 from service.runner.command import Command
 from service.runner.command_queue import CommandQueue
 from service.runner.opening import Opened
-from service.runner.recovery import recover
+from service.runner.recovery import Navigation, recover
 from service.runner.reporter import Reporter
 from service.runner.run_driver import RunDriver
 from service.runner.run_slots import RunSlots
@@ -139,7 +139,7 @@ class HostedConversation:
         was_running = state.execution_status is ConversationExecutionStatus.RUNNING
         times = note_interruption(self.directory, self._claim, time.time(), fsync=self._fsync) if was_running else 0
         will_resume = was_running and self._resume_runs and times < _INTERRUPTION_LIMIT
-        recover(state, None, will_resume=will_resume)
+        recover(state, Navigation(self._claim.settled_length, state.leaf_event_id), will_resume=will_resume)
         if times >= _INTERRUPTION_LIMIT:
             with state:
                 state.append_event(ConversationErrorEvent(source="environment", code=_POISONED, detail=_WHY_POISONED))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from service.errors import OwnershipLost
 from service.identity import LeaseEpoch, RunnerId, StreamEpoch
 from service.store.atomic import write_atomically
+from service.store.event_name import parse_event_name
 from service.store.layout import ConversationDirectory
 
 NOBODY = RunnerId("")
@@ -31,6 +32,9 @@ class OwnerRecord(NamedTuple):
     stream_epoch: StreamEpoch
     interruptions: tuple[float, ...] = ()
     """Unix times at which an owner was found to have died in the middle of a run; the recent ones."""
+    settled_length: int = 0
+    """While the log is no longer than this, HEAD is where `base_state.json` says, if not at the last event: somebody
+    went back there before the first claim."""
 
 
 def read_owner(directory: ConversationDirectory) -> OwnerRecord | None:
@@ -44,6 +48,7 @@ def read_owner(directory: ConversationDirectory) -> OwnerRecord | None:
         RunnerId(record["runner_id"]),
         StreamEpoch(bytes.fromhex(record["stream_epoch"])),
         tuple(record.get("interruptions", ())),
+        record.get("settled_length", 0),
     )
 
 
@@ -58,9 +63,17 @@ def claim(directory: ConversationDirectory, runner_id: RunnerId, *, fsync: bool)
         runner_id,
         previous.stream_epoch if previous else StreamEpoch(uuid.uuid4().bytes),
         previous.interruptions if previous else (),
+        previous.settled_length if previous else _settled_length(directory),
     )
     _write(directory, record, fsync=fsync)
     return record
+
+
+def _settled_length(directory: ConversationDirectory) -> int:
+    """The length of a log that somebody else has left behind in good order, not in the middle of a run; else 0."""
+    if not directory.events.is_dir() or json.loads(directory.base_state.read_bytes())["execution_status"] == "running":
+        return 0
+    return sum(parse_event_name(name) is not None for name in os.listdir(directory.events))
 
 
 def give_up(directory: ConversationDirectory, record: OwnerRecord, *, fsync: bool) -> None:

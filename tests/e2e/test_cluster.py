@@ -16,12 +16,12 @@ from tests.integration.contract.conversations import Conversation, Conversations
 from tests.integration.contract.viewer import Viewer
 
 
-def tests_of(module: ModuleType) -> dict[str, object]:
+def collected_from(module: ModuleType) -> dict[str, object]:
     """Every test of a module, also those that are written later; here they get this module's fixtures."""
     return {name: value for name, value in vars(module).items() if name.startswith("test_")}
 
 
-globals().update(tests_of(test_remote_conversation) | tests_of(test_viewers))
+globals().update(collected_from(test_remote_conversation) | collected_from(test_viewers))
 
 
 @pytest.fixture(scope="module")

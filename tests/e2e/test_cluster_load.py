@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from tests.scripted_llm import ScriptedLlm
 
 WEB_SERVERS = 4
 CONVERSATIONS = 50
-THOUGHTS = 4
+THOUGHTS = 3
 SECONDS = 100.0
 """Guess: ten times what it takes on an idle machine of two cores."""
 
@@ -49,10 +50,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield running
 
 
+@pytest.mark.timeout(240)
 async def test_every_socket_receives_its_conversation_once_and_in_order(
     cluster: Cluster, scripted_llm: ScriptedLlm, tmp_path: Path
 ) -> None:
     """Sockets from before and from the middle of a run each receive all of its events, and nobody else's."""
+    # One thread for each conversation's wait on the LLM.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(CONVERSATIONS))
     async with asyncio.timeout(SECONDS), httpx.AsyncClient(base_url=cluster.url, timeout=SECONDS) as http:
         async with asyncio.TaskGroup() as group:
             halfway = asyncio.Barrier(CONVERSATIONS + 1)

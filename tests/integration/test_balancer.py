@@ -50,7 +50,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer."""
-        self.server.forwarded = self.headers["X-Forwarded-For"]
+        # The balancer's own checks come from nobody.
+        self.server.forwarded = self.headers["X-Forwarded-For"] or self.server.forwarded
         is_refused = self.path == "/ready" and not self.server.is_ready
         self.send_response(503 if is_refused else 200)
         body = self.server.name.encode()

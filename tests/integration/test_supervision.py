@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -43,7 +43,8 @@ class Roles:
         runners = [each for each in processes if each.worker_name == "Sanic-Runners-0"]
         self.all = processes
         self.web = [each for each in processes if each.worker_name.startswith("Sanic-Server-")]
-        self.redis = [each for each in processes if each.worker_name == "Sanic-Redis-0"]
+        # Redis writes its title over its environment.
+        self.redis = [each for each in processes if each.command.startswith("redis-server")]
         self.runners_parent = [each for each in runners if each.parent_pid == server.pid]
         parents = {each.pid for each in self.runners_parent}
         self.runners = [each for each in runners if each.parent_pid in parents]
@@ -143,6 +144,31 @@ def test_sigterm_during_the_start_ends_it(tmp_path: Path, moment: str) -> None:
     assert_start_can_be_ended(tmp_path, MOMENTS[moment], signal.SIGTERM)
 
 
+def test_web_worker_killed_during_the_start_is_replaced(redis_process: RedisProcess, tmp_path: Path) -> None:
+    """A start goes on when a worker is killed before it has ever served."""
+    with web_only(redis_process, tmp_path, WORKERS) as web:
+        web.process.start()
+        web.process.wait_until(lambda: len(Roles(web).web) == WORKERS, "the workers start", START_SECONDS)
+        victim, *_ = Roles(web).web
+        assert listeners(web.port) == 0
+
+        os.kill(victim.pid, signal.SIGKILL)
+
+        web.process.wait_until(lambda: listeners(web.port) == WORKERS, "both workers listen", START_SECONDS)
+        assert victim.pid not in {each.pid for each in Roles(web).web}
+
+
+@contextmanager
+def web_only(redis: RedisProcess, directory: Path, workers: int) -> Iterator[Server]:
+    """`fanout web`, not started yet: without a runner it never becomes ready."""
+    environment = {"REDIS_URL": redis.url, "OH_REDIS_NAMESPACE": "web-only"}
+    web = Server(directory, environment, [*FANOUT, "web", "--workers", str(workers)])
+    try:
+        yield web
+    finally:
+        web.close()
+
+
 def test_main_process_killed_during_the_start_leaves_nothing_behind(tmp_path: Path) -> None:
     """A web worker that is still being imported when its parent dies does not go on alone."""
     assert_start_can_be_ended(tmp_path, MOMENTS["when a web worker starts"], signal.SIGKILL)
@@ -174,9 +200,8 @@ def assert_nothing_is_left_after(server: Server, end: Callable[[], None]) -> Non
 
 def test_connections_are_spread_evenly_over_web_workers(redis_process: RedisProcess, tmp_path: Path) -> None:
     """Of 200 connections no worker of four gets more than 40 %."""
-    web = Server(tmp_path, {"REDIS_URL": redis_process.url}, [*FANOUT, "web", "--workers", "4"])
     with ExitStack() as stack:
-        stack.callback(web.close)
+        web = stack.enter_context(web_only(redis_process, tmp_path, 4))
         web.process.start()
         web.process.wait_until(lambda: listeners(web.port) == 4, "four workers listen", START_SECONDS)
 
@@ -206,7 +231,7 @@ def test_sanic_command_line_serves_completely(scripted_llm: ScriptedLlm, tmp_pat
 
         session_id = server.pid
         assert server.terminate() == 0
-    assert processes_of(session_id) == []
+        wait_until(lambda: not processes_of(session_id), "no process is left", STOPPED_SECONDS)
 
 
 def test_sanic_command_line_adds_as_many_runners_as_it_is_told(redis_process: RedisProcess, tmp_path: Path) -> None:
@@ -233,20 +258,46 @@ def test_sanic_command_line_adds_as_many_runners_as_it_is_told(redis_process: Re
         (["serve", "--workers", "2"], "apt-get install redis-server"),
         (["serve", "--runners", "2"], "REDIS_URL"),
     ],
-    ids=" ".join,
+    ids=["web", "runner", "many workers", "many runners"],
 )
 def test_missing_redis_ends_the_start_with_one_line(tmp_path: Path, arguments: list[str], says: str) -> None:
     """Roles that need a Redis and find none say in one line what to install or set."""
-    sandbox = Sandbox(tmp_path, {"PATH": str(tmp_path)})
-    command = [*FANOUT, *arguments]
-    ended = subprocess.run(command, cwd=tmp_path, env=sandbox.environment, capture_output=True, text=True, check=False)
-    sandbox.close()
+    line = last_words(tmp_path, [*FANOUT, *arguments], {"PATH": str(tmp_path)})
 
+    assert line.startswith("fanout: ")
+    assert says in line
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_taken_port_ends_the_start_with_one_line(tmp_path: Path, workers: str) -> None:
+    """A second server never shares a port with the first, although workers of one server share theirs."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = last_words(tmp_path, [*COMMAND, "--workers", workers, "--host", "127.0.0.1", "--port", str(port)])
+
+    assert line == f"fanout: cannot listen on 127.0.0.1:{port}: Address already in use"
+
+
+def last_words(directory: Path, command: list[str], environment: dict[str, str] | None = None) -> str:
+    """The one line that a command says on standard error when it refuses to start."""
+    sandbox = Sandbox(directory, environment)
+    ended = subprocess.run(
+        command,
+        cwd=directory,
+        env=sandbox.environment,
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+    sandbox.close()
     assert ended.returncode == 1
     assert ended.stdout == ""
     [line] = ended.stderr.splitlines()
-    assert line.startswith("fanout: ")
-    assert says in line
+    return line
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from service.store.owner_record import (
     note_interruption,
     read_owner,
 )
-from tests.unit.store.conversation_files import make_conversation
+from tests.unit.store.conversation_files import make_conversation, put_event
 
 ONE, OTHER = RunnerId("one"), RunnerId("other")
 
@@ -118,6 +118,27 @@ def test_interruptions_are_counted_over_owners(directory: ConversationDirectory)
         counts.append(note_interruption(directory, record, moment, fsync=False))
         fence.check()
     assert counts == [1, 2, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("status", "length"), [("idle", 2), ("finished", 2), ("waiting_for_confirmation", 2), ("running", 0)]
+)
+def test_log_that_was_left_in_good_order_is_settled(tmp_path: Path, status: str, length: int) -> None:
+    """At the first claim, and remembered: HEAD may have been moved back on purpose."""
+    directory = make_conversation(tmp_path, execution_status=status)
+    for seq in range(2):
+        put_event(directory, seq)
+    assert claim(directory, ONE, fsync=False).settled_length == length
+    put_event(directory, 2)
+    assert claim(directory, OTHER, fsync=False).settled_length == length
+    record = read_owner(directory)
+    assert record is not None
+    assert record.settled_length == length
+
+
+def test_new_conversation_has_nothing_settled(directory: ConversationDirectory) -> None:
+    """Its log is our own from the beginning."""
+    assert claim(directory, ONE, fsync=False).settled_length == 0
 
 
 def test_a_deleted_conversation_has_no_owner(directory: ConversationDirectory) -> None:

@@ -1,0 +1,361 @@
+"""Accepted commands: applied once, in order, whatever happens to the runner on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from openhands.sdk.event import MessageEvent, PauseEvent
+from openhands.sdk.event.conversation_error import ConversationErrorEvent
+from openhands.sdk.llm import content_to_str
+
+from service.errors import RequestFailed
+from service.identity import RunnerId
+from service.runner import command_queue
+from service.runner.command import Command
+from service.runner.command_queue import CommandQueue
+from service.runner.opening import Opened
+from service.runner.recovery import recover
+from service.runner.workers import Workers
+from service.store.inbox import Inbox, key_name
+from service.store.layout import ConversationDirectory
+from service.store.owner_record import claim
+from tests.unit.runner.rig import Rig, ScriptedLLM, crash_points
+from tests.waiting import wait_until_async
+
+SECRET = "s3cret-value-of-the-test"
+KEY = key_name("k1")
+PATIENCE_SECONDS = 10.0
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+@pytest.fixture
+def opened(rig: Rig) -> Opened:
+    return rig.create(ScriptedLLM.of())
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    workers = Workers()
+    yield workers
+    workers.close()
+
+
+class Applied(list[Command]):
+    """The commands that were applied, in order."""
+
+    async def note(self, command: Command) -> None:
+        self.append(command)
+
+
+@asynccontextmanager
+async def started(rig: Rig, opened: Opened, workers: Workers) -> AsyncIterator[tuple[CommandQueue, Applied]]:
+    """A queue that applies, what a crash left behind first."""
+    applied = Applied()
+    queue = CommandQueue(opened, workers, rig.opener.cipher, applied.note)
+    queue.start()
+    try:
+        yield queue, applied
+    finally:
+        await queue.stop()
+
+
+def body(text: str, *, run: bool = False) -> bytes:
+    """A message as it is posted."""
+    return json.dumps({"content": [{"type": "text", "text": text}], "run": run}).encode()
+
+
+def accept(directory: ConversationDirectory, kind: str, content: bytes, key: str | None = None) -> None:
+    """As if a client had been told that this is accepted, and the runner had died then."""
+    inbox = Inbox(directory, fsync=False)
+    inbox.put(inbox.reserve(), kind, content, key)
+
+
+def waiting(directory: ConversationDirectory) -> list[str]:
+    return [entry.kind for entry in Inbox(directory, fsync=False).entries()]
+
+
+def said(opened: Opened) -> list[str]:
+    """The texts of the user's messages in the log."""
+    messages = [event for event in opened.conversation.state.events if isinstance(event, MessageEvent)]
+    return ["".join(content_to_str(event.llm_message.content)) for event in messages if event.source == "user"]
+
+
+async def drained(queue: CommandQueue) -> None:
+    await wait_until_async(lambda: queue.is_empty, "every command is applied")
+
+
+# After a crash
+
+
+async def test_accepted_commands_are_applied_in_order(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """Their clients have their answer already."""
+    for kind, content in (("message", body("one")), ("pause", b"{}"), ("message", body("two", run=True))):
+        accept(opened.directory, kind, content)
+    async with started(rig, rig.open(opened.directory), workers) as (queue, applied):
+        await drained(queue)
+    again = rig.open(opened.directory)
+    assert said(again) == ["one", "two"]
+    assert sum(isinstance(event, PauseEvent) for event in again.conversation.state.events) == 1
+    assert [(command.kind, command.starts_run) for command in applied] == [
+        ("message", False),
+        ("pause", False),
+        ("message", True),
+    ]
+    assert waiting(opened.directory) == []
+
+
+@contextmanager
+def crashes_in_the_inbox(
+    directory: ConversationDirectory, copies: Path, points: list[ConversationDirectory]
+) -> Iterator[None]:
+    """Adds to the crash points those after each change of the inbox."""
+
+    def and_copy(change: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*args: Any) -> Any:
+            result = change(*args)
+            copy = copies / f"inbox-{len(points):03}" / directory.path.name
+            shutil.copytree(directory.path, copy)
+            points.append(ConversationDirectory(copy))
+            return result
+
+        return changed
+
+    with (
+        patch.object(Inbox, "assign", and_copy(Inbox.assign)),
+        patch.object(Inbox, "finish", and_copy(Inbox.finish)),
+    ):
+        yield
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+async def test_killed_at_any_moment_no_message_is_lost_or_doubled(
+    rig: Rig, opened: Opened, workers: Workers, tmp_path: Path, key: str | None
+) -> None:
+    """A crash between append and removal, or anywhere else: each is in the log once, and on the agent's branch."""
+    accept(opened.directory, "message", body("one"), key)
+    accept(opened.directory, "message", body("two"))
+    copies = tmp_path / "copies"
+    with crash_points(opened.directory, copies) as points, crashes_in_the_inbox(opened.directory, copies, points):
+        async with started(rig, rig.open(opened.directory), workers) as (queue, _):
+            await drained(queue)
+    assert len(points) > 8
+
+    for number, point in enumerate(points):
+        again = rig.open(point)
+        recover(again.conversation.state, None, will_resume=False)
+        async with started(rig, again, workers) as (queue, _):
+            await drained(queue)
+        assert said(again) == ["one", "two"], f"after step {number}"
+        branch = {event.id for event in again.conversation.state.active_branch()}
+        messages = [event for event in again.conversation.state.events if isinstance(event, MessageEvent)]
+        assert {event.id for event in messages} <= branch, f"after step {number}"
+        assert waiting(point) == [], f"after step {number}"
+        assert key is None or Inbox(point, fsync=False).is_done(key), f"after step {number}"
+        again.conversation.close()
+
+
+async def test_message_that_is_in_the_log_is_not_applied_again(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """The runner died between append and removal."""
+    accept(opened.directory, "message", body("one"))
+    with patch.object(Inbox, "finish"):
+        async with started(rig, rig.open(opened.directory), workers) as (queue, _):
+            await drained(queue)
+    assert waiting(opened.directory) == ["message"]
+
+    again = rig.open(opened.directory)
+    async with started(rig, again, workers) as (queue, applied):
+        await drained(queue)
+
+    assert applied == []
+    assert said(again) == ["one"]
+    assert waiting(opened.directory) == []
+
+
+async def test_secrets_lie_encrypted_and_arrive(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """While they wait, nobody reads them off the disk."""
+    queue = CommandQueue(opened, workers, rig.opener.cipher, Applied().note)
+    command = Command("secrets", json.dumps({"secrets": {"TOKEN": SECRET}}).encode())
+    await queue.submit(command, 0.01)
+    assert waiting(opened.directory) == ["secrets"]
+    files = [path for path in opened.directory.path.rglob("*") if path.is_file()]
+    assert not any(SECRET.encode() in path.read_bytes() for path in files)
+
+    again = rig.open(opened.directory)
+    async with started(rig, again, workers) as (queue, _):
+        await drained(queue)
+
+    registry = rig.open(opened.directory).conversation.state.secret_registry
+    assert registry.secret_sources["TOKEN"].get_value() == SECRET
+
+
+async def test_command_that_fails_after_its_answer_leaves_an_event(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """Its client was told that it is accepted: the conversation says what became of it, and goes on."""
+    accept(opened.directory, "from_the_future", b"{}")
+    accept(opened.directory, "message", body("one"))
+    again = rig.open(opened.directory)
+    async with started(rig, again, workers) as (queue, _):
+        await drained(queue)
+    errors = [event for event in again.conversation.state.events if isinstance(event, ConversationErrorEvent)]
+    assert [error.code for error in errors] == ["KeyError"]
+    assert said(again) == ["one"]
+    assert waiting(opened.directory) == []
+
+
+# A new owner
+
+
+async def test_deposed_owner_leaves_accepted_commands_to_its_successor(
+    rig: Rig, opened: Opened, workers: Workers
+) -> None:
+    """It cannot apply them, and they are not its to throw away."""
+    accept(opened.directory, "message", body("one"))
+    deposed = rig.open(opened.directory)
+    claim(opened.directory, RunnerId("other"), fsync=False)
+    with patch.object(command_queue._log, "error"):
+        async with started(rig, deposed, workers) as (queue, _):
+            [command] = queue._commands
+            await asyncio.wait([command.outcome], timeout=PATIENCE_SECONDS)
+    assert waiting(opened.directory) == ["message"]
+
+    successor = rig.open(opened.directory)
+    async with started(rig, successor, workers) as (queue, _):
+        await drained(queue)
+    assert said(successor) == ["one"]
+
+
+async def test_abandoned_conversation_leaves_accepted_commands(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """What is applied into a black hole was not applied."""
+    accept(opened.directory, "message", body("one"))
+    abandoned = rig.open(opened.directory)
+    abandoned.store.discard_writes()
+    async with started(rig, abandoned, workers) as (queue, _):
+        await drained(queue)
+    assert waiting(opened.directory) == ["message"]
+
+
+async def test_stopped_queue_keeps_what_waits(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """The next owner applies it."""
+    async with started(rig, opened, workers) as (queue, _):
+        with holding(opened):
+            await queue.submit(Command("message", body("one")), 0.01)
+            await queue.submit(Command("message", body("two")), 0.01)
+            await queue.stop()
+    assert waiting(opened.directory)[-1] == "message"
+    async with started(rig, rig.open(opened.directory), workers) as (queue, _):
+        await drained(queue)
+    assert said(rig.open(opened.directory)) == ["one", "two"]
+
+
+# Answers
+
+
+@contextmanager
+def holding(opened: Opened) -> Iterator[None]:
+    """A tool holds the conversation, on a thread of its own, for the length of the block."""
+    is_held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with opened.conversation.state:
+            is_held.set()
+            release.wait(PATIENCE_SECONDS)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    is_held.wait(PATIENCE_SECONDS)
+    try:
+        yield
+    finally:
+        release.set()
+        thread.join()
+
+
+async def test_answer_does_not_wait_for_a_tool(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """What is accepted is on disk by then, and is applied in its turn."""
+    async with started(rig, opened, workers) as (queue, applied):
+        with holding(opened):
+            for text in ("one", "two", "three"):
+                await queue.submit(Command("message", body(text)), 0.01)
+            assert waiting(opened.directory) == ["message"] * 3
+            assert said(opened) == []
+        await drained(queue)
+        assert said(opened) == ["one", "two", "three"]
+        assert len(applied) == 3
+    assert waiting(opened.directory) == []
+
+
+async def test_applied_command_is_answered_when_it_is_applied(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """Nothing is in the way: it does not even go through the inbox."""
+    async with started(rig, opened, workers) as (queue, applied):
+        await queue.submit(Command("message", body("one")), None)
+        assert said(opened) == ["one"]
+        assert len(applied) == 1
+        await queue.submit(Command("message", body("two")), PATIENCE_SECONDS)
+        assert said(opened) == ["one", "two"]
+    assert waiting(opened.directory) == []
+
+
+@pytest.mark.parametrize("patience_seconds", [None, PATIENCE_SECONDS])
+async def test_refused_command_is_its_answer(
+    rig: Rig, opened: Opened, workers: Workers, patience_seconds: float | None
+) -> None:
+    """Nothing is left of it, in the inbox or in the log."""
+    async with started(rig, opened, workers) as (queue, applied):
+        with pytest.raises(RequestFailed):
+            await queue.submit(Command("message", b"{"), patience_seconds)
+        assert applied == []
+        await queue.submit(Command("message", body("one")), patience_seconds)
+    assert said(opened) == ["one"]
+    assert waiting(opened.directory) == []
+
+
+async def test_command_that_cannot_be_stored_is_not_accepted(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """The disk is full: the client is told, and nothing happens later."""
+    async with started(rig, opened, workers) as (queue, applied):
+        with (
+            patch.object(Inbox, "put", side_effect=OSError("no space")),
+            pytest.raises(RequestFailed, match="no space"),
+        ):
+            await queue.submit(Command("message", body("one")), PATIENCE_SECONDS)
+        await queue.submit(Command("message", body("two")), PATIENCE_SECONDS)
+    assert said(opened) == ["two"]
+    assert len(applied) == 1
+
+
+# Repetitions
+
+
+async def test_repeated_command_has_no_second_effect(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """By its key: while it waits, when it is applied, and after a restart."""
+    async with started(rig, opened, workers) as (queue, _):
+        with holding(opened):
+            for _ in range(2):
+                await queue.submit(Command("message", body("one"), key=KEY), 0.01)
+        await drained(queue)
+        await queue.submit(Command("message", body("one"), key=KEY), PATIENCE_SECONDS)
+    again = rig.open(opened.directory)
+    async with started(rig, again, workers) as (queue, _):
+        await queue.submit(Command("message", body("one"), key=KEY), PATIENCE_SECONDS)
+        await queue.submit(Command("message", body("two"), key=key_name("k2")), PATIENCE_SECONDS)
+    assert said(again) == ["one", "two"]
+
+
+async def test_repetition_of_a_failed_command_is_another_try(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """Nothing had happened."""
+    async with started(rig, opened, workers) as (queue, _):
+        with pytest.raises(RequestFailed):
+            await queue.submit(Command("message", b"{", key=KEY), PATIENCE_SECONDS)
+        await queue.submit(Command("message", body("one"), key=KEY), PATIENCE_SECONDS)
+    assert said(opened) == ["one"]

@@ -1,0 +1,224 @@
+"""A conversation in the words of the contract."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from openhands.sdk import LLM, AgentContext
+from openhands.sdk.conversation.state import ConversationExecutionStatus
+from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
+from openhands.sdk.llm.utils.metrics import Metrics
+from openhands.sdk.skills import Skill
+
+from service.runner.description import describe, full_state_event, utc_text
+from service.runner.meta import Meta, read_meta, write_meta
+from service.runner.opening import Opened
+from service.store.snapshot import SnapshotReader, write_snapshot
+from tests.unit.runner.rig import ECHO, Rig, ScriptedLLM, run, says, send
+
+ID = UUID("0123456789abcdef0123456789abcdef")
+IDLE, RUNNING = ConversationExecutionStatus.IDLE, ConversationExecutionStatus.RUNNING
+API_KEY = "s3cret-key"
+SOCKET_LIMIT_BYTES = 1 << 20
+"""The largest frame that the SDK's client takes."""
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+@pytest.fixture
+def opened(rig: Rig) -> Opened:
+    """A conversation that has run once."""
+    opened = rig.create(ScriptedLLM.of(says("done")), ID)
+    send(opened, "go")
+    run(opened)
+    return opened
+
+
+def info_of(opened: Opened, **meta: Any) -> dict[str, Any]:
+    """The body of a GET."""
+    found: dict[str, Any] = json.loads(
+        describe(opened.conversation.state, opened.meta.model_copy(update=meta), IDLE).info
+    )
+    return found
+
+
+# Info
+
+
+def test_info_tells_state_and_record(opened: Opened) -> None:
+    """What the SDK knows, and what clients have set since."""
+    info = info_of(opened, title="A title", tags={"team": "core"})
+    assert info["id"] == str(ID)
+    assert info["title"] == "A title"
+    assert info["tags"] == {"team": "core"}
+    assert info["workspace"] == {
+        "working_dir": str(opened.conversation.workspace.working_dir),
+        "kind": "LocalWorkspace",
+    }
+    assert info["leaf_event_id"] == opened.conversation.state.leaf_event_id
+    assert info["last_user_message_id"] == opened.conversation.state.last_user_message_id
+    assert info["stats"] == {"usage_to_metrics": {}}
+    assert info["runtime_info"] == {"runtime_status": "available", "can_resume": True, "runtime_error": None}
+
+
+def test_info_leaves_out_what_is_the_states_own(opened: Opened) -> None:
+    """The published server does not tell it either."""
+    assert not {"activated_path_rules", "head_is_empty", "client_id"} & info_of(opened).keys()
+
+
+def test_told_status_may_be_ahead_of_the_states(opened: Opened) -> None:
+    """A run counts as running from the moment it is accepted, in every answer."""
+    snapshot = describe(opened.conversation.state, opened.meta, RUNNING)
+    assert snapshot.header.status == "running"
+    assert json.loads(snapshot.info)["execution_status"] == "running"
+    assert json.loads(snapshot.full_state)["value"]["execution_status"] == "running"
+
+
+def test_times_are_utc_with_microseconds(opened: Opened) -> None:
+    """They sort as text, in the header as in the body."""
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2)))
+    assert utc_text(moment) == "2026-01-02T01:04:05.000000Z"
+    meta = opened.meta.model_copy(update={"created_at": moment, "updated_at": moment})
+    header = describe(opened.conversation.state, meta, IDLE).header
+    assert (header.created_at, header.updated_at) == ("2026-01-02T01:04:05.000000Z",) * 2
+
+
+def test_secrets_are_null_and_redacted_headers_left_out(rig: Rig) -> None:
+    """As clients of the published server expect in REST answers."""
+    llm = LLM(model="openai/m", usage_id="agent", api_key=API_KEY, extra_headers={"x-plain": "shown"})
+    opened = rig.create(llm)
+    opened.conversation.update_secrets({"TOKEN": API_KEY})
+    info = info_of(opened)
+    assert info["agent"]["llm"]["api_key"] is None
+    assert info["agent"]["llm"]["extra_headers"] == {"x-plain": "shown"}
+    assert info["secret_registry"]["secret_sources"]["TOKEN"]["value"] is None
+    snapshot = describe(opened.conversation.state, opened.meta, IDLE)
+    assert API_KEY.encode() not in b"".join((snapshot.info, snapshot.full_state, snapshot.info_with_skills))
+
+
+def test_tools_come_with_the_modules_that_register_them(opened: Opened) -> None:
+    """What this server knows, and what the creator said over it."""
+    assert info_of(opened)["tool_module_qualnames"] == {ECHO: "tests.unit.runner.rig"}
+    said = info_of(opened, tool_module_qualnames={ECHO: "elsewhere", "other": "somewhere"})["tool_module_qualnames"]
+    assert said == {ECHO: "elsewhere", "other": "somewhere"}
+
+
+def test_skills_are_told_only_when_asked_for(rig: Rig) -> None:
+    """They may be hundreds of kilobytes."""
+    skill = Skill(name="s", content="long text", trigger=None)
+    opened = rig.create(ScriptedLLM.of(), agent_context=AgentContext(skills=[skill]))
+    snapshot = describe(opened.conversation.state, opened.meta, IDLE)
+    assert json.loads(snapshot.info)["agent"]["agent_context"]["skills"] == []
+    assert [each["name"] for each in json.loads(snapshot.info_with_skills)["agent"]["agent_context"]["skills"]] == ["s"]
+
+
+def test_answer_without_skills_is_made_once(opened: Opened) -> None:
+    """The snapshot then has an empty line for the other."""
+    snapshot = describe(opened.conversation.state, opened.meta, IDLE)
+    assert snapshot.info_with_skills == b""
+    write_snapshot(opened.directory, snapshot)
+    read = SnapshotReader().read(opened.directory)
+    assert read is not None
+    assert read.info_with_skills == snapshot.info
+
+
+# full_state
+
+
+def test_full_state_is_an_event_that_clients_can_read(opened: Opened) -> None:
+    """The SDK's own class takes it; nulls are left out as in every frame."""
+    data = full_state_event(opened.conversation.state, IDLE)
+    event = ConversationStateUpdateEvent.model_validate_json(data)
+    assert event.key == "full_state"
+    assert event.value["execution_status"] == "idle"
+    assert event.value["agent"]["llm"]["model"] == "scripted"
+    assert b"null" not in data
+
+
+def test_each_full_state_is_an_event_of_its_own(opened: Opened) -> None:
+    """Clients drop what they know by id."""
+    first, second = (json.loads(full_state_event(opened.conversation.state, IDLE)) for _ in range(2))
+    assert first["id"] != second["id"]
+
+
+def test_full_state_stays_below_the_clients_limit(rig: Rig) -> None:
+    """After thousands of calls, with long skills: the lists of calls and the skills are left out."""
+    skills = [Skill(name=f"s{number}", content="x" * 9000, trigger=None) for number in range(60)]
+    opened = rig.create(ScriptedLLM.of(), agent_context=AgentContext(skills=skills))
+    metrics = Metrics(model_name="scripted")
+    for number in range(3000):
+        metrics.add_token_usage(10, 5, 0, 0, 0, f"r{number}")
+        metrics.add_response_latency(0.1, f"r{number}")
+    opened.conversation.state.stats.usage_to_metrics["agent"] = metrics
+    whole = len(opened.conversation.state.model_dump_json())
+    assert whole > SOCKET_LIMIT_BYTES
+
+    data = full_state_event(opened.conversation.state, IDLE)
+
+    assert len(data) < SOCKET_LIMIT_BYTES
+    value = json.loads(data)["value"]
+    assert value["agent"]["agent_context"]["skills"] == []
+    assert value["stats"]["usage_to_metrics"]["agent"]["accumulated_token_usage"]["prompt_tokens"] == 30_000
+    ConversationStateUpdateEvent.model_validate_json(data)
+
+
+def test_small_full_state_is_complete(rig: Rig) -> None:
+    """Nothing is left out that fits."""
+    opened = rig.create(
+        ScriptedLLM.of(), agent_context=AgentContext(skills=[Skill(name="s", content="x", trigger=None)])
+    )
+    value = json.loads(full_state_event(opened.conversation.state, IDLE))["value"]
+    assert len(value["agent"]["agent_context"]["skills"]) == 1
+
+
+# meta.json
+
+
+def test_record_is_read_as_it_was_written(opened: Opened) -> None:
+    """With an undashed id, as the published server has it, and with the keys of newer servers."""
+    meta = opened.meta.model_copy(update={"title": "t", "from_the_future": 1})
+    write_meta(opened.directory, meta, fsync=False)
+    stored = json.loads(opened.directory.meta.read_bytes())
+    assert (stored["id"], stored["title"], stored["from_the_future"]) == (ID.hex, "t", 1)
+    again = read_meta(opened.directory)
+    assert again == meta
+    write_meta(opened.directory, again, fsync=False)
+    assert json.loads(opened.directory.meta.read_bytes()) == stored
+
+
+def test_record_holds_no_secrets(opened: Opened) -> None:
+    """The state does, encrypted."""
+    meta = opened.meta.model_copy(update={"secrets": {"TOKEN": API_KEY}})
+    write_meta(opened.directory, meta, fsync=False)
+    assert API_KEY not in opened.directory.meta.read_text()
+
+
+def test_record_of_an_sdk_directory_is_made_up(rig: Rig, opened: Opened) -> None:
+    """From the state; with the time of its file."""
+    opened.directory.meta.unlink()
+    meta = read_meta(opened.directory)
+    assert (meta.id, meta.max_iterations, meta.tags) == (ID, 500, {})
+    assert meta.workspace.working_dir == str(rig.workspace)
+    assert abs(datetime.now(UTC) - meta.created_at) < timedelta(minutes=5)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}"])
+def test_unreadable_record_is_a_value_error(opened: Opened, content: bytes) -> None:
+    """Not something the opener does not expect."""
+    opened.directory.meta.write_bytes(content)
+    with pytest.raises(ValueError):  # noqa: PT011  pydantic's and json's errors both are, and say different things
+        read_meta(opened.directory)
+
+
+def test_meta_of_a_new_conversation_has_the_current_time() -> None:
+    """In UTC."""
+    meta = Meta(id=ID, workspace={"working_dir": "/w", "kind": "LocalWorkspace"})
+    assert meta.created_at.tzinfo is UTC

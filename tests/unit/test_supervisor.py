@@ -1,0 +1,126 @@
+"""What the worker manager does at moments that no test can hit from outside."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sanic.worker.constants import ProcessState
+
+from service.supervisor import Backoff, SupervisedManager
+
+
+class FakeProcess:
+    """A worker process that only keeps account."""
+
+    def __init__(self, name: str, on_start: Callable[[], None] = lambda: None) -> None:
+        self.name = name
+        self.state = ProcessState.IDLE
+        self.pid: int | None = None
+        self.exitcode: int | None = None
+        self.is_told_to_stop = False
+        self._on_start = on_start
+
+    def start(self) -> None:
+        """Be there only at the end, as a real one."""
+        self._on_start()
+        self.pid = 1
+        self.state = ProcessState.STARTED
+
+    restart = start
+
+    def is_alive(self) -> bool:
+        return self.state is ProcessState.STARTED
+
+    def terminate(self) -> None:
+        self.is_told_to_stop = True
+
+    def set_state(self, state: ProcessState, force: bool = False) -> None:
+        self.state = state
+
+
+@pytest.fixture
+def manager() -> Iterator[SupervisedManager]:
+    """A manager that is not running; the signal handlers that it installs are removed."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    context: Any = multiprocessing.get_context("spawn")
+    yield SupervisedManager(1, print, {}, context, multiprocessing.Pipe(), {})
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def manage(manager: SupervisedManager, *processes: FakeProcess) -> None:
+    """Give it these processes and no others."""
+    manager.transient = {each.name: SimpleNamespace(processes=[each]) for each in processes}  # type: ignore[misc]
+
+
+def test_signal_in_the_middle_of_a_start_stops_what_was_started(manager: SupervisedManager) -> None:
+    """A process that was being started when the signal came is told to stop, and no further one is started."""
+    first, third = FakeProcess("first"), FakeProcess("third")
+    second = FakeProcess("second", lambda: signal.raise_signal(signal.SIGTERM))
+    manage(manager, first, second, third)
+
+    manager.start()
+
+    assert [each.is_told_to_stop for each in (first, second, third)] == [True, True, False]
+    assert third.pid is None
+
+
+def test_signal_in_the_middle_of_a_replacement_stops_the_new_process(manager: SupervisedManager) -> None:
+    """A process that takes a dead one's place when the signal comes does not stay behind."""
+    dead = FakeProcess("dead", lambda: signal.raise_signal(signal.SIGTERM))
+    dead.pid, dead.exitcode, dead.state = 1, -9, ProcessState.FAILED
+    manager.worker_state["dead"] = {"state": "STARTED"}
+    manage(manager, dead)
+
+    manager._sync_states()
+
+    assert dead.is_told_to_stop
+
+
+def test_backoff_starts_again_at_once_the_first_time() -> None:
+    """One death is an accident."""
+    backoff = Backoff()
+    backoff.started("web", 0.0)
+    assert backoff.is_due("web", 1.0)
+
+
+def test_backoff_waits_longer_each_time_up_to_a_limit() -> None:
+    """A process that keeps dying is started less and less often."""
+    backoff = Backoff()
+    now, waits = 0.0, []
+    for _ in range(9):
+        backoff.started("web", now)
+        died_at = now
+        while not backoff.is_due("web", now):
+            now += 0.05
+        waits.append(now - died_at)
+    assert waits[0] == 0
+    assert waits == sorted(waits)
+    assert waits[-1] == pytest.approx(waits[-2], abs=0.1)
+    assert waits[-1] == pytest.approx(4.0, abs=0.1)
+
+
+def test_backoff_forgets_after_a_long_life() -> None:
+    """A process that has served for a while is started again at once, whatever was before."""
+    backoff = Backoff()
+    for _ in range(5):
+        backoff.started("web", 0.0)
+        backoff.is_due("web", 0.0)
+    backoff.started("web", 0.0)
+    assert backoff.is_due("web", 60.0)
+
+
+def test_backoff_keeps_processes_apart() -> None:
+    """One that keeps dying does not delay another."""
+    backoff = Backoff()
+    for _ in range(5):
+        backoff.started("web", 0.0)
+        backoff.is_due("web", 0.0)
+    backoff.started("redis", 0.0)
+    assert backoff.is_due("redis", 0.0)
