@@ -1,10 +1,10 @@
 VENV := .venv
 BIN := $(VENV)/bin
 # Paths mypy and ruff look at.
-SOURCES := service tests scripts
+SOURCES := service tests scripts bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format demo lock
+.PHONY: help install run test lint format demo lock bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ format: install ## Rewrite the sources as `make lint` wants them
 
 demo: install ## Watch an agent work in the terminal; needs no network and no API key
 	@exec $(BIN)/python -m scripts.demo
+
+bench: install ## Measure what several processes cost and bring; prints JSON, wants an idle machine and wrk
+	@TZ=UTC $(BIN)/python -m bench.processes
 
 lock: install ## Pin what pyproject.toml asks for in requirements.lock; keeps pins that still fit
 	@sh scripts/lock.sh $(VENV)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,8 +67,8 @@ def test_message_repeated_while_the_first_still_waits_is_stored_once(
     """A key counts from the moment its message is accepted, not from when a running tool lets it in."""
     conversation_id = start(server, scripted_llm, tmp_path).json()["id"]
     started, release = tmp_path / "started", tmp_path / "release"
-    command = f"touch {started}; while [ ! -e {release} ]; do sleep 0.05; done"
-    send(server, conversation_id, 'CALL terminal {"command": "%s"}' % command, "run", run=True)
+    command = json.dumps({"command": f"touch {started}; while [ ! -e {release} ]; do sleep 0.05; done"})
+    send(server, conversation_id, f"CALL terminal {command}", "run", run=True)
     wait_until(started.exists, "the tool is running", 30.0)
 
     send(server, conversation_id, "SAY waited", "waiting")
