@@ -43,6 +43,10 @@ class IndexBuild:
         with redis_errors():
             if not await self._redis.set(self._keys.index_building, "1", nx=True, ex=_BUILDING_SECONDS):
                 return False
+        if await self.is_done():  # by another, between the question above and its letting go of the mark
+            with redis_errors():
+                await self._redis.delete(self._keys.index_building)
+            return True
         for batch in batches:  # outside: they come from the disk, whose errors are not Redis's
             await self._index.put(batch)
             with redis_errors():

@@ -20,7 +20,7 @@ from tests.scripted_llm import ScriptedLlm
 
 WEB_SERVERS = 4
 CONVERSATIONS = 50
-THOUGHTS = 3
+THOUGHTS = 8
 SECONDS = 100.0
 """Guess: ten times what it takes on an idle machine of two cores."""
 
@@ -54,18 +54,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 async def test_every_socket_receives_its_conversation_once_and_in_order(
     cluster: Cluster, scripted_llm: ScriptedLlm, tmp_path: Path
 ) -> None:
-    """Sockets from before and from the middle of a run each receive all of its events, and nobody else's."""
+    """Sockets opened before and during a run each receive all of its events, and nobody else's."""
     # One thread for each conversation's wait on the LLM.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(CONVERSATIONS))
     async with asyncio.timeout(SECONDS), httpx.AsyncClient(base_url=cluster.url, timeout=SECONDS) as http:
         async with asyncio.TaskGroup() as group:
-            halfway = asyncio.Barrier(CONVERSATIONS + 1)
+            everywhere = asyncio.Barrier(CONVERSATIONS + 1)
             tasks = [
-                group.create_task(watch_a_run(cluster, http, scripted_llm, tmp_path, halfway))
+                group.create_task(watch_a_run(cluster, http, scripted_llm, tmp_path, everywhere))
                 for _ in range(CONVERSATIONS)
             ]
-            await halfway.wait()
-            scripted_llm.release("halfway")
+            await everywhere.wait()
+            scripted_llm.release("watched")
         watched = [task.result() for task in tasks]
         logs = {each.id: await logged_ids(http, each.id) for each in watched}
 
@@ -81,9 +81,9 @@ async def test_every_socket_receives_its_conversation_once_and_in_order(
 
 
 async def watch_a_run(
-    cluster: Cluster, http: httpx.AsyncClient, llm: ScriptedLlm, project: Path, halfway: asyncio.Barrier
+    cluster: Cluster, http: httpx.AsyncClient, llm: ScriptedLlm, project: Path, everywhere: asyncio.Barrier
 ) -> Watched:
-    """Create a conversation, run it, and read it to the end on every web server, on half of them from its middle on."""
+    """Create a conversation, run it, and read it to the end on every web server; on half of them it is already going."""
     conversation_id = await create(http, llm, project)
     path = f"/sockets/events/{conversation_id}?resend_mode=all"
     addresses = [f"{url.replace('http', 'ws')}{path}" for url in cluster.web_urls]
@@ -96,9 +96,10 @@ async def watch_a_run(
         await asyncio.to_thread(llm.wait_held, f"started {conversation_id}", SECONDS)
         subscribed = asyncio.Barrier(len(late) + 1)
         sockets += [group.create_task(read(address, subscribed)) for address in late]
-        await subscribed.wait()
+        # Not after they have subscribed: they must find both a history and events that come meanwhile.
         llm.release(f"started {conversation_id}")
-        await halfway.wait()
+        await subscribed.wait()
+        await everywhere.wait()
     return Watched(conversation_id, [socket.result() for socket in sockets])
 
 
@@ -114,10 +115,11 @@ async def create(http: httpx.AsyncClient, llm: ScriptedLlm, project: Path) -> st
 
 
 async def start(http: httpx.AsyncClient, conversation_id: str) -> None:
-    """Run a script that stops twice: until its late sockets are there, and until all conversations have come so far."""
-    thoughts = [call("think", thought=f"thought {number} of {conversation_id}") for number in range(2 * THOUGHTS)]
-    gates = [f"HOLD started {conversation_id}", "HOLD halfway"]
-    script = "\n".join([*thoughts[:THOUGHTS], *gates, *thoughts[THOUGHTS:], "SAY the end"])
+    """Run a script that stops twice: until its late sockets come, and until every socket of all conversations is there."""
+    thoughts = [call("think", thought=f"thought {number} of {conversation_id}") for number in range(THOUGHTS)]
+    thoughts.insert(THOUGHTS // 4, f"HOLD started {conversation_id}")
+    thoughts.insert(-(THOUGHTS // 4), "HOLD watched")
+    script = "\n".join([*thoughts, "SAY the end"])
     body = {"role": "user", "content": [{"type": "text", "text": script}], "run": True}
     (await http.post(f"/api/conversations/{conversation_id}/events", json=body)).raise_for_status()
 

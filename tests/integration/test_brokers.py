@@ -79,6 +79,22 @@ async def test_subscribe_returns_when_messages_will_be_received(
     assert [channel for channel, _ in listening.messages] == channels
 
 
+async def test_subscribe_waits_for_the_confirmation(source: RedisSource, stack: AsyncExitStack) -> None:
+    """That the command was sent is not enough: Redis may read other connections first."""
+    broker = make_broker(source)
+    stack.push_async_callback(broker.close)
+    subscribing = asyncio.create_task(broker.subscribe(NEWS))
+
+    async def is_subscribed() -> bool:
+        return await broker.publish([(NEWS, b"x")]) == [1]
+
+    await wait_until_async(is_subscribed, "Redis has seen the command")
+    assert not subscribing.done(), "nobody has read the confirmation yet"
+    deliveries = aiter(broker.deliveries())
+    assert await anext(deliveries) == (NEWS, b"x")
+    await subscribing
+
+
 async def test_subscriptions_that_begin_at_once_all_receive(listening: Listening) -> None:
     """The listener and every subscriber find no connection yet, and must end up on the same one."""
     channels = [Channel(f"under-test:events:{number}") for number in range(5)]
@@ -199,6 +215,22 @@ async def test_after_an_outage_everything_works_at_once(listening: Listening, an
         listening.messages.clear()
         assert await listening.broker.publish([(NEWS, b"news"), (OTHER, b"other")]) == [1, 1]
         await listening.receives(2)
+
+
+async def test_outage_that_nobody_noticed_costs_nothing(source: RedisSource, any_redis: RedisUnderTest) -> None:
+    """Idle connections that Redis has closed meanwhile are not used again."""
+    redis = source.commands()
+    try:
+        await asyncio.gather(*(redis.get("under-test:activity") for _ in range(5)))
+        any_redis.take_down()
+        for _ in range(10):  # for the loop to see that the connections are closed
+            await asyncio.sleep(0)
+        any_redis.bring_back()
+        for _ in range(5):
+            await redis.get("under-test:activity")
+        await asyncio.gather(*(redis.get("under-test:activity") for _ in range(5)))
+    finally:
+        await redis.aclose()
 
 
 async def test_listener_that_starts_during_an_outage_reconnects(source: RedisSource, any_redis: RedisUnderTest) -> None:

@@ -162,10 +162,19 @@ async def test_index_is_built_once(catalog: Catalog) -> None:
 
 
 async def test_index_is_built_by_one_process_at_a_time(catalog: Catalog) -> None:
-    """The second is told that it is not done yet, and leaves it to the first."""
-    builders = (iter([TIED[:3], TIED[3:]]), _must_not_be_read())
-    done = await asyncio.gather(*(catalog.index_build.run(batches) for batches in builders))
-    assert done == [True, False]
+    """The others leave it to that one, and are told whether it is done."""
+    readers: list[int] = []
+
+    def batches(reader: int) -> Iterator[list[IndexEntry]]:
+        for batch in (TIED[:3], TIED[3:]):
+            readers.append(reader)
+            yield batch
+
+    done = await asyncio.gather(*(catalog.index_build.run(batches(reader)) for reader in range(5)))
+
+    [builder] = set(readers)
+    assert done[builder]
+    assert len(readers) == 2
     assert await catalog.index.count(None) == 7
 
 

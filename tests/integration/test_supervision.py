@@ -304,7 +304,8 @@ def last_words(directory: Path, command: list[str], environment: dict[str, str] 
 def deployments(
     redis_process: RedisProcess, scripted_llm: ScriptedLlm, tmp_path: Path
 ) -> Iterator[dict[str, Conversations]]:
-    """Two whole servers on one Redis, by their namespaces; each has its own directory."""
+    """Two whole servers on one Redis, empty but for them, by their namespaces; each has its own directory."""
+    redis_process.client.flushall()
     servers = {
         name: Server(tmp_path / name, {"REDIS_URL": redis_process.url, "OH_REDIS_NAMESPACE": name})
         for name in ("one", "other")
@@ -322,7 +323,9 @@ def deployments(
         yield {name: Conversations(http, scripted_llm, str(tmp_path)) for name, http in clients.items()}
 
 
-def test_deployments_with_different_namespaces_do_not_see_each_other(deployments: dict[str, Conversations]) -> None:
+def test_deployments_with_different_namespaces_do_not_see_each_other(
+    deployments: dict[str, Conversations], redis_process: RedisProcess
+) -> None:
     """Two servers on one Redis hold conversations of the same id, and each hears of its own only."""
     one, other = deployments["one"], deployments["other"]
     chosen = str(uuid4())
@@ -337,6 +340,7 @@ def test_deployments_with_different_namespaces_do_not_see_each_other(deployments
 
     assert listed(one) == {chosen, unseen.id}
     assert listed(other) == {chosen}
+    assert {str(key).partition(":")[0] for key in redis_process.client.scan_iter()} == {"one", "other"}
 
 
 def answers(viewer: Viewer) -> list[str]:

@@ -194,6 +194,20 @@ async def test_reader_that_joins_keeps_the_channel_open(hub: Hub, broker: Memory
     assert broker.unsubscribed == [OTHER]
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_reader_that_comes_back_at_any_moment_receives(hub: Hub, broker: MemoryBroker, turns: int) -> None:
+    """Also while the channel is just being given up."""
+    async with hub.subscribe(NEWS, LIMIT_BYTES):
+        pass
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with hub.subscribe(NEWS, LIMIT_BYTES) as reader:
+        for _ in range(8):
+            await asyncio.sleep(0)
+        broker.deliver(NEWS, message(0))
+        assert await taken(reader) == [0]
+
+
 async def test_reader_that_gives_up_while_subscribing_leaves_nothing(hub: Hub, broker: MemoryBroker) -> None:
     """A cancelled client's channel is given up like any other."""
 

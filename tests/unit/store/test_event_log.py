@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from pathlib import Path
 from unittest.mock import patch
 from uuid import UUID, uuid4
@@ -58,6 +59,15 @@ async def test_event_is_seen_as_soon_as_it_is_there(directory: ConversationDirec
     log = open_log(directory)
     for seq in range(50):
         put_event(directory, seq)
+        assert await log.length() == seq + 1
+
+
+async def test_directory_that_was_just_changed_is_not_believed_twice(directory: ConversationDirectory) -> None:
+    """Two events within one tick leave it with the same time."""
+    log, now = open_log(directory), time.time_ns()
+    for seq in range(2):
+        put_event(directory, seq)
+        os.utime(directory.events, ns=(now, now))
         assert await log.length() == seq + 1
 
 
