@@ -48,10 +48,8 @@ def install(name: str, conversations: Path, *, workspaces: Path, llm_url: str, a
     """
     original = UUID(_TELLS["ids"][name])
     conversation_id = uuid4() if as_twin else original
-    # A twin has a working directory of its own too.
-    place = workspaces / ("twins" if as_twin else "originals")
     texts = {
-        "@WORKSPACES@": str(place),
+        "@WORKSPACES@": str(workspaces),
         "@LLM@": llm_url,
         "@HOST@": "host",
         "@USER@": "user",
@@ -59,7 +57,7 @@ def install(name: str, conversations: Path, *, workspaces: Path, llm_url: str, a
         original.hex: conversation_id.hex,
         str(original): str(conversation_id),
     }
-    (place / name).mkdir(parents=True)
+    (workspaces / name).mkdir(parents=True)
     source, path = DATA / "conversations" / original.hex, conversations / conversation_id.hex
     for file in source.rglob("*"):
         if file.is_file():

@@ -83,7 +83,7 @@ async def test_every_socket_receives_its_conversation_once_and_in_order(
 async def watch_a_run(
     cluster: Cluster, http: httpx.AsyncClient, llm: ScriptedLlm, project: Path, everywhere: asyncio.Barrier
 ) -> Watched:
-    """Create a conversation, run it, and read it to the end on every web server; on half of them it is already going."""
+    """Create a conversation, run it, and read it to its end on every web server, on half of them from its middle."""
     conversation_id = await create(http, llm, project)
     path = f"/sockets/events/{conversation_id}?resend_mode=all"
     addresses = [f"{url.replace('http', 'ws')}{path}" for url in cluster.web_urls]
@@ -115,7 +115,7 @@ async def create(http: httpx.AsyncClient, llm: ScriptedLlm, project: Path) -> st
 
 
 async def start(http: httpx.AsyncClient, conversation_id: str) -> None:
-    """Run a script that stops twice: until its late sockets come, and until every socket of all conversations is there."""
+    """Run a script that stops twice: until its late sockets come, and until all conversations have all theirs."""
     thoughts = [call("think", thought=f"thought {number} of {conversation_id}") for number in range(THOUGHTS)]
     thoughts.insert(THOUGHTS // 4, f"HOLD started {conversation_id}")
     thoughts.insert(-(THOUGHTS // 4), "HOLD watched")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import httpx
 import pytest
 from openhands.sdk.conversation.impl.local_conversation import LocalConversation
 from openhands.sdk.conversation.state import ConversationExecutionStatus
-from openhands.sdk.event import MessageEvent, ObservationEvent
+from openhands.sdk.event import MessageEvent, ObservationEvent, PauseEvent
 from openhands.sdk.llm import content_to_str
 from openhands.sdk.utils.cipher import Cipher
 from openhands.tools.terminal import TerminalTool
@@ -28,17 +27,20 @@ PATH = "/api/conversations"
 class Deployment(NamedTuple):
     """A server over a directory that the published server has filled."""
 
+    server: Server
     http: httpx.Client
     llm: ScriptedLlm
     originals: dict[str, Foreign]
     """By name; tests only read them."""
     twins: dict[str, Foreign]
     """The same under other ids, for tests that go on with them."""
+    leaving: dict[str, Foreign]
+    """Once more, to be given back."""
     gone_back: Foreign
     """`a` once more, which a client of the published server has navigated to its first message."""
 
-    def twin(self, name: str) -> Conversation:
-        return Conversation(self.http, str(self.twins[name].id), self.llm)
+    def handle(self, foreign: Foreign) -> Conversation:
+        return Conversation(self.http, str(foreign.id), self.llm)
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +49,15 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     directory = tmp_path_factory.mktemp("server")
     conversations, workspaces = directory / "conversations", directory / "workspaces"
     with ScriptedLlm() as llm:
-        originals, twins = (
-            {
-                name: install(name, conversations, workspaces=workspaces, llm_url=llm.base_url, as_twin=as_twin)
-                for name in NAMES
-            }
-            for as_twin in (False, True)
-        )
-        gone_back = install("a", conversations, workspaces=workspaces / "back", llm_url=llm.base_url, as_twin=True)
+
+        def put(name: str, place: str, *, as_twin: bool = True) -> Foreign:
+            place_of_work = workspaces / place
+            return install(name, conversations, workspaces=place_of_work, llm_url=llm.base_url, as_twin=as_twin)
+
+        originals = {name: put(name, "originals", as_twin=False) for name in NAMES}
+        twins = {name: put(name, "twins") for name in NAMES}
+        leaving = {name: put(name, "leaving") for name in NAMES}
+        gone_back = put("a", "gone-back")
         opened = plain(gone_back, conversations)
         opened.navigate_to(opened.state.events[1].id)
         opened.close()
@@ -62,7 +65,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             Server(directory, {"OH_SECRET_KEY": SECRET_KEY}) as server,
             httpx.Client(base_url=server.url, timeout=30, trust_env=False) as http,
         ):
-            yield Deployment(http, llm, originals, twins, gone_back)
+            yield Deployment(server, http, llm, originals, twins, leaving, gone_back)
 
 
 BY_NAME = pytest.mark.parametrize("name", NAMES)
@@ -150,7 +153,7 @@ def test_reading_leaves_the_published_servers_files_alone(deployment: Deployment
     """What is ours lies beside them."""
     foreign = deployment.originals[name]
     before = {file: file.read_bytes() for file in foreign.path.rglob("*") if file.is_file()}
-    conversation = Conversation(deployment.http, str(foreign.id), deployment.llm)
+    conversation = deployment.handle(foreign)
     assert conversation.info["id"] == str(foreign.id)
     assert conversation.get("/events/search").status_code == 200
     ours = {"owner.json", "snapshot.jsonl"}
@@ -168,7 +171,7 @@ def test_reading_leaves_the_published_servers_files_alone(deployment: Deployment
 @BY_NAME
 def test_conversation_continues(deployment: Deployment, name: str) -> None:
     """A new message runs to its end, with the key and the history that the published server has left."""
-    conversation = deployment.twin(name)
+    conversation = deployment.handle(deployment.twins[name])
     before = conversation.events
 
     conversation.run_to("finished", f"SAY went on with {name}")
@@ -180,13 +183,12 @@ def test_conversation_continues(deployment: Deployment, name: str) -> None:
     texts = [text for event in before if event["kind"] == "MessageEvent" for text in _texts(event)]
     assert all(text in request.text for text in texts)
     assert len(request.messages) >= len(texts) + 2
-    _assert_plain_sdk_opens(deployment.twins[name], answer=f"went on with {name}")
 
 
 def test_where_a_client_has_gone_back_to_is_kept(deployment: Deployment) -> None:
     """HEAD is not the last event then, and what was said behind it does not count, also when the run goes on."""
     foreign = deployment.gone_back
-    conversation = Conversation(deployment.http, str(foreign.id), deployment.llm)
+    conversation = deployment.handle(foreign)
     first_message = json.loads(foreign.event_paths[1].read_bytes())["id"]
 
     assert conversation.info["leaf_event_id"] == first_message
@@ -201,7 +203,7 @@ def test_where_a_client_has_gone_back_to_is_kept(deployment: Deployment) -> None
 
 def test_stored_secret_reaches_the_terminal(deployment: Deployment) -> None:
     """It was encrypted by the published server; the policy to ask first holds too, and its value is masked."""
-    conversation = deployment.twin("c")
+    conversation = deployment.handle(deployment.twins["c"])
     conversation.run_to("waiting_for_confirmation", terminal("echo $TOK has ${#TOK} characters"), "SAY done")
     conversation.post("/events/respond_to_confirmation", {"accept": True}).raise_for_status()
     conversation.wait_status("finished", timeout_seconds=60)
@@ -215,18 +217,33 @@ def _texts(event: JsonObject) -> list[str]:
     return [part["text"] for part in event["llm_message"]["content"]]
 
 
-def _assert_plain_sdk_opens(foreign: Foreign, answer: str) -> None:
-    """The SDK alone, with its own store, finds all of it and goes on: so does the published server."""
-    conversations = foreign.path.parent.with_name(f"given-back-{foreign.name}")
-    shutil.copytree(foreign.path, conversations / foreign.id.hex)
+# Giving back; these stop the server, and come last
 
-    conversation = plain(foreign, conversations)
+
+@pytest.fixture(scope="module")
+def given_back(deployment: Deployment) -> dict[str, Foreign]:
+    """What is left when our server has gone on with each conversation and was stopped."""
+    for foreign in deployment.leaving.values():
+        deployment.handle(foreign).run_to("finished", "SAY went on")
+    assert deployment.server.terminate() == 0
+    return deployment.leaving
+
+
+@BY_NAME
+def test_directory_opens_with_the_plain_sdk_again(given_back: dict[str, Foreign], name: str) -> None:
+    """With its own store it finds all events, where the conversation stands and how it ended, and can go on."""
+    foreign = given_back[name]
+    conversation = plain(foreign, foreign.path.parent)
 
     state = conversation.state
     assert [event.id for event in state.events] == [file.name[12:-5] for file in foreign.event_paths]
     assert state.execution_status is ConversationExecutionStatus.FINISHED
-    last = [event for event in state.active_branch() if isinstance(event, MessageEvent)][-1]
-    assert content_to_str(last.llm_message.content) == [answer]
-    observed = [event for event in state.events if isinstance(event, ObservationEvent)]
-    assert all(event in state.active_branch() for event in observed)
+    branch = state.active_branch()
+    last = [event for event in branch if isinstance(event, MessageEvent)][-1]
+    assert content_to_str(last.llm_message.content) == ["went on"]
+    assert all(event in branch for event in state.events if isinstance(event, ObservationEvent))
+    before = len(state.events)
+    with state:
+        state.append_event(PauseEvent())
     conversation.close()
+    assert len(foreign.event_paths) == before + 1
