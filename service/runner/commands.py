@@ -20,6 +20,7 @@ from service.runner.request_models import (
     TagsRequest,
     UpdateSecretsRequest,
 )
+from service.runner.traced import traced
 
 SUPERSEDED = "Superseded by a new user message"
 
@@ -30,8 +31,7 @@ def send_message(conversation: LocalConversation, content: bytes) -> None:
     waits = conversation.state.execution_status is ConversationExecutionStatus.WAITING_FOR_CONFIRMATION
     if request.run and waits:
         conversation.reject_pending_actions(SUPERSEDED)
-    # The tracing decorator on the SDK's method hides its signature from mypy, here and in `operations`.
-    conversation.send_message(request.create_message())  # type: ignore[arg-type]
+    traced(conversation).send_message(request.create_message())
 
 
 def pause(conversation: LocalConversation, content: bytes) -> None:

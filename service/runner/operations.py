@@ -25,6 +25,7 @@ from service.runner.request_models import (
     UpdateSecretsRequest,
 )
 from service.runner.schemas import sdk_schemas
+from service.runner.traced import traced
 from service.runner.validation import parse
 from service.runner.workers import Workers
 from service.settings import Settings
@@ -152,14 +153,14 @@ class Operations:
     async def _ask_agent(self, request: Request) -> Answer:
         question = parse(AskAgentRequest, request.body).question
         hosted = await self._hosted(request)
-        return await self._response("response", lambda: hosted.conversation.ask_agent(question))  # type: ignore[arg-type]
+        return await self._response("response", lambda: traced(hosted.conversation).ask_agent(question))
 
     async def _generate_title(self, request: Request) -> Answer:
         wanted = parse(GenerateTitleRequest, request.body)
         hosted = await self._hosted(request)
         return await self._response(
             "title",
-            lambda: hosted.conversation.generate_title(wanted.llm, wanted.max_length),  # type: ignore[arg-type]
+            lambda: traced(hosted.conversation).generate_title(wanted.llm, wanted.max_length),
         )
 
     async def _response(self, key: str, function: Callable[[], str]) -> Answer:

@@ -19,6 +19,7 @@ from openhands.sdk.event.conversation_error import ConversationErrorEvent
 from service.errors import AlreadyRunning
 from service.runner.agent_loop import AgentLoop
 from service.runner.run_slots import RunSlots
+from service.runner.traced import traced
 from service.runner.workers import Workers
 
 _log = structlog.get_logger(__name__)
@@ -151,7 +152,8 @@ class RunDriver:
     async def _run_once(self) -> None:
         try:
             if type(self._conversation.agent).astep is AgentBase.astep:
-                await self._workers.call(self._conversation.run)  # a custom agent that only knows the blocking step
+                # a custom agent that only knows the blocking step
+                await self._workers.call(traced(self._conversation).run)
             else:
                 await asyncio.wrap_future(self._agent_loop.submit(self._arun()))
         except ConversationRunError as error:
@@ -168,7 +170,7 @@ class RunDriver:
             return
         self._is_on_agent_loop = True
         try:
-            await self._conversation.arun()
+            await traced(self._conversation).arun()
         except asyncio.CancelledError:
             # Interrupted while the agent was being initialised, which the SDK does not expect; `_run_once` pauses.
             _log.info("interrupted_before_first_step", conversation_id=str(self._conversation.id))
