@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
+from service.blueprints.answers import json_answer
 from service.blueprints.arguments import idempotency, json_body, json_bytes, query, uuid_path
 from service.blueprints.context import WebContext, web_of
 from service.blueprints.openapi import array_of, documented
@@ -82,7 +83,7 @@ async def create(request: Request) -> HTTPResponse:
         body=json_bytes(request),
         arguments={"include_skills": wanted.include_skills, **idempotency(request)},
     )
-    return _json(answer.body, answer.status)
+    return json_answer(answer.body, answer.status)
 
 
 @blueprint.get("")
@@ -95,7 +96,7 @@ async def batch(request: Request) -> HTTPResponse:
     wanted = query(request, BatchQuery)
     web = web_of(request)
     found = await asyncio.gather(*(_info_or_null(web, each, wanted.include_skills) for each in wanted.ids))
-    return _json(b"[" + b",".join(found) + b"]")
+    return json_answer(b"[" + b",".join(found) + b"]")
 
 
 @blueprint.get("/search")
@@ -112,7 +113,7 @@ async def search(request: Request) -> HTTPResponse:
     # One deleted between the index and its snapshot is left out.
     items = b",".join(info for info in found if info != _NULL)
     next_id = b"null" if page.next_id is None else b'"%s"' % page.next_id.hex.encode()
-    return _json(b'{"items":[' + items + b'],"next_page_id":' + next_id + b"}")
+    return json_answer(b'{"items":[' + items + b'],"next_page_id":' + next_id + b"}")
 
 
 @blueprint.get("/count")
@@ -121,7 +122,7 @@ async def count(request: Request) -> HTTPResponse:
     wanted = query(request, StatusQuery)
     web = web_of(request)
     await _require_index(web)
-    return _json(b"%d" % await web.catalog.index.count(wanted.status and wanted.status.value))
+    return json_answer(b"%d" % await web.catalog.index.count(wanted.status and wanted.status.value))
 
 
 @blueprint.get("/<conversation_id:str>")
@@ -129,7 +130,7 @@ async def count(request: Request) -> HTTPResponse:
 async def get(request: Request, conversation_id: str) -> HTTPResponse:
     wanted = query(request, IncludeSkills)
     try:
-        return _json(await _info(web_of(request), uuid_path(conversation_id), wanted.include_skills))
+        return json_answer(await _info(web_of(request), uuid_path(conversation_id), wanted.include_skills))
     except ConversationNotFound:
         raise NotFound from None
 
@@ -240,7 +241,7 @@ async def agent_final_response(request: Request, conversation_id: str) -> HTTPRe
         log = web.logs.open(wanted)
         await log.length()
         head = leaf_of(await web.snapshot(wanted))
-        return _json(to_json({"response": await final_response(log, head)}))
+        return json_answer(to_json({"response": await final_response(log, head)}))
     except ConversationNotFound:
         raise NotFound from None
 
@@ -265,7 +266,7 @@ async def _tell(
         answer: Answer = await web.requester.ask(operation, wanted, body=body, timeout_seconds=timeout_seconds)
     except ConversationNotFound:
         raise NotFound(missing) from None
-    return _json(answer.body, answer.status)
+    return json_answer(answer.body, answer.status)
 
 
 async def _info(web: WebContext, conversation_id: UUID, include_skills: bool) -> bytes:
@@ -300,7 +301,3 @@ def _page_id(text: str | None) -> UUID | None:
         return UUID(text)
     except ValueError:
         raise BadRequest(f"Unknown page_id: {text}") from None
-
-
-def _json(body: bytes, status: int = 200) -> HTTPResponse:
-    return HTTPResponse(body, status=status, content_type="application/json")

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 from sanic import Blueprint, HTTPResponse, Request
 
+from service.blueprints.answers import json_answer
 from service.blueprints.arguments import idempotency, invalid, json_body, json_bytes, problem, query, uuid_path
 from service.blueprints.context import WebContext, web_of
 from service.blueprints.conversations import Success
@@ -34,7 +35,7 @@ async def search(request: Request, conversation_id: str) -> HTTPResponse:
     page, following = found[: wanted.limit], found[wanted.limit : wanted.limit + 1]
     next_id = b'"%s"' % log.id_of(following[0]).encode() if following else b"null"
     items = b",".join(await log.read_many(page))
-    return _json(b'{"items":[' + items + b'],"next_page_id":' + next_id + b"}")
+    return json_answer(b'{"items":[' + items + b'],"next_page_id":' + next_id + b"}")
 
 
 @blueprint.get("/count")
@@ -43,7 +44,7 @@ async def count(request: Request, conversation_id: str) -> HTTPResponse:
     wanted = query(request, EventFilter)
     log, length = await _log(web_of(request), uuid_path(conversation_id))
     passing = length if wanted.is_empty else len(wanted.select(await log.facts(), range(length)))
-    return _json(b"%d" % passing)
+    return json_answer(b"%d" % passing)
 
 
 @blueprint.get("/<event_id:str>")
@@ -53,7 +54,7 @@ async def get(request: Request, conversation_id: str, event_id: str) -> HTTPResp
     seq = log.seq_of(event_id)
     if seq is None:
         raise EventNotFound(event_id)
-    return _json((await log.read_many([seq]))[0])
+    return json_answer((await log.read_many([seq]))[0])
 
 
 @blueprint.get("", ignore_body=False)
@@ -72,7 +73,7 @@ async def batch(request: Request, conversation_id: str) -> HTTPResponse:
     known = [seq for seq in seqs if seq is not None]
     stored = dict(zip(known, await log.read_many(known), strict=True))
     found = (b"null" if seq is None else stored[seq] for seq in seqs)
-    return _json(b"[" + b",".join(found) + b"]")
+    return json_answer(b"[" + b",".join(found) + b"]")
 
 
 @blueprint.post("")
@@ -103,7 +104,7 @@ async def _tell(request: Request, operation: str, conversation_id: str) -> HTTPR
     web.require(wanted)
     json_body(request)
     answer = await web.requester.ask(operation, wanted, body=json_bytes(request), arguments=idempotency(request))
-    return _json(answer.body, answer.status)
+    return json_answer(answer.body, answer.status)
 
 
 async def _log(web: WebContext, conversation_id: UUID) -> tuple[EventLog, int]:
@@ -138,7 +139,3 @@ def _event_ids(request: Request) -> list[str]:
         return _EVENT_IDS.validate_python(json_body(request))
     except ValidationError as error:
         raise invalid(error, "body") from None
-
-
-def _json(body: bytes, status: int = 200) -> HTTPResponse:
-    return HTTPResponse(body, status=status, content_type="application/json")

@@ -23,7 +23,7 @@ from service.runner.opening import Opened
 from service.runner.outbox import Hold
 from service.runner.run_driver import RunDriver
 from service.runner.workers import Workers
-from service.store.snapshot import Snapshot, write_snapshot
+from service.store.snapshot import Snapshot, SnapshotHeader, write_snapshot
 from service.tasks import TaskSet
 
 _SNAPSHOT_DELAY_SECONDS = 0.25
@@ -97,14 +97,17 @@ class Reporter:
         async with self._refreshing:
             self._cancel_refresh_timer()
             snapshot = self._describe()
+            # First the index: who has seen a status in the conversation finds it in the lists too.
+            await self._put_in_index(snapshot.header)
             await self._write(write_snapshot, self._directory, snapshot)
+        return snapshot
+
+    async def _put_in_index(self, header: SnapshotHeader) -> None:
         if self._is_discarded:
-            return snapshot
-        header = snapshot.header
+            return
         entry = IndexEntry(self._directory.conversation_id, header.created_at, header.updated_at, header.status)
         with contextlib.suppress(BrokerUnavailable):  # the index is made again from the snapshots
             await self._index.put([entry])
-        return snapshot
 
     def publish_full_state(self) -> None:
         """Tell readers the state as it is, after all that happened before."""
