@@ -16,7 +16,8 @@ from service.logs import configure_logging
 from service.redis_source import RedisSource
 from service.runner.embedded import EmbeddedRunner
 from service.runner.fleet import run_fleet
-from service.settings import Settings, hand_down, load_settings
+from service.settings import Settings
+from service.settings_loading import hand_down, load_settings
 
 _KEEP_ALIVE_SECONDS = 75
 """Longer than the usual 60 s of a load balancer, so that it and not we closes an idle connection (guess)."""

@@ -15,7 +15,9 @@ from service.app import create_app
 from service.logs import configure_logging
 from service.private_redis import RedisServerMissing, require_redis_server
 from service.runner.fleet import run_fleet
-from service.settings import Settings, SettingsError, hand_down, load_settings
+from service.settings import Settings
+from service.settings_errors import SettingsError
+from service.settings_loading import hand_down, load_settings
 from service.startup_notes import announce, refuse_unserved
 from service.supervisor import CannotListen, require_address
 

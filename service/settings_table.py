@@ -12,8 +12,10 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from service.settings import DEFAULT_FILE, FILE_VARIABLE, Marketplace, Settings, WebhookSpec
+from service.settings import Settings
 from service.settings_environment import environment_names, shape_of
+from service.settings_loading import DEFAULT_FILE, FILE_VARIABLE
+from service.settings_values import Marketplace, WebhookSpec
 
 _PREAMBLE = f"""\
 # Configuration

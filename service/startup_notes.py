@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import structlog
 
-from service.settings import Settings, SettingsError
+from service.settings import Settings
+from service.settings_errors import SettingsError
 
 _log = structlog.get_logger(__name__)
 

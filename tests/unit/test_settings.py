@@ -17,8 +17,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.settings import DEFAULT_FILE, FILE_VARIABLE, Settings, SettingsError, WebhookSpec, load_settings
+from service.settings import Settings
 from service.settings_environment import environment_names
+from service.settings_errors import SettingsError
+from service.settings_loading import DEFAULT_FILE, FILE_VARIABLE, load_settings
+from service.settings_values import WebhookSpec
 
 SECRETS = {
     "OH_SESSION_API_KEYS_0": "hush-session",
@@ -528,7 +531,7 @@ def test_every_setting_can_be_given_by_its_variable(tmp_path: Path, name: str) -
 
 def test_only_the_settings_read_the_environment() -> None:
     """Whoever else names os.environ is listed here with a reason that is not reading a setting."""
-    allowed = {"settings.py", "runner/environment.py"}  # the latter sets defaults that the SDK reads at import
+    allowed = {"settings_loading.py", "runner/environment.py"}  # the latter sets defaults that the SDK reads at import
     service = Path(__file__).parents[2] / "service"
     words = {"environ", "environb", "getenv"}
     users = set()

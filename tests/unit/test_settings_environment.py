@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from service.settings import Settings, SettingsError, load_settings
+from service.settings import Settings
 from service.settings_environment import EnvironmentSource, conceal, shape_of
+from service.settings_errors import SettingsError
+from service.settings_loading import load_settings
 from service.settings_values import Integer, WebhookSpec
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from service.settings import Marketplace, Settings, WebhookSpec
+from service.settings import Settings
 from service.settings_environment import environment_names
 from service.settings_table import default_of, render, type_of
+from service.settings_values import Marketplace, WebhookSpec
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "configuration.md"
 
