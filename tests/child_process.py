@@ -8,10 +8,12 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tests.nursery import Forked, nursery
 from tests.waiting import wait_until
 
 STOP_SECONDS = 30.0
 LOG_TAIL_BYTES = 20_000
+PRELOADED = "fanout, forked from a process that has imported the SDK"
 
 
 class ServerFailedError(Exception):
@@ -30,7 +32,7 @@ class ChildProcess:
     """One program; it may be started, ended and started again."""
 
     def __init__(self, name: str, command: Sequence[str], directory: Path, environment: Mapping[str, str]) -> None:
-        """Start nothing yet.
+        """Start nothing yet. A command that begins with PRELOADED has the SDK imported already.
 
         Args:
             name: what failures and the log file call it.
@@ -42,7 +44,7 @@ class ChildProcess:
         self._command = list(command)
         self._directory = directory
         self._environment = dict(environment)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
 
     @property
     def pid(self) -> int:
@@ -63,6 +65,9 @@ class ChildProcess:
         """Start the program; returns before it has done anything."""
         self._directory.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
+            if self._command[0] == PRELOADED:
+                self._process = nursery().start(self._command[1:], self._directory, self._environment, log.fileno())
+                return
             self._process = subprocess.Popen(
                 self._command,
                 cwd=self._directory,

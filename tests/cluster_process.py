@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.balancer_process import Balancer
-from tests.child_process import ChildProcess, wait_for_all
+from tests.child_process import PRELOADED, ChildProcess, wait_for_all
 from tests.redis_process import RedisProcess
 from tests.server_process import FANOUT, Sandbox, free_port
 
@@ -42,7 +42,7 @@ class Cluster:
         self.web_urls = [f"http://127.0.0.1:{port}" for port in ports]
         """Each web server's own address, past the balancer."""
         self.web_servers = [self._web_server(number, port) for number, port in enumerate(ports, start=1)]
-        self.runners = self._child("runners", "runner", "--processes", str(runners))
+        self.runners = self._child("runners", PRELOADED, "runner", "--processes", str(runners))
         self.balancer = Balancer(directory, ports)
         self.url = self.balancer.url
 
@@ -94,7 +94,7 @@ class Cluster:
         return all(server.is_in_rotation and server.is_found_ready for server in servers)
 
     def _web_server(self, number: int, port: int) -> ChildProcess:
-        return self._child(f"web{number}", "web", "--host", "127.0.0.1", "--port", str(port))
+        return self._child(f"web{number}", *FANOUT, "web", "--host", "127.0.0.1", "--port", str(port))
 
-    def _child(self, name: str, *arguments: str) -> ChildProcess:
-        return ChildProcess(name, [*FANOUT, *arguments], self.directory, self._sandbox.environment)
+    def _child(self, name: str, *command: str) -> ChildProcess:
+        return ChildProcess(name, command, self.directory, self._sandbox.environment)

@@ -21,13 +21,13 @@ from typing import Self
 
 import httpx
 
-from tests.child_process import STOP_SECONDS, ChildProcess, ServerFailedError
+from tests.child_process import PRELOADED, STOP_SECONDS, ChildProcess, ServerFailedError
 
 __all__ = ["COMMAND", "FANOUT", "REPOSITORY", "Sandbox", "Server", "ServerFailedError", "free_port"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FANOUT = [sys.executable, "-m", "service"]
-COMMAND = [*FANOUT, "serve"]
+COMMAND = [PRELOADED, "serve"]
 START_SECONDS = 60.0
 """Importing the SDK takes 4 s of CPU with compiled files and 10 s without; the machine may be busy."""
 _PORTS = range(20_000, 32_000)

@@ -19,7 +19,7 @@ from tests.integration.contract.conversations import Conversation, Conversations
 from tests.integration.contract.viewer import Viewer
 from tests.redis_process import RedisProcess
 from tests.scripted_llm import ScriptedLlm
-from tests.server_process import COMMAND, FANOUT, START_SECONDS, Sandbox, Server
+from tests.server_process import FANOUT, START_SECONDS, Sandbox, Server
 from tests.session_processes import Process, connections, listeners, processes_of
 from tests.waiting import wait_until
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are l
 
 WORKERS = 2
 RUNNERS = 2
-MANY = [*COMMAND, "--workers", str(WORKERS), "--runners", str(RUNNERS)]
+MANY = [*FANOUT, "serve", "--workers", str(WORKERS), "--runners", str(RUNNERS)]
 SANIC = [sys.executable, "-m", "sanic", "service.app:create_app", "--factory"]
 REPLACED_SECONDS = 5.0
 STOPPED_SECONDS = 10.0
@@ -276,7 +276,9 @@ def test_taken_port_ends_the_start_with_one_line(tmp_path: Path, workers: str) -
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        line = last_words(tmp_path, [*COMMAND, "--workers", workers, "--host", "127.0.0.1", "--port", str(port)])
+        line = last_words(
+            tmp_path, [*FANOUT, "serve", "--workers", workers, "--host", "127.0.0.1", "--port", str(port)]
+        )
 
     assert line == f"fanout: cannot listen on 127.0.0.1:{port}: Address already in use"
 
