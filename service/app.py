@@ -74,7 +74,7 @@ def _manage_processes(app: Sanic[Any, Any], settings: Settings) -> None:
         if settings.redis_address is None:
             socket_path = private_redis.choose_socket(settings.conversations_path.parent)
             used = hand_down(settings, redis_url=private_redis.url_of(socket_path))
-            app.manager.manage("Redis", private_redis.become_redis_server, {"socket_path": str(socket_path)})
+            app.manager.manage(supervisor.REDIS, private_redis.become_redis_server, {"socket_path": str(socket_path)})
         if settings.runners:
             app.manager.manage("Runners", run_fleet, {"settings": used, "processes": settings.runners})
 

@@ -35,6 +35,9 @@ from service.child_process import die_with_parent
 
 _log = structlog.get_logger(__name__)
 
+REDIS = "Redis"
+"""The managed process that the others need to the end."""
+
 _ENDED = (ProcessState.FAILED, ProcessState.COMPLETED, ProcessState.TERMINATED)
 _LONGEST_DELAY_SECONDS = 4.0
 _STEADY_SECONDS = 30.0
@@ -89,6 +92,31 @@ class SupervisedManager(WorkerManager):
             self._held_signal = signal
         else:
             super().shutdown_signal(signal, frame)  # type: ignore[no-untyped-call]
+
+    def shutdown(self) -> None:
+        """Ask the processes to end, the private Redis only once those that drain with its help have ended.
+
+        With SIGTERM, not Sanic's SIGINT: to a process that is still being imported that is an exception, which Python
+        swallows when it falls into a destructor or a callback.
+        """
+        self._shutting_down = True
+        self._end([process for process in self.processes if process not in self._served_last])
+
+    def join(self) -> None:
+        """Until every process has ended."""
+        for process in [process for process in self.processes if process not in self._served_last]:
+            process.join()
+        self._end(self._served_last)
+        super().join()  # type: ignore[no-untyped-call]
+
+    @property
+    def _served_last(self) -> list[WorkerProcess]:
+        return [process for name, worker in self.all_workers if name == REDIS for process in worker.processes]
+
+    def _end(self, processes: list[WorkerProcess]) -> None:
+        for process in processes:
+            if process.pid and process.is_alive():
+                os.kill(process.pid, signal.SIGTERM)
 
     @contextmanager
     def _signals_held(self) -> Iterator[None]:
