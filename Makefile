@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 SOURCES := service tests scripts bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format demo lock bench
+.PHONY: help install run test faults lint format demo lock bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,10 @@ run: install ## Serve on 127.0.0.1:8000
 test: install lint ## Check style and types, then run all tests
 	@sh scripts/install_test_packages.sh
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+faults: install ## Run every test that kills, stops and starves processes, the long ones too
+	@sh scripts/install_test_packages.sh
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'heavy or not heavy' tests/faults
 
 lint: install ## Check style (ruff) and types (mypy)
 	@$(BIN)/ruff check $(SOURCES)

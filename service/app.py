@@ -97,6 +97,7 @@ def _manage_lifetime(app: Sanic[Any, Any], settings: Settings, embedded_runner: 
 
     @app.before_server_stop
     async def close_sockets(app: Sanic[Any, Any]) -> None:
+        app.ctx.web.is_stopping = True
         await close_all(app)
 
     @app.after_server_stop

@@ -74,7 +74,9 @@ class Cluster:
         for child in (self.runners, *self.web_servers):
             child.start()
         self.balancer.start()
-        wait_for_all(self._children, self._is_ready, "the balancer has found every web server ready", START_SECONDS)
+        wait_for_all(
+            self._children, lambda: self.is_ready, "the balancer has found every web server ready", START_SECONDS
+        )
 
     def close(self) -> None:
         """End whatever is left."""
@@ -89,7 +91,9 @@ class Cluster:
     def _children(self) -> list[ChildProcess]:
         return [*self.web_servers, self.runners, self.balancer.process]
 
-    def _is_ready(self) -> bool:
+    @property
+    def is_ready(self) -> bool:
+        """Whether the balancer has every web server in its rotation."""
         servers = self.balancer.statistics().values()
         return all(server.is_in_rotation and server.is_found_ready for server in servers)
 

@@ -58,6 +58,7 @@ class WebContext:
             moving_seconds=settings.lease_ttl_seconds,
         )
         self._runner_failure = runner_failure
+        self.is_stopping = False
         self._reasons = ["Server is still initializing"]
         self._tasks = TaskSet()
         self._watcher: asyncio.Task[None] | None = None
@@ -79,6 +80,8 @@ class WebContext:
 
     def readiness(self) -> list[str]:
         """Why requests cannot be served now; empty when they can."""
+        if self.is_stopping:
+            return ["The server is stopping"]
         if self._watcher is None or self._watcher.done():
             return ["The readiness check has stopped"]
         return self._reasons

@@ -6,7 +6,7 @@ import asyncio
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sanic import Blueprint, Request
 from sanic.server.websockets.impl import WebsocketImplProtocol
 
@@ -14,10 +14,10 @@ from service.blueprints.arguments import query, uuid_path
 from service.blueprints.auth import authenticate
 from service.blueprints.context import WebContext, web_of
 from service.blueprints.event_query import EventFilter, Moment
-from service.blueprints.frames import event_frame, text_frame
+from service.blueprints.frames import MARKER_BYTES, SizedFrames, accepted_bytes, text_frame
 from service.blueprints.inbound import NotJson, message_body, server_error_event
 from service.blueprints.socket import CloseCode, Socket, serving
-from service.errors import ConversationNotFound, FanoutError
+from service.errors import ConversationNotFound, FanoutError, Unavailable
 from service.pubsub.broker import Channel
 from service.pubsub.feed import ConversationGone, Feed, LogBehind
 from service.store.event_log import EventLog
@@ -34,6 +34,8 @@ class Resend(BaseModel):
     resend_all: bool = False
     resend_mode: Literal["all", "since"] | None = None
     after_timestamp: Moment | None = None
+    max_frame_bytes: int | None = Field(None, ge=MARKER_BYTES)
+    """The largest frame the client takes; a larger event is told by a marker. Default: `accepted_bytes`."""
 
     @property
     def everything(self) -> bool:
@@ -45,11 +47,14 @@ class Admitted(NamedTuple):
 
     conversation_id: UUID
     resend: Resend
+    frame_limit_bytes: int | None
 
 
 def admit(request: Request) -> Admitted:
     """Raises InvalidRequest for an id or a query value that is none; the handshake is then refused."""
-    return Admitted(uuid_path(request.match_info["conversation_id"]), query(request, Resend))
+    resend = query(request, Resend)
+    limit_bytes = resend.max_frame_bytes or accepted_bytes(request.headers.get("user-agent", ""))
+    return Admitted(uuid_path(request.match_info["conversation_id"]), resend, limit_bytes)
 
 
 @blueprint.websocket("/sockets/events/<conversation_id:str>", ctx_admit=admit)  # type: ignore[untyped-decorator]
@@ -64,6 +69,8 @@ async def events(request: Request, websocket: WebsocketImplProtocol, conversatio
             await socket.close(CloseCode.NOT_FOUND, "Conversation not found")
         except* LogBehind:
             await socket.close(CloseCode.TRY_AGAIN_LATER, "The event log is behind")
+        except* Unavailable:
+            await socket.close(CloseCode.TRY_AGAIN_LATER, "No runner is available")
 
 
 async def _serve(web: WebContext, socket: Socket, admitted: Admitted) -> None:
@@ -77,20 +84,21 @@ async def _serve(web: WebContext, socket: Socket, admitted: Admitted) -> None:
 
 async def _send_events(web: WebContext, socket: Socket, admitted: Admitted) -> None:
     conversation_id = admitted.conversation_id
+    sized = SizedFrames(conversation_id, admitted.frame_limit_bytes)
     channel = Channel(web.keys.events(conversation_id))
     async with web.hub.subscribe(channel, web.settings.socket_backlog_bytes) as subscriber:
         # Clients take the first frame, which must be a full state, as the sign that they are subscribed.
         await _send_full_state(web, socket, conversation_id)
         log = web.logs.open(conversation_id)
-        feed = Feed(log, subscriber, await _resend(socket, log, admitted.resend))
+        feed = Feed(log, subscriber, await _resend(socket, log, admitted.resend, sized))
         async for batch in feed.batches():
             if batch:
-                await socket.write(b"".join([arrival.frame(event_frame) for arrival in batch]))
+                await socket.write(b"".join(map(sized.of_arrival, batch)))
             else:
                 await _send_full_state(web, socket, conversation_id)
 
 
-async def _resend(socket: Socket, log: EventLog, resend: Resend) -> int:
+async def _resend(socket: Socket, log: EventLog, resend: Resend, sized: SizedFrames) -> int:
     """Send what `since` selects; returns the seq after which the feed goes on."""
     if resend.everything:
         return -1
@@ -101,7 +109,7 @@ async def _resend(socket: Socket, log: EventLog, resend: Resend) -> int:
         wanted = EventFilter(timestamp__gte=resend.after_timestamp).select(await log.facts(), range(length))
         for start in range(0, len(wanted), _RESEND_CHUNK):
             stored = await log.read_many(wanted[start : start + _RESEND_CHUNK])
-            await socket.write(b"".join(map(text_frame, stored)))
+            await socket.write(b"".join(map(sized.of_event, stored)))
     return length - 1
 
 

@@ -6,9 +6,23 @@ an event is built once and written to every socket, and several frames are writt
 
 from __future__ import annotations
 
-from service.pubsub.envelope import Envelope
+import json
+import re
+from uuid import UUID
+
+from service.pubsub.envelope import Envelope, Kind
+from service.pubsub.hub import Arrival
 
 _TEXT_FINAL = 0x81
+
+MARKER_BYTES = 1024
+"""No marker is larger than this."""
+_PYTHON_WEBSOCKETS_BYTES = 1024**2
+"""What the `websockets` library, which the SDK's client uses, accepts unless told otherwise (its `max_size`)."""
+
+_HEAD_BYTES = 400
+_ID = re.compile(rb'"id":"([^"\\]{1,200})"')
+_TIMESTAMP = re.compile(rb'"timestamp":"([^"\\]{1,40})"')
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -24,3 +38,60 @@ def text_frame(payload: bytes) -> bytes:
 def event_frame(envelope: Envelope) -> bytes:
     """An event as the events socket sends it: the stored bytes and nothing else."""
     return text_frame(envelope.payload)
+
+
+def accepted_bytes(user_agent: str) -> int | None:
+    """The largest frame that a client takes if it does not say so; None when none is known.
+
+    Python's `websockets` closes the connection over a larger one, and again whenever it comes back. Browsers take all.
+    """
+    return _PYTHON_WEBSOCKETS_BYTES if " websockets/" in user_agent else None
+
+
+class SizedFrames:
+    """A conversation's events for one client. Larger ones than it takes are told by a marker: where to fetch them.
+
+    The marker is a ConversationStateUpdateEvent with the key `oversize_event`, which every client can read. Its id
+    follows from the event's, so that it too is told once.
+    """
+
+    def __init__(self, conversation_id: UUID, limit_bytes: int | None) -> None:
+        self._conversation_id = conversation_id
+        self._limit_bytes = limit_bytes
+
+    def of_arrival(self, arrival: Arrival) -> bytes:
+        """The frame shared by all clients, unless this one cannot take it."""
+        envelope = arrival.envelope
+        if envelope.kind is Kind.DURABLE and self._is_too_large(envelope.payload):
+            return self._marker(envelope.payload)
+        return arrival.frame(event_frame)
+
+    def of_event(self, stored: bytes) -> bytes:
+        return self._marker(stored) if self._is_too_large(stored) else text_frame(stored)
+
+    def _is_too_large(self, payload: bytes) -> bool:
+        return self._limit_bytes is not None and len(payload) > self._limit_bytes
+
+    def _marker(self, stored: bytes) -> bytes:
+        # Every SDK puts these in front of what may be large.
+        head = stored[:_HEAD_BYTES]
+        event_id, timestamp = (_first(pattern, head) for pattern in (_ID, _TIMESTAMP))
+        marker = {
+            "id": f"oversize-{event_id}",
+            "timestamp": timestamp,
+            "source": "environment",
+            "key": "oversize_event",
+            "value": {
+                "event_id": event_id,
+                "size_bytes": len(stored),
+                "url": f"/api/conversations/{self._conversation_id}/events/{event_id}",
+            },
+            "kind": "ConversationStateUpdateEvent",
+        }
+        return text_frame(json.dumps(marker).encode())
+
+
+def _first(pattern: re.Pattern[bytes], head: bytes) -> str:
+    found = pattern.search(head)
+    assert found is not None, "every event has it"
+    return found[1].decode()

@@ -109,6 +109,9 @@ async def serving(request: Request, websocket: WebsocketImplProtocol) -> AsyncIt
     sockets = _open_sockets(request.app)
     sockets.add(socket)
     try:
+        if web_of(request).is_stopping:
+            await socket.close(CloseCode.SERVICE_RESTART)
+            raise ClientGone
         yield socket
     except* ClientGone:
         pass

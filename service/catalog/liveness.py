@@ -1,4 +1,4 @@
-"""Whether another runner is dead for certain: the question before its conversations may be taken from it.
+"""Whether another runner has lost its conversations for certain: the question before they may be taken from it.
 
 Silence proves nothing right after Redis was away or emptied, since then everybody is silent. So a runner believes in
 the death of another only
@@ -6,6 +6,9 @@ the death of another only
 * at once, when it ran on this machine and its process is gone; or
 * when neither heartbeat nor listener is left of it, and this runner's own heartbeats have gone through undisturbed
   for longer than a living runner would need to show up again.
+
+One that is merely stopped keeps its connections, so it still seems to listen. It loses what its lease no longer covers,
+once it has shown no heartbeat while this runner's own have gone through undisturbed for a whole lease.
 """
 
 from __future__ import annotations
@@ -35,8 +38,8 @@ class Pulse:
         """A heartbeat did not go through."""
         self._disturbed_at = now
 
-    def is_steady(self, now: float) -> bool:
-        return now - self._disturbed_at > HEARTBEAT_TTL_SECONDS
+    def is_steady(self, now: float, seconds: float = HEARTBEAT_TTL_SECONDS) -> bool:
+        return now - self._disturbed_at > seconds
 
 
 async def is_dead(runner_id: RunnerId, runners: Runners, pulse: Pulse, now: float) -> bool:
@@ -44,6 +47,16 @@ async def is_dead(runner_id: RunnerId, runners: Runners, pulse: Pulse, now: floa
     if is_gone_from_here(runner_id):
         return True
     return pulse.is_steady(now) and await runners.is_silent(runner_id)
+
+
+async def has_stopped(
+    runner_id: RunnerId, runners: Runners, pulse: Pulse, now: float, lease_ttl_seconds: float
+) -> bool:
+    """Whether `runner_id`, whose lease has run out, has had the time to renew it and has not shown up.
+
+    Raises BrokerUnavailable when Redis does not answer.
+    """
+    return pulse.is_steady(now, lease_ttl_seconds) and not await runners.is_beating(runner_id)
 
 
 def new_runner_id() -> RunnerId:

@@ -70,7 +70,12 @@ class Runners:
         """Whether nobody listens to its inbox and its heartbeat has run out."""
         with redis_errors():
             [(_, listeners)] = await self._redis.pubsub_numsub(self._keys.inbox(runner_id))
-            return not listeners and not await self._redis.exists(self._keys.runner(runner_id))
+        return not listeners and not await self.is_beating(runner_id)
+
+    async def is_beating(self, runner_id: RunnerId) -> bool:
+        """Whether its heartbeat has not run out."""
+        with redis_errors():
+            return bool(await self._redis.exists(self._keys.runner(runner_id)))
 
 
 def _record(runner_id: RunnerId, content: bytes | str) -> RunnerRecord:

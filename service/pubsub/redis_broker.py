@@ -19,7 +19,7 @@ from service.redis_source import redis_errors
 _log = structlog.get_logger(__name__)
 
 _RECONNECT_SECONDS = 0.2
-_SUBSCRIBE_TIMEOUT_SECONDS = 5.0
+_CONFIRMATION_SECONDS = 5.0
 
 
 class ReceivedMessage(NamedTuple):
@@ -47,7 +47,7 @@ class RedisBroker:
         self._connection: Connection | None = None
         self._writing = asyncio.Lock()
         self._wanted: set[Channel] = set()
-        self._confirmations: dict[Channel, asyncio.Future[None]] = {}
+        self._confirmations: dict[tuple[bytes, Channel], asyncio.Future[None]] = {}
         self._may_have_lost = False
 
     async def publish(self, messages: Sequence[tuple[Channel, bytes]]) -> list[int]:
@@ -62,28 +62,29 @@ class RedisBroker:
     async def subscribe(self, channel: Channel) -> None:
         """As `Broker.subscribe`; a channel that cannot be subscribed to now is as soon as Redis answers again."""
         self._wanted.add(channel)
+        await self._confirmed(b"subscribe", channel)
+
+    async def unsubscribe(self, channel: Channel) -> None:
+        self._wanted.discard(channel)
+        if self._connection is not None:
+            await self._confirmed(b"unsubscribe", channel)
+
+    async def _confirmed(self, kind: bytes, channel: Channel) -> None:
+        """Send a command and wait for Redis to say so: PUBLISH goes over another connection and may overtake it."""
         confirmation = asyncio.get_running_loop().create_future()
-        self._confirmations[channel] = confirmation
+        self._confirmations[kind, channel] = confirmation
         try:
             with redis_errors():
                 async with self._writing:
                     await self._connect()
-                    await self._send("SUBSCRIBE", channel)
-                # PUBLISH goes over another connection: only the confirmation says that Redis has seen the SUBSCRIBE.
-                async with asyncio.timeout(_SUBSCRIBE_TIMEOUT_SECONDS):
+                    await self._send(kind.decode().upper(), channel)
+                async with asyncio.timeout(_CONFIRMATION_SECONDS):
                     await confirmation
         except BrokerUnavailable:
             await self._drop()  # one that is only slow is made anew too, for the sake of `Reconnected`
             raise
         finally:
-            self._confirmations.pop(channel, None)
-
-    async def unsubscribe(self, channel: Channel) -> None:
-        self._wanted.discard(channel)
-        with redis_errors():
-            async with self._writing:
-                if self._connection is not None:
-                    await self._send("UNSUBSCRIBE", channel)
+            self._confirmations.pop((kind, channel), None)
 
     async def deliveries(self) -> AsyncIterator[ReceivedMessage | Reconnected]:
         while True:
@@ -97,9 +98,9 @@ class RedisBroker:
             channel = Channel(name.decode())
             if kind == b"message":
                 yield ReceivedMessage(channel, data)
-            elif kind == b"subscribe":
-                self._confirm(channel)
-                if channel == self._control and self._may_have_lost:
+            else:
+                self._confirm(kind, channel)
+                if kind == b"subscribe" and channel == self._control and self._may_have_lost:
                     self._may_have_lost = False
                     yield Reconnected()
 
@@ -150,7 +151,7 @@ class RedisBroker:
             await connection.disconnect(nowait=True)
             await self._listener.connection_pool.release(connection)
 
-    def _confirm(self, channel: Channel) -> None:
-        confirmation = self._confirmations.get(channel)
+    def _confirm(self, kind: bytes, channel: Channel) -> None:
+        confirmation = self._confirmations.get((kind, channel))
         if confirmation is not None and not confirmation.done():
             confirmation.set_result(None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Self
 
 import structlog
@@ -22,6 +23,8 @@ from service.tasks import TaskSet
 _log = structlog.get_logger(__name__)
 
 _REMEMBERED_REPLIES = 1024
+_LAST_ANSWERS_SECONDS = 1.0
+"""For the requests in hand when the runner stops; it has let go of what they could wait for."""
 
 Handler = Callable[[Request], Awaitable[Answer]]
 
@@ -35,6 +38,7 @@ class Responder:
         self._handle = handle
         self._listener: asyncio.Task[None] | None = None
         self._tasks = TaskSet()
+        self._requests = TaskSet()
         self._replies: OrderedDict[str, asyncio.Future[Reply]] = OrderedDict()
 
     async def __aenter__(self) -> Self:
@@ -43,6 +47,13 @@ class Responder:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        """Take no more, and answer what was taken."""
+        with suppress(BrokerUnavailable):
+            await self._broker.unsubscribe(self._inbox)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_ANSWERS_SECONDS):
+                await self._requests.wait()
+        await self._requests.stop()
         await self._tasks.stop()
 
     @property
@@ -59,7 +70,7 @@ class Responder:
             except (ValueError, KeyError) as error:
                 _log.warning("malformed_request", error=repr(error))
                 continue
-            self._tasks.start(self._respond(request), f"request {request.operation}")
+            self._requests.start(self._respond(request), f"request {request.operation}")
 
     async def _respond(self, request: Request) -> None:
         remembered = self._replies.get(request.request_id)

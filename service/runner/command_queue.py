@@ -27,6 +27,9 @@ from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
 
+_IN_HAND_SECONDS = 2.0
+"""For the command that is being applied when the queue stops."""
+
 _NO_SECRETS = b'{"secrets": {}}'
 
 
@@ -51,6 +54,8 @@ class CommandQueue:
         self._commands: deque[Command] = deque()
         self._news = asyncio.Event()
         self._tasks = TaskSet()
+        self._in_hand: Command | None = None
+        self._is_stopped = False
 
     @property
     def is_empty(self) -> bool:
@@ -66,8 +71,19 @@ class CommandQueue:
         self._tasks.start(self._run(), f"commands {self._conversation_id}")
 
     async def stop(self) -> None:
-        """Apply nothing more; what waits in the inbox stays there."""
+        """Apply nothing more. What waits in the inbox stays there and is accepted; what is not in it did not happen."""
+        self._is_stopped = True
+        in_hand = self._in_hand
+        if in_hand is not None:
+            await asyncio.wait([in_hand.outcome], timeout=_IN_HAND_SECONDS)
         await self._tasks.stop()
+        for command in self._commands:
+            if command.outcome.done():
+                continue
+            if command.entry is not None:
+                command.outcome.set_result(None)
+            elif command is not in_hand or self._store.discards_writes:
+                command.outcome.set_exception(OwnershipLost())
 
     async def submit(self, command: Command, patience_seconds: float | None) -> None:
         """Apply a command in its turn.
@@ -78,8 +94,11 @@ class CommandQueue:
         A command with a key that was used before is not applied again.
 
         Raises:
+            OwnershipLost: the conversation is no longer here; nothing happened.
             FanoutError: it failed; nothing is left of it.
         """
+        if self._is_stopped:
+            raise OwnershipLost
         if command.key is not None and self._is_known(command.key):
             return
         number = self._inbox.reserve()
@@ -135,11 +154,13 @@ class CommandQueue:
         while True:
             await self._news.wait()
             self._news.clear()
-            while self._commands:
+            while self._commands and not self._is_stopped:
                 command = self._commands[0]
                 await command.stored.wait()
                 if self._commands and self._commands[0] is command:
+                    self._in_hand = command
                     await self._apply(command)
+                    self._in_hand = None
                     self._commands.popleft()
 
     async def _apply(self, command: Command) -> None:
@@ -155,6 +176,8 @@ class CommandQueue:
         try:
             with self._store.applying(command):
                 APPLY[command.kind](self._conversation, command.content)
+            if self._store.discards_writes:
+                raise OwnershipLost
             self._store.sync_names()
         except OwnershipLost:
             raise  # the entry is the next owner's to apply
@@ -162,7 +185,7 @@ class CommandQueue:
             if command.entry is not None:
                 self._inbox.remove(command.entry)
             raise
-        if command.entry is not None and not self._store.discards_writes:
+        if command.entry is not None:
             self._inbox.finish(command.entry)
 
     async def _fail(self, command: Command, error: Exception) -> None:
@@ -171,6 +194,9 @@ class CommandQueue:
             _log.error("command_failed", kind=command.kind, conversation_id=str(self._conversation_id), exc_info=error)
         if not command.is_acknowledged:
             command.outcome.set_exception(known)
+            return
+        if isinstance(error, OwnershipLost):
+            command.outcome.set_result(None)
             return
         # Its client has its answer: the conversation itself must say what became of the command.
         command.outcome.set_result(None)

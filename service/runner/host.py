@@ -12,8 +12,15 @@ from uuid import UUID, uuid4
 import structlog
 
 from service.catalog.catalog import Catalog
-from service.catalog.liveness import Pulse, is_dead
-from service.errors import BrokerUnavailable, ConversationNotFound, OwnerMoving, RequestFailed, RunLimitReached
+from service.catalog.liveness import Pulse, has_stopped, is_dead
+from service.errors import (
+    BrokerUnavailable,
+    ConversationNotFound,
+    NoRunner,
+    OwnerMoving,
+    RequestFailed,
+    RunLimitReached,
+)
 from service.identity import RunnerId
 from service.runner.agent_loop import AgentLoop
 from service.runner.creation import Plan
@@ -28,6 +35,9 @@ from service.store.owner_record import NOBODY, read_owner
 from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
+
+_CLEAN_UP_SECONDS = 4.0
+"""For terminals and the like to be closed after everything is handed over; the process ends anyway."""
 
 
 class Host:
@@ -60,6 +70,7 @@ class Host:
         """Kept for good: callers have seen that the conversation exists, so there are no more than of those."""
         self._closing = TaskSet()
         self._has_activity = False
+        self._is_draining = False
 
     async def open(self, conversation_id: UUID) -> HostedConversation:
         """The conversation, claimed and opened if it was not yet.
@@ -90,6 +101,8 @@ class Host:
                 return existing, False
             if self.root.exists(conversation_id):
                 return await self._open(conversation_id), False
+            if self._is_draining:
+                raise NoRunner
             if self.slots.is_full:
                 raise RunLimitReached
             await self._claim(conversation_id)
@@ -143,26 +156,32 @@ class Host:
         had_activity, self._has_activity = self._has_activity, False
         return had_activity
 
-    async def close(self) -> None:
-        """Let go of everything within the drain time."""
-        hosted = list(self._hosted.values())
-        self._hosted.clear()
-        await asyncio.gather(*(self._close(conversation) for conversation in hosted))
-        await self._closing.wait()
+    async def drain(self) -> None:
+        """Take nothing more, and leave everything to other runners within the drain time.
 
-    async def _close(self, hosted: HostedConversation) -> None:
+        Leases must be renewed meanwhile, and requests about what is still here are answered.
+        """
+        self._is_draining = True
+        await asyncio.gather(*(self._hand_over(conversation) for conversation in list(self._hosted.values())))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLEAN_UP_SECONDS):
+                await self._closing.wait()
+
+    async def _hand_over(self, hosted: HostedConversation) -> None:
+        conversation_id = hosted.conversation_id
         try:
-            async with asyncio.timeout(self._settings.drain_seconds):
-                await hosted.close(self._settings.drain_seconds)
-        except TimeoutError:
-            _log.warning("conversation_not_closed_in_time", conversation_id=str(hosted.conversation_id))
-        except Exception:  # noqa: BLE001  supervisor: the others must be closed too
-            _log.exception("conversation_close_failed", conversation_id=str(hosted.conversation_id))
-        await self._release(hosted.conversation_id)
+            await hosted.let_go(self._settings.drain_seconds)
+        except Exception:  # noqa: BLE001  supervisor: the others must be handed over too
+            _log.exception("conversation_not_handed_over", conversation_id=str(conversation_id))
+        self._hosted.pop(conversation_id, None)
+        await self._release(conversation_id)
+        self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
 
     async def _open(self, conversation_id: UUID) -> HostedConversation:
         if not self.root.exists(conversation_id):
             raise ConversationNotFound(str(conversation_id))
+        if self._is_draining:
+            raise OwnerMoving(str(conversation_id))
         await self._claim(conversation_id)
         try:
             opened = await self._workers.call(self._opener.open, self.root.directory(conversation_id))
@@ -179,7 +198,7 @@ class Host:
         """
         record = await self._workers.call(read_owner, self.root.directory(conversation_id))
         if record is not None and record.runner_id not in (NOBODY, self._runner_id):
-            await self._require_dead(conversation_id, record.runner_id)
+            await self._require_lost(conversation_id, record.runner_id)
         holder = await self._owners.acquire(conversation_id, self._runner_id)
         if holder != self._runner_id:
             await self._require_dead(conversation_id, holder)
@@ -188,6 +207,14 @@ class Host:
         if holder != self._runner_id:
             raise OwnerMoving(str(conversation_id))
         self._claimed.add(conversation_id)
+
+    async def _require_lost(self, conversation_id: UUID, runner_id: RunnerId) -> None:
+        """Raises OwnerMoving unless the runner is dead, or no longer renews its lease."""
+        now = time.monotonic()
+        is_free = await self._owners.find(conversation_id) is None
+        ttl_seconds = self._settings.lease_ttl_seconds
+        if not (is_free and await has_stopped(runner_id, self._runners, self.pulse, now, ttl_seconds)):
+            await self._require_dead(conversation_id, runner_id)
 
     async def _require_dead(self, conversation_id: UUID, runner_id: RunnerId) -> None:
         if not await is_dead(runner_id, self._runners, self.pulse, time.monotonic()):

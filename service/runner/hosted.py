@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from uuid import UUID
@@ -59,6 +60,7 @@ class HostedConversation:
         self.conversation = opened.conversation
         self.reporter = Reporter(opened, index, workers, note_activity, fsync=fsync)
         self._claim = opened.claim
+        self._was_handed_over = opened.was_handed_over
         self._fsync = fsync
         self._resume_runs = resume_runs
         self._store = opened.store
@@ -84,23 +86,47 @@ class HostedConversation:
         if must_resume:
             await self._resume()
 
-    async def close(self, drain_seconds: float) -> None:
-        """Interrupt a run, save, let go of terminals and other resources. Waiting commands stay in the inbox."""
-        await self._driver.interrupt()
-        if not await self._driver.wait_ended(drain_seconds):
-            _log.warning("run_does_not_end", conversation_id=str(self.conversation_id))
-        await self._stop()
-        await self.reporter.refresh()
-        await self._workers.call(self.conversation.close)
+    async def let_go(self, drain_seconds: float) -> None:
+        """Leave the conversation to its next owner; waiting commands stay in the inbox. Call `abandon` afterwards.
+
+        A run stops at the end of its step, and its next owner goes on with it; a tool that takes longer than
+        `drain_seconds` is cut off. Where runs are not resumed, this one is paused.
+        """
+        if self._driver.is_active and self._resume_runs:
+            await self._freeze(drain_seconds)
+            await self._stop()
+        else:
+            await self._driver.interrupt()
+            if not await self._driver.wait_ended(drain_seconds):
+                _log.warning("run_does_not_end", conversation_id=str(self.conversation_id))
+            await self._stop()
+            await self.reporter.refresh()
         await self._workers.call(give_up, self.directory, self._claim, fsync=self._fsync)
 
     async def abandon(self) -> None:
-        """Let go without writing anything: it was deleted, or belongs to another runner."""
+        """Write nothing more, and let go of terminals and other resources."""
         self._store.discard_writes()
         self.reporter.discard()
-        await self._stop()
         await self._driver.interrupt()
+        await self._stop()
         await self._workers.call(self.conversation.close)
+
+    async def _freeze(self, drain_seconds: float) -> None:
+        """Have the run write nothing more, if possible from the end of its step on, where no tool is at work."""
+        frozen = asyncio.ensure_future(self._workers.call(self._freeze_between_steps))
+        done, _ = await asyncio.wait([frozen], timeout=drain_seconds)
+        if not done:
+            _log.warning("tool_cut_off", conversation_id=str(self.conversation_id), drain_seconds=drain_seconds)
+            self._store.discard_writes()
+        self.reporter.discard()
+
+    def _freeze_between_steps(self) -> None:
+        # The run holds this lock while tools are at work, and lets go of it while it waits for the LLM, whose answer
+        # it cannot store any more.
+        with self.conversation.state as state:
+            if self._driver.is_starting:
+                state.execution_status = ConversationExecutionStatus.RUNNING
+            self._store.discard_writes()
 
     def tell_deleted(self) -> None:
         """Nothing is written or published after this, and readers know that it is gone."""
@@ -137,7 +163,8 @@ class HostedConversation:
         """True when a run is to be resumed. Blocking."""
         state = self.conversation.state
         was_running = state.execution_status is ConversationExecutionStatus.RUNNING
-        times = note_interruption(self.directory, self._claim, time.time(), fsync=self._fsync) if was_running else 0
+        was_cut_off = was_running and not self._was_handed_over
+        times = note_interruption(self.directory, self._claim, time.time(), fsync=self._fsync) if was_cut_off else 0
         will_resume = was_running and self._resume_runs and times < _INTERRUPTION_LIMIT
         recover(state, Navigation(self._claim.settled_length, state.leaf_event_id), will_resume=will_resume)
         if times >= _INTERRUPTION_LIMIT:

@@ -24,7 +24,7 @@ from service.runner.streaming import delta_publisher
 from service.settings import Settings
 from service.store.inbox import Inbox
 from service.store.layout import ConversationDirectory
-from service.store.owner_record import Fence, OwnerRecord, claim
+from service.store.owner_record import NOBODY, Fence, OwnerRecord, claim, read_owner
 from service.store.secret_key import load_or_create
 
 _log = structlog.get_logger(__name__)
@@ -41,6 +41,8 @@ class Opened:
     inbox: Inbox
     outbox: Outbox
     claim: OwnerRecord
+    was_handed_over: bool
+    """The last owner let go in good order; a run that it was at has been stopped at a step's end."""
 
 
 class Opener:
@@ -85,6 +87,7 @@ class Opener:
         secrets: dict[str, SecretSource] | None,
     ) -> Opened:
         # Claim first: from here on a previous owner's writes fail, and the constructor below may write.
+        previous = read_owner(directory)
         record = claim(directory, self._runner_id, fsync=self._settings.fsync)
         inbox = Inbox(directory, fsync=self._settings.fsync)
         store = OwnedStore(directory, Fence(directory, record), inbox, fsync=self._settings.fsync)
@@ -113,7 +116,8 @@ class Opener:
             file_store=store,
         )
         outbox.resume(len(conversation.state.events))
-        return Opened(directory, conversation, meta, store, inbox, outbox, record)
+        was_handed_over = previous is not None and previous.runner_id == NOBODY
+        return Opened(directory, conversation, meta, store, inbox, outbox, record, was_handed_over)
 
 
 def make_cipher(settings: Settings) -> Cipher:

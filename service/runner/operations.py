@@ -9,7 +9,7 @@ import pydantic_core
 from openhands.sdk.conversation.request import SendMessageRequest
 from openhands.sdk.utils.cipher import Cipher
 
-from service.errors import AlreadyRunning, InvalidRequest, RequestFailed
+from service.errors import AlreadyRunning, InvalidRequest, OwnerMoving, OwnershipLost, RequestFailed
 from service.requests.message import Request
 from service.requests.requester import Answer
 from service.runner.creation import plan
@@ -72,7 +72,13 @@ class Operations:
         operation = self._table.get(request.operation)
         if operation is None:
             raise RequestFailed(f"This runner does not know the operation {request.operation}; it may be older.")
-        return await operation(request)
+        try:
+            return await operation(request)
+        except OwnershipLost:
+            # Nothing happened; the next owner is to be asked.
+            if request.conversation_id is None:
+                raise
+            raise OwnerMoving(str(request.conversation_id)) from None
 
     async def _create(self, request: Request) -> Answer:
         key = request.arguments.get("idempotency_key")

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from openhands.sdk.io import FileStore
 
+from service.errors import OwnershipLost
 from service.runner.command import Command
 from service.store.atomic import fsync_directory, write_atomically
 from service.store.event_name import parse_event_name
@@ -48,7 +49,10 @@ class OwnedStore(FileStore):
         return self._is_black_hole
 
     def discard_writes(self) -> None:
-        """From now on writes vanish: the conversation belongs to another runner or is being deleted."""
+        """From now on nothing is written: the conversation belongs to another runner or is being deleted.
+
+        State vanishes; an event is refused, or the tool whose action it is would be started.
+        """
         self._is_black_hole = True
 
     def sync_names(self) -> None:
@@ -68,11 +72,15 @@ class OwnedStore(FileStore):
             self._applying.command = None
 
     def write(self, path: str, contents: str | bytes) -> None:
-        if path.endswith(".marker") or self._is_black_hole:
+        if path.endswith(".marker"):
             return
         data = contents.encode() if isinstance(contents, str) else contents
         target = self._directory.path / path
         name = parse_event_name(target.name) if target.parent == self._directory.events else None
+        if self._is_black_hole:
+            if name is not None:
+                raise OwnershipLost
+            return
         self._fence.check()
         target.parent.mkdir(mode=0o700, exist_ok=True)
         if name is None:

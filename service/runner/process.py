@@ -71,12 +71,13 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         cipher = await workers.call(make_cipher, settings)
         opener = Opener(settings, runner_id, publisher, keys, cipher)
         host = Host(settings, runner_id, opener, catalog, agent_loop, workers)
-        stack.push_async_callback(host.close)
 
         interrupted = await _build_index(catalog.index_build, host.root, workers)
         operations = Operations(settings, host, workers, cipher)
         await stack.enter_async_context(Responder(broker, Channel(keys.inbox(runner_id)), operations.handle))
         _background(stack, _renew(host, settings.lease_ttl_seconds), "lease-renewal")
+        # Before the above ends, and after what follows: it takes no more, and is heard of through its inbox.
+        stack.push_async_callback(host.drain)
         _background(stack, _take_over(host, catalog, interrupted), "takeover")
         stack.push_async_callback(catalog.runners.leave, runner_id)
         _background(stack, _beat(catalog, runner_id, host, workers, facts), "heartbeat")

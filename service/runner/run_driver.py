@@ -16,7 +16,7 @@ from openhands.sdk.conversation.impl.local_conversation import LocalConversation
 from openhands.sdk.conversation.state import ConversationExecutionStatus
 from openhands.sdk.event.conversation_error import ConversationErrorEvent
 
-from service.errors import AlreadyRunning
+from service.errors import AlreadyRunning, OwnershipLost
 from service.runner.agent_loop import AgentLoop
 from service.runner.run_slots import RunSlots
 from service.runner.traced import traced
@@ -134,7 +134,8 @@ class RunDriver:
         try:
             while True:
                 self._is_wanted_again = False
-                await self._run_once()
+                if not await self._run_once():
+                    return
                 if self._must_repeat:
                     continue
                 await self._settle()
@@ -149,7 +150,8 @@ class RunDriver:
     def _must_repeat(self) -> bool:
         return self._is_wanted_again and self._conversation.state.execution_status in _REPEATABLE
 
-    async def _run_once(self) -> None:
+    async def _run_once(self) -> bool:
+        """False when the conversation is no longer this runner's."""
         try:
             if type(self._conversation.agent).astep is AgentBase.astep:
                 # a custom agent that only knows the blocking step
@@ -159,11 +161,15 @@ class RunDriver:
         except ConversationRunError as error:
             # The SDK has set the status and appended the ConversationErrorEvent.
             _log.info("run_failed", conversation_id=str(self._conversation.id), error=str(error.original_exception))
+        except OwnershipLost:
+            _log.info("run_given_up", conversation_id=str(self._conversation.id))
+            return False
         except Exception as error:  # noqa: BLE001  supervisor: whatever a run raises ends that run only, visibly
             _log.exception("run_crashed", conversation_id=str(self._conversation.id))
             await self._workers.call(self._record_crash, error)
         await self._pause_if_interrupted()
         self._has_entered = True
+        return True
 
     async def _arun(self) -> None:
         if self._interrupt_wanted:

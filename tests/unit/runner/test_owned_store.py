@@ -218,13 +218,14 @@ def test_constructor_of_a_deposed_owner_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_discarding_store_is_a_black_hole(store: OwnedStore, directory: ConversationDirectory) -> None:
-    """What still runs in an abandoned conversation gets no error and has no effect."""
+    """What still runs in an abandoned conversation has no effect, and cannot begin an action."""
     store.write(EVENT, "{}")
     appended = watched(store)
     store.discard_writes()
     assert store.discards_writes
     store.write("base_state.json", "new")
-    store.write("events/event-00004-aaaaaaaa.json", "{}")
+    with pytest.raises(OwnershipLost):
+        store.write("events/event-00004-aaaaaaaa.json", "{}")
     store.delete(EVENT)
     assert sorted(os.listdir(directory.events)) == [Path(EVENT).name]
     assert directory.base_state.read_text() != "new"

@@ -1,0 +1,147 @@
+"""SIGTERM: what a process was at goes on elsewhere, and clients notice at most a pause."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
+
+from tests.cluster_process import Cluster
+from tests.faults.owner import owner_pid, wait_for_another_owner
+from tests.integration.contract.conversations import Conversations, terminal
+from tests.integration.contract.viewer import Viewer
+from tests.scripted_llm import ScriptedLlm
+from tests.server_process import FANOUT, Server
+from tests.waiting import wait_until
+
+PAUSES = {"PauseEvent", "InterruptEvent"}
+
+
+def test_run_waiting_for_the_llm_goes_on_elsewhere_at_once(
+    cluster: Cluster, conversation: Conversations, scripted_llm: ScriptedLlm
+) -> None:
+    """Nothing in the log tells of it; the LLM is asked again by the next owner."""
+    one = conversation()
+    with Viewer(one) as viewer:
+        one.send("HOLD gate", "SAY moved", run=True)
+        scripted_llm.wait_held("gate")
+        former = owner_pid(cluster.conversations_path, one.id)
+
+        os.kill(former, signal.SIGTERM)
+        wait_for_another_owner(cluster.conversations_path, one.id, former)
+        scripted_llm.release("gate")
+
+        viewer.until("agent: moved")
+    one.wait_status("finished")
+    kinds = [event["kind"] for event in one.events]
+    assert not PAUSES & set(kinds)
+    assert "AgentErrorEvent" not in kinds
+    assert "ConversationErrorEvent" not in kinds
+
+
+def test_tool_at_work_is_let_end_and_the_next_step_is_taken_elsewhere(
+    cluster: Cluster, conversation: Conversations, tmp_path: Path
+) -> None:
+    """The command runs once; its result is in the log as usual."""
+    one = conversation.with_terminal()
+    runs, gate = tmp_path / "runs", tmp_path / "gate"
+    os.mkfifo(gate)
+    one.send(terminal(f"echo once >> {runs}; read line < {gate}; echo $line"), "SAY moved", run=True)
+    wait_until(runs.exists, "the tool is running", 30.0)
+    former = owner_pid(cluster.conversations_path, one.id)
+
+    os.kill(former, signal.SIGTERM)
+    wait_until(lambda: one.post("/events", {"content": []}).status_code == 200, "messages are taken meanwhile")
+    gate.write_text("the result\n")
+
+    one.wait_status("finished", timeout_seconds=30)
+    assert owner_pid(cluster.conversations_path, one.id) != former
+    assert runs.read_text() == "once\n"
+    [result] = [event for event in one.events if event["kind"] == "ObservationEvent"]
+    assert "the result" in result["observation"]["content"][0]["text"]
+
+
+def test_tool_longer_than_the_drain_is_cut_off_and_the_run_goes_on(
+    cluster: Cluster, conversation: Conversations, tmp_path: Path
+) -> None:
+    """Its call gets an error as its result, and the agent is told."""
+    one = conversation.with_terminal()
+    started = tmp_path / "started"
+    one.send(terminal(f"touch {started}; sleep 600"), "SAY all the same", run=True)
+    wait_until(started.exists, "the tool is running", 30.0)
+    former = owner_pid(cluster.conversations_path, one.id)
+
+    os.kill(former, signal.SIGTERM)
+
+    one.wait_status("finished", timeout_seconds=30)
+    assert owner_pid(cluster.conversations_path, one.id) != former
+    assert [event["kind"] for event in one.events].count("AgentErrorEvent") == 1
+
+
+def test_idle_conversation_answers_while_its_owner_leaves(cluster: Cluster, conversation: Conversations) -> None:
+    """A command that comes in the middle of it waits for the next owner."""
+    one = conversation()
+    one.run_to("finished", "SAY hello")
+    os.kill(owner_pid(cluster.conversations_path, one.id), signal.SIGTERM)
+    for number in range(20):
+        one.send(f"message {number}")
+    assert [line for line in one.outline if line == "user"] == ["user"] * 21
+
+
+def test_stopping_web_server_sends_its_clients_elsewhere(cluster: Cluster, conversation: Conversations) -> None:
+    """Sockets are closed with 1012, and a new one through the balancer goes on; no request fails."""
+    one = conversation()
+    sockets = [one.socket("?resend_mode=all") for _ in range(4)]
+    try:
+        for socket in sockets:
+            socket.recv(timeout=20)
+        leaving = cluster.web_servers[0]
+        leaving.send_signal(signal.SIGTERM)
+        for number in range(20):
+            one.send(f"message {number}")
+        leaving.wait_exit()
+        codes = [closing_code(socket) for socket in sockets]
+        assert sorted(codes) == [0, 0, 1012, 1012]
+        with Viewer(one, "?resend_mode=all") as viewer:
+            for _ in range(20):
+                viewer.until("user")
+    finally:
+        for socket in sockets:
+            socket.close()
+        cluster.web_servers[0].start()
+        wait_until(lambda: cluster.is_ready, "both web servers serve", 30.0)
+
+
+def closing_code(socket: ClientConnection) -> int:
+    """With what a socket was closed; 0 when it is open and quiet."""
+    try:
+        while True:
+            socket.recv(timeout=0.5)
+    except TimeoutError:
+        return 0
+    except ConnectionClosed as closed:
+        return closed.rcvd.code if closed.rcvd else 1006
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.heavy)])
+def test_whole_node_stops_in_good_order(number: signal.Signals, tmp_path: Path, scripted_llm: ScriptedLlm) -> None:
+    """All roles at once, the private Redis last: the run is not interrupted, and a new start goes on with it."""
+    command = [*FANOUT, "serve", "--workers", "1", "--runners", "2"]
+    with Server(tmp_path / "node", {"OH_DRAIN_SECONDS": "4"}, command) as node:
+        with httpx.Client(base_url=node.url, timeout=30, trust_env=False) as http:
+            one = Conversations(http, scripted_llm, str(tmp_path / "project"))()
+            one.send(f"HOLD {number.name}", "SAY moved", run=True)
+            scripted_llm.wait_held(number.name)
+
+            node.process.send_signal(number)
+            assert node.process.wait_exit() == 0
+            scripted_llm.release(number.name)
+            node.start()
+
+            one.wait_status("finished")
+            assert not PAUSES & {event["kind"] for event in one.events}
