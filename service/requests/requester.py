@@ -11,12 +11,14 @@ import asyncio
 import random
 import time
 import uuid
+from contextlib import suppress
 from typing import NamedTuple, Self
 from uuid import UUID
 
 import structlog
 
 from service.catalog.keys import Keys
+from service.catalog.liveness import is_gone_from_here
 from service.catalog.owners import Owners
 from service.catalog.runners import Runners
 from service.errors import BrokerUnavailable, NoRunner, OutcomeUnknown, OwnerMoving, from_wire
@@ -36,6 +38,7 @@ from service.tasks import TaskSet
 _log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 0.1
+_LOOK_AFTER_SECONDS = 0.5
 _SILENCE_SECONDS = 5 * PROGRESS_SECONDS
 """A runner that has not been heard of for so long, with a request of ours in its hands, is taken for dead."""
 
@@ -45,6 +48,10 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
+
+
+class _RunnerDied(Exception):
+    """With our request in its hands; it may have had its effect."""
 
 
 class _Waiting(NamedTuple):
@@ -110,6 +117,8 @@ class Requester:
     ) -> Answer:
         """Have a runner do `operation` and return what it answered; waits while the conversation changes owners.
 
+        With an `idempotency_key` among the arguments it is repeated when the runner dies with it.
+
         Raises:
             NoRunner: no live runner took the request in time; nothing happened.
             OwnerMoving: the conversation found no new owner in time; nothing happened.
@@ -117,7 +126,8 @@ class Requester:
             OutcomeUnknown: a runner took the request, and did not answer in time or was heard of no more.
             FanoutError: whatever the runner raised.
         """
-        give_up_at = time.monotonic() + self._moving_seconds
+        asked_at = time.monotonic()
+        give_up_at = asked_at + self._moving_seconds
         unheard: RunnerId | None = None
         while True:
             request = Request(uuid.uuid4().hex, operation, conversation_id, self._reply_to, arguments or {}, body)
@@ -131,6 +141,11 @@ class Requester:
                     unheard = runner_id
                     continue
                 raise NoRunner if conversation_id is None else OwnerMoving(str(conversation_id))
+            except _RunnerDied:
+                if arguments is None or arguments.get("idempotency_key") is None:
+                    raise OutcomeUnknown(operation, time.monotonic() - asked_at) from None
+                unheard = runner_id
+                continue
             except (NoRunner, OwnerMoving):
                 if time.monotonic() > give_up_at:
                     raise
@@ -145,11 +160,24 @@ class Requester:
                 self._waiting[request.request_id] = _Waiting(reply, silence)
                 inbox = Channel(self._keys.inbox(runner_id))
                 [receivers] = await self._broker.publish([(inbox, encode_request(request))])
-                return await reply if receivers else None
+                return await self._watched(reply, runner_id) if receivers else None
         except TimeoutError:
             raise OutcomeUnknown(request.operation, timeout_seconds) from None
         finally:
             self._waiting.pop(request.request_id, None)
+
+    async def _watched(self, reply: asyncio.Future[Reply], runner_id: RunnerId) -> Reply:
+        """The reply. Redis may count a runner that was killed a moment ago among the receivers: look after it."""
+        while not reply.done():
+            await asyncio.wait([reply], timeout=_LOOK_AFTER_SECONDS)
+            if not reply.done() and await self._is_dead(runner_id):
+                raise _RunnerDied
+        return reply.result()
+
+    async def _is_dead(self, runner_id: RunnerId) -> bool:
+        with suppress(BrokerUnavailable):
+            return is_gone_from_here(runner_id) or await self._runners.is_silent(runner_id)
+        return False
 
     async def _place(self, conversation_id: UUID | None, unheard: RunnerId | None) -> RunnerId:
         """The owner, or one of the least loaded runners; not the one that did not hear the request just now."""

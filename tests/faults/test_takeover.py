@@ -1,72 +1,103 @@
-"""A runner dies and another goes on with its conversations, seen by clients that never notice the processes."""
+"""A runner dies or stops and another goes on with its conversations; clients never notice the processes."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
-import pytest
-from websockets.sync.client import connect
 
+from tests.cluster_process import Cluster
+from tests.faults.owner import owner_pid, stopped, wait_for_another_owner
+from tests.integration.contract.conversations import TERMINAL, Conversations, agent_of, call, terminal
+from tests.integration.contract.viewer import Viewer
 from tests.scripted_llm import ScriptedLlm
-from tests.server_process import Server
 from tests.waiting import wait_until
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two web workers and two runners."""
-    environment = {"OH_WORKERS": "2", "OH_RUNNERS": "2"}
-    with Server(tmp_path_factory.mktemp("takeover"), environment) as server:
-        yield server
+def test_killed_runner_is_a_pause_for_everybody(
+    cluster: Cluster, conversation: Conversations, scripted_llm: ScriptedLlm, tmp_path: Path
+) -> None:
+    """Nobody asks for anything: the run goes on elsewhere and ends; an open socket has every event once, in order.
 
-
-def owner_pid(server: Server, conversation_id: str) -> int:
-    """The process that owns a conversation, from the record beside it."""
-    record = server.conversations_path / conversation_id.replace("-", "") / "owner.json"
-    return int(json.loads(record.read_text())["runner_id"].split(".")[-2])
-
-
-def test_killed_runner_is_a_pause_for_everybody(server: Server, scripted_llm: ScriptedLlm, tmp_path: Path) -> None:
-    """Nobody asks for anything: the run goes on elsewhere and ends; an open socket has every event once, in order."""
-    body = {
-        "agent": {
-            "llm": scripted_llm.settings,
-            "tools": [{"name": "terminal", "params": {"terminal_type": "subprocess"}}],
-        },
-        "workspace": {"working_dir": str(tmp_path / "project")},
-    }
-    conversation_id = httpx.post(f"{server.url}/api/conversations", json=body).raise_for_status().json()["id"]
+    Both calls of a parallel batch get their error, in order, on the branch that the agent sees.
+    """
+    agent = agent_of(scripted_llm, TERMINAL) | {"tool_concurrency_limit": 2}
+    one = conversation(agent=agent)
     started = tmp_path / "started"
-    command = json.dumps({"command": f"touch {started}; sleep 60"})
-    script = f"CALL terminal {command}\nSAY all the same"
-    with connect(f"{server.url.replace('http', 'ws')}/sockets/events/{conversation_id}", max_size=None) as socket:
-        message = {"content": [{"type": "text", "text": script}], "run": True}
-        httpx.post(f"{server.url}/api/conversations/{conversation_id}/events", json=message, timeout=30)
+    with Viewer(one) as viewer:
+        sleeping = terminal(f"touch {started}; sleep 600")
+        one.send(f"{sleeping} && {call('think', thought='meanwhile')}", "SAY all the same", run=True)
         wait_until(started.exists, "the tool is running", 30.0)
-        killed = owner_pid(server, conversation_id)
+        killed = owner_pid(cluster.conversations_path, one.id)
         os.kill(killed, signal.SIGKILL)
+        viewer.until("agent: all the same")
+        one.wait_status("finished")
+        viewer.until("full_state=finished")
 
-        received = received_until_finished(socket)
+    events = one.events
+    received = [frame["id"] for frame in viewer.frames if frame.get("key") != "full_state"]
+    assert received == [event["id"] for event in events]
+    actions = [event["tool_call_id"] for event in events if event["kind"] == "ActionEvent"]
+    errors = [event["tool_call_id"] for event in events if event["kind"] == "AgentErrorEvent"]
+    assert errors == actions
+    assert len(errors) == 2
+    asked = scripted_llm.agent_requests[-1].messages
+    assert [message["tool_call_id"] for message in asked if message["role"] == "tool"] == actions
+    assert owner_pid(cluster.conversations_path, one.id) != killed
 
-    path = f"{server.url}/api/conversations/{conversation_id}/events/search"
-    stored: list[dict[str, Any]] = httpx.get(path).json()["items"]
-    assert received == [event["id"] for event in stored]
-    assert [event["kind"] for event in stored].count("AgentErrorEvent") == 1
-    assert owner_pid(server, conversation_id) != killed
+
+def test_commands_in_the_gap_are_done(cluster: Cluster, conversation: Conversations) -> None:
+    """They wait for the next owner, or are refused with a time to come back; none is lost or done twice."""
+    one = conversation()
+    one.run_to("finished", "SAY hello")
+    for number in range(5):
+        os.kill(owner_pid(cluster.conversations_path, one.id), signal.SIGKILL)
+        insist(one.http, f"{one.path}/events", f"key {one.id} {number}", f"message {number}")
+    texts = [
+        event["llm_message"]["content"][0]["text"]
+        for event in one.events
+        if event["kind"] == "MessageEvent" and event["source"] == "user"
+    ]
+    assert texts[1:] == [f"message {number}" for number in range(5)]
 
 
-def received_until_finished(socket: Any) -> list[str]:
-    """Ids of the stored events a socket delivers until the full state says that the run is over."""
-    received: list[str] = []
-    while True:
-        event = json.loads(socket.recv(timeout=30))
-        if event.get("key") != "full_state":
-            received.append(event["id"])
-        elif event["value"]["execution_status"] == "finished":
-            return received
+def insist(http: httpx.Client, path: str, key: str, text: str) -> None:
+    """Post a message, again with its key when told to come back or when the outcome is unknown."""
+
+    def answered() -> bool:
+        answer = http.post(path, json={"content": [{"type": "text", "text": text}]}, headers={"Idempotency-Key": key})
+        assert answer.status_code in {200, 503, 504}, answer.text
+        assert answer.status_code != 503 or "retry-after" in answer.headers
+        return answer.status_code == 200
+
+    wait_until(answered, "the message is accepted", 30.0)
+
+
+def test_stopped_runner_loses_its_conversation_and_writes_nothing_more(
+    cluster: Cluster, conversation: Conversations, scripted_llm: ScriptedLlm, tmp_path: Path
+) -> None:
+    """It does not run out of connections, only of time; continued, it neither stores the answer nor starts the tool."""
+    one = conversation.with_terminal()
+    ran = tmp_path / "ran"
+    one.send("HOLD gate", terminal(f"echo ran >> {ran}"), "SAY once", run=True)
+    scripted_llm.wait_held("gate")
+    former = owner_pid(cluster.conversations_path, one.id)
+    with stopped(former):
+        wait_for_another_owner(cluster.conversations_path, one.id, former)
+        # The LLM answers both: the new owner, and the connection of the one that cannot hear.
+        scripted_llm.release("gate")
+        one.wait_status("finished", timeout_seconds=30)
+        before = one.events
+    wait_until(lambda: says_that_it_lost(cluster, one.id), "the former owner has noticed", 20.0)
+
+    one.run_to("finished", "SAY still here")
+    assert one.events[: len(before)] == before
+    assert ran.read_text() == "ran\n"
+    assert owner_pid(cluster.conversations_path, one.id) != former
+
+
+def says_that_it_lost(cluster: Cluster, conversation_id: str) -> bool:
+    """Whether a runner has logged that it let go of a conversation which another took."""
+    return any("lease_lost" in line and conversation_id in line for line in cluster.runners.log.splitlines())
