@@ -21,6 +21,7 @@ from service.pubsub.redis_broker import RedisBroker
 from service.redis_source import RedisSource
 from service.requests.requester import Requester
 from service.settings import Settings
+from service.store.disk import disk_problem
 from service.store.event_log import EventLogs
 from service.store.layout import ConversationsRoot
 from service.store.snapshot import Snapshot, SnapshotReader
@@ -137,6 +138,9 @@ class WebContext:
         if failure is not None:
             return [f"The embedded runner has failed: {failure}"]
         reasons = []
+        problem = await asyncio.to_thread(disk_problem, self.root.path)
+        if problem is not None:
+            reasons.append(problem)
         if not self.hub.is_listening:
             reasons.append("The event listener has stopped")
         if not self.requester.is_listening:

@@ -9,6 +9,7 @@ import structlog
 from openhands.sdk.agent.base import AgentBase
 from openhands.sdk.conversation.impl.local_conversation import LocalConversation
 from openhands.sdk.conversation.request import ConversationConfig
+from openhands.sdk.event.conversation_error import ConversationErrorEvent
 from openhands.sdk.secret import SecretSource
 from openhands.sdk.subagent.registry import agent_definition_to_factory, register_agent_if_absent
 from openhands.sdk.utils.cipher import Cipher
@@ -26,8 +27,12 @@ from service.store.inbox import Inbox
 from service.store.layout import ConversationDirectory
 from service.store.owner_record import NOBODY, Fence, OwnerRecord, claim, read_owner
 from service.store.secret_key import load_or_create
+from service.store.torn_tail import set_aside_torn_tail
 
 _log = structlog.get_logger(__name__)
+
+_TORN = "EventUnreadable"
+_WHY = "The last event of the log was not whole and has been set aside as"
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class Opener:
         # Claim first: from here on a previous owner's writes fail, and the constructor below may write.
         previous = read_owner(directory)
         record = claim(directory, self._runner_id, fsync=self._settings.fsync)
+        torn = set_aside_torn_tail(directory)
         inbox = Inbox(directory, fsync=self._settings.fsync)
         store = OwnedStore(directory, Fence(directory, record), inbox, fsync=self._settings.fsync)
         channel = Channel(self._keys.events(directory.conversation_id))
@@ -115,6 +121,12 @@ class Opener:
             token_callbacks=[delta_publisher(outbox)],
             file_store=store,
         )
+        for path in torn:
+            _log.error("torn_event_set_aside", conversation_id=str(directory.conversation_id), file=path.name)
+            with conversation.state as state:
+                state.append_event(
+                    ConversationErrorEvent(source="environment", code=_TORN, detail=f"{_WHY} {path.name}")
+                )
         outbox.resume(len(conversation.state.events))
         was_handed_over = previous is not None and previous.runner_id == NOBODY
         return Opened(directory, conversation, meta, store, inbox, outbox, record, was_handed_over)

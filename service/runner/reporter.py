@@ -88,8 +88,9 @@ class Reporter:
 
     async def change_meta(self, **changes: Any) -> None:
         """Set fields of the record, durably, and show them."""
+        changed = self.meta.model_copy(update=changes | {"updated_at": datetime.now(UTC)})
+        await self._write(write_meta, self._directory, changed, fsync=self._fsync)
         self.meta = self.meta.model_copy(update=changes | {"updated_at": datetime.now(UTC)})
-        await self._save_meta()
         await self.refresh()
 
     async def refresh(self) -> Snapshot:

@@ -26,6 +26,7 @@ _log = structlog.get_logger(__name__)
 
 _INTERRUPT_WAIT_SECONDS = 5.0
 _WRAP_UP_SECONDS = 1.0
+_RECORD_AGAIN_SECONDS = 0.5
 _RUNNING = ConversationExecutionStatus.RUNNING
 _REPEATABLE = (ConversationExecutionStatus.IDLE, ConversationExecutionStatus.PAUSED)
 """Where a run asked for while the last one ended is still to be done; an error is the answer to both."""
@@ -166,7 +167,8 @@ class RunDriver:
             return False
         except Exception as error:  # noqa: BLE001  supervisor: whatever a run raises ends that run only, visibly
             _log.exception("run_crashed", conversation_id=str(self._conversation.id))
-            await self._workers.call(self._record_crash, error)
+            if not await self._crash_recorded(error):
+                return False
         await self._pause_if_interrupted()
         self._has_entered = True
         return True
@@ -191,6 +193,19 @@ class RunDriver:
     async def _pause_if_interrupted(self) -> None:
         if self._interrupt_wanted:
             await self._workers.call(self._conversation.pause)  # no effect once paused
+
+    async def _crash_recorded(self, error: Exception) -> bool:
+        """Once the disk takes it: one that is full may be what the run died of. False when ownership is lost first."""
+        while True:
+            try:
+                await self._workers.call(self._record_crash, error)
+            except OwnershipLost:
+                return False
+            except OSError as refusal:
+                _log.warning("crash_not_recorded", conversation_id=str(self._conversation.id), error=str(refusal))
+                await asyncio.sleep(_RECORD_AGAIN_SECONDS)
+            else:
+                return True
 
     def _record_crash(self, error: Exception) -> None:
         """What the SDK does for errors inside a step, for those outside of one."""
