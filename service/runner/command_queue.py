@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import structlog
 from openhands.sdk.conversation.request import SendMessageRequest
@@ -28,7 +29,7 @@ from service.tasks import TaskSet
 _log = structlog.get_logger(__name__)
 
 _IN_HAND_SECONDS = 2.0
-"""For the command that is being applied when the queue stops."""
+"""For the commands that are being stored or applied when the queue stops."""
 
 _NO_SECRETS = b'{"secrets": {}}'
 
@@ -73,6 +74,10 @@ class CommandQueue:
     async def stop(self) -> None:
         """Apply nothing more. What waits in the inbox stays there and is accepted; what is not in it did not happen."""
         self._is_stopped = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_IN_HAND_SECONDS):
+                for command in list(self._commands):
+                    await command.stored.wait()
         in_hand = self._in_hand
         if in_hand is not None:
             await asyncio.wait([in_hand.outcome], timeout=_IN_HAND_SECONDS)
@@ -157,7 +162,7 @@ class CommandQueue:
             while self._commands and not self._is_stopped:
                 command = self._commands[0]
                 await command.stored.wait()
-                if self._commands and self._commands[0] is command:
+                if self._commands and self._commands[0] is command and not self._is_stopped:
                     self._in_hand = command
                     await self._apply(command)
                     self._in_hand = None
@@ -176,8 +181,8 @@ class CommandQueue:
         try:
             with self._store.applying(command):
                 APPLY[command.kind](self._conversation, command.content)
-            if self._store.discards_writes:
-                raise OwnershipLost
+            if self._store.discards_writes and command.kind != "message":
+                raise OwnershipLost  # what changes state only has vanished; a message would have been refused
             self._store.sync_names()
         except OwnershipLost:
             raise  # the entry is the next owner's to apply

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 from openhands.sdk.agent.base import AgentBase
@@ -27,12 +28,9 @@ from service.store.inbox import Inbox
 from service.store.layout import ConversationDirectory
 from service.store.owner_record import NOBODY, Fence, OwnerRecord, claim, read_owner
 from service.store.secret_key import load_or_create
-from service.store.torn_tail import set_aside_torn_tail
+from service.store.torn_tail import note_told, set_aside_torn_tail
 
 _log = structlog.get_logger(__name__)
-
-_TORN = "EventUnreadable"
-_WHY = "The last event of the log was not whole and has been set aside as"
 
 
 @dataclass(frozen=True)
@@ -123,13 +121,17 @@ class Opener:
         )
         for path in torn:
             _log.error("torn_event_set_aside", conversation_id=str(directory.conversation_id), file=path.name)
-            with conversation.state as state:
-                state.append_event(
-                    ConversationErrorEvent(source="environment", code=_TORN, detail=f"{_WHY} {path.name}")
-                )
+            _tell_torn(conversation, path)
         outbox.resume(len(conversation.state.events))
         was_handed_over = previous is not None and previous.runner_id == NOBODY
         return Opened(directory, conversation, meta, store, inbox, outbox, record, was_handed_over)
+
+
+def _tell_torn(conversation: LocalConversation, path: Path) -> None:
+    detail = f"The last event of the log was not whole and has been set aside as {path.name}"
+    with conversation.state as state:
+        state.append_event(ConversationErrorEvent(source="environment", code="EventUnreadable", detail=detail))
+    note_told(path)
 
 
 def make_cipher(settings: Settings) -> Cipher:

@@ -5,31 +5,36 @@ A server that syncs each event before its name appears leaves none; one with `fs
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
 from service.store.event_name import parse_event_name
 from service.store.layout import ConversationDirectory
 
+_PREFIX = ".torn-"
+
 
 def set_aside_torn_tail(directory: ConversationDirectory) -> list[Path]:
     """Rename the unreadable events at the end of the log, so that it ends with a whole one. For the owner; blocking.
 
-    Returns where they are now, newest first; nothing is deleted.
+    Nothing is deleted. Returns where they are now, and those of earlier calls that `note_told` was not called for.
     """
     if not directory.events.is_dir():
         return []
     names = sorted((path for path in directory.events.iterdir() if parse_event_name(path.name)), reverse=True)
-    torn = []
-    for path in names:
-        if _is_whole(path):
-            break
-        torn.append(path.rename(path.with_name(f".torn-{path.name}")))
-    return torn
+    for path in itertools.takewhile(_is_torn, names):
+        path.rename(path.with_name(f"{_PREFIX}{path.name}"))
+    return sorted(directory.events.glob(f"{_PREFIX}*.json"))
 
 
-def _is_whole(path: Path) -> bool:
+def note_told(path: Path) -> None:
+    """Note that the conversation says what became of this file."""
+    path.rename(path.with_name(f"{path.name}.told"))
+
+
+def _is_torn(path: Path) -> bool:
     try:
-        return isinstance(json.loads(path.read_bytes()), dict)
+        return not isinstance(json.loads(path.read_bytes()), dict)
     except ValueError:
-        return False
+        return True

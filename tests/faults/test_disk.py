@@ -159,7 +159,7 @@ def test_torn_last_event_is_set_aside(server: Server, disk: Disk, conversation: 
     one.run_to("finished", "SAY after")
     assert texts(one)[-1] == "after"
     assert "EventUnreadable" in [event.get("code") for event in one.events]
-    assert [path.name for path in events.glob(".torn-*")] == [f".torn-{last.name}"]
+    assert [path.name for path in events.glob(".torn-*")] == [f".torn-{last.name}.told"]
 
 
 def test_unreadable_record_concerns_one_conversation(server: Server, disk: Disk, conversation: Conversations) -> None:

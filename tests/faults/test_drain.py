@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from websockets.sync.client import ClientConnection
 
 from tests.cluster_process import Cluster
 from tests.faults.owner import owner_pid, wait_for_another_owner
+from tests.faults.senders import Sender, acknowledged, sending, told
 from tests.integration.contract.conversations import Conversations, terminal
 from tests.integration.contract.viewer import Viewer
 from tests.scripted_llm import ScriptedLlm
@@ -126,6 +128,34 @@ def closing_code(socket: ClientConnection) -> int:
         return 0
     except ConnectionClosed as closed:
         return closed.rcvd.code if closed.rcvd else 1006
+
+
+def test_rolling_restart_loses_nothing(cluster: Cluster, conversation: Conversations) -> None:
+    """Each process in turn under load: no message, no run, and not one tool call or LLM call that ends in an error."""
+    one = conversation()
+    with sending(one, 2) as senders:
+        for web in cluster.web_servers:
+            sent = senders[0].acknowledged
+            web.send_signal(signal.SIGTERM)
+            web.wait_exit()
+            web.start()
+            wait_until(lambda: cluster.is_ready, "the web server is back", 30.0)
+            wait_until(partial(has_sent, senders[0], sent + 3), "messages are taken", 30.0)
+        for _ in range(4):
+            sent, former = senders[0].acknowledged, owner_pid(cluster.conversations_path, one.id)
+            os.kill(former, signal.SIGTERM)
+            wait_for_another_owner(cluster.conversations_path, one.id, former)
+            wait_until(partial(has_sent, senders[0], sent + 3), "messages are taken", 30.0)
+    one.wait_status("finished", timeout_seconds=30)
+    wait_until(lambda: told(one) == acknowledged(senders), "the log is what was acknowledged", 30.0)
+    errors = one.get("/events/count", params={"kind": "ConversationErrorEvent"}).json()
+    assert errors == 0
+    assert not [status for sender in senders for status in sender.refusals if status not in {502, 503}]
+
+
+def has_sent(sender: Sender, count: int) -> bool:
+    """Whether more than so many of its messages have been acknowledged."""
+    return sender.acknowledged > count
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.heavy)])
