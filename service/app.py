@@ -9,7 +9,7 @@ from typing import Any
 from sanic import Sanic
 
 from service import private_redis, supervisor
-from service.blueprints import conversations, event_socket, events, shell
+from service.blueprints import bash, bash_socket, conversations, event_socket, events, shell
 from service.blueprints.context import WebContext
 from service.blueprints.socket import close_all
 from service.logs import configure_logging
@@ -37,8 +37,15 @@ def create_app(settings: Settings | Namespace | None = None, *, embedded_runner:
     app: Sanic[Any, Any] = Sanic(_unused_name(), configure_logging=False)
     _configure(app, settings)
     shell.install(app, settings)
-    for module in (conversations, events, event_socket):
-        app.blueprint(module.blueprint)
+    for blueprint in (
+        conversations.blueprint,
+        events.blueprint,
+        event_socket.blueprint,
+        bash.blueprint,
+        bash.scoped,
+        bash_socket.blueprint,
+    ):
+        app.blueprint(blueprint)
     _manage_processes(app, settings)
     _manage_lifetime(app, settings, embedded_runner)
     return app

@@ -182,6 +182,17 @@ class RunLimitReached(Refused):
         )
 
 
+class BashLimitReached(Refused):
+    """The runner has as many bash commands as it may; nothing was started."""
+
+    code = "bash_limit_reached"
+
+    def __init__(self) -> None: ...
+
+    def __str__(self) -> str:
+        return "Bash command limit reached. Retry the request later."
+
+
 class Unavailable(FanoutError):
     """Nothing happened, and the same request may succeed after `retry_after_seconds`."""
 

@@ -167,6 +167,15 @@ class Settings(BaseSettings):
     )
     request_max_bytes: Integer = Field(100 * _MIB, ge=1, description="Bytes of the largest request body; more is 413.")
 
+    max_bash_commands: Integer = Field(
+        256, ge=1, description="Bash commands at the same time in one runner; more are answered 429."
+    )
+    bash_output_max_characters: Integer = Field(
+        64 * _MIB,
+        ge=_MIB,
+        description="Characters of one bash command's output that are kept; the middle of what is longer is left out.",
+    )
+
     webhooks: tuple[WebhookSpec, ...] = Field((), description="Receivers of events and conversation changes.")
     registered_marketplaces: tuple[Marketplace, ...] = Field(
         (), description="Where plugins and skills are resolved from."

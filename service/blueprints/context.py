@@ -24,6 +24,7 @@ from service.settings import Settings
 from service.store.disk import disk_problem
 from service.store.event_log import EventLogs
 from service.store.layout import ConversationsRoot
+from service.store.running_commands import RunningCommands
 from service.store.snapshot import Snapshot, SnapshotReader
 from service.tasks import TaskSet
 
@@ -44,6 +45,7 @@ class WebContext:
         self.root = ConversationsRoot(settings.conversations_path)
         self.logs = EventLogs(self.root, settings.event_cache_bytes)
         self.snapshots = SnapshotReader()
+        self.running_commands = RunningCommands(settings.bash_events_dir)
         self._redis = source.commands()
         self.catalog = Catalog(self._redis, keys, settings.lease_ttl_seconds)
         control = Channel(keys.control)

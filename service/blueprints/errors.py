@@ -33,6 +33,7 @@ STATUS: Mapping[type[FanoutError], int] = {
     errors.AlreadyRunning: 409,
     errors.OwnershipLost: 409,
     errors.RunLimitReached: 429,
+    errors.BashLimitReached: 429,
     errors.Unavailable: 503,
     errors.NoRunner: 503,
     errors.OwnerMoving: 503,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from pydantic import TypeAdapter, ValidationError
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
-from service.blueprints.arguments import idempotency, invalid, json_body, json_bytes, problem, query, uuid_path
+from service.blueprints.arguments import idempotency, json_body, json_bytes, query, uuid_path
+from service.blueprints.batch import event_ids
 from service.blueprints.context import WebContext, web_of
 from service.blueprints.conversations import Success
 from service.blueprints.event_query import EventFilter, EventSearch, EventSortOrder
@@ -17,8 +17,6 @@ from service.errors import BadRequest, ConversationNotFound, EventNotFound
 from service.store.event_log import EventLog
 
 blueprint = Blueprint("events", url_prefix="/api/conversations/<conversation_id:str>/events")
-
-_EVENT_IDS: TypeAdapter[list[str]] = TypeAdapter(list[str])
 
 
 @blueprint.get("/search")
@@ -67,9 +65,9 @@ async def get(request: Request, conversation_id: str, event_id: str) -> HTTPResp
 )
 async def batch(request: Request, conversation_id: str) -> HTTPResponse:
     wanted = uuid_path(conversation_id)
-    event_ids = _event_ids(request)
+    asked = event_ids(request)
     log, _ = await _log(web_of(request), wanted)
-    seqs = [log.seq_of(event_id) for event_id in event_ids]
+    seqs = [log.seq_of(event_id) for event_id in asked]
     known = [seq for seq in seqs if seq is not None]
     stored = dict(zip(known, await log.read_many(known), strict=True))
     found = (b"null" if seq is None else stored[seq] for seq in seqs)
@@ -127,15 +125,3 @@ def _start(log: EventLog, wanted: EventSearch) -> int | None:
     if seq is None:
         raise BadRequest(f"Unknown page_id: {wanted.page_id}")
     return seq
-
-
-def _event_ids(request: Request) -> list[str]:
-    in_query: list[str] = request.args.getlist("event_ids", [])
-    if not request.body:
-        if not in_query:
-            raise problem("missing", ["body"], "Field required", None)
-        return in_query
-    try:
-        return _EVENT_IDS.validate_python(json_body(request))
-    except ValidationError as error:
-        raise invalid(error, "body") from None

@@ -32,7 +32,7 @@ def message_body(frame: str | bytes) -> bytes | None:
         NotJson: the frame is binary or no JSON.
         InvalidRequest: it is JSON and no object, or an object without a role, such as a `{"type": "ping"}`.
     """
-    message = _parsed(frame)
+    message = parse_frame(frame)
     if is_auth_frame(message):
         return None
     if not isinstance(message, dict):
@@ -63,7 +63,7 @@ def server_error_event(error: Exception) -> bytes:
     return to_json(event)
 
 
-def _parsed(frame: str | bytes) -> Any:
+def parse_frame(frame: str | bytes) -> Any:
     if isinstance(frame, bytes):
         raise NotJson("Messages must be sent as text frames")
     try:

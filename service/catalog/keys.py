@@ -16,6 +16,8 @@
 | channel                       | published by | heard by                      | carries                    |
 |-------------------------------|--------------|-------------------------------|----------------------------|
 | events:<hex id>               | owner        | web workers with sockets      | `pubsub.envelope`          |
+| bash                          | runner       | web workers with bash sockets | `pubsub.envelope`          |
+| bash:<hex command id>         | runner       | who waits for the command     | `pubsub.envelope`, empty   |
 | inbox:<runner id>             | web, runner  | that runner                   | `requests.message` request |
 | replies:<caller id>           | runner       | that caller                   | `requests.message` reply   |
 | control                       | nobody       | every listener                | nothing; keeps it connected|
@@ -79,6 +81,13 @@ class Keys:
 
     def events(self, conversation_id: UUID) -> str:
         return f"{self.namespace}:events:{conversation_id.hex}"
+
+    @property
+    def bash(self) -> str:
+        return f"{self.namespace}:bash"
+
+    def bash_command(self, command_id: str) -> str:
+        return f"{self.namespace}:bash:{command_id}"
 
     def inbox(self, runner_id: RunnerId) -> str:
         return f"{self.namespace}:inbox:{runner_id}"

@@ -114,9 +114,11 @@ class Requester:
         body: bytes = b"",
         arguments: JsonObject | None = None,
         timeout_seconds: float | None = None,
+        runner_id: RunnerId | None = None,
     ) -> Answer:
         """Have a runner do `operation` and return what it answered; waits while the conversation changes owners.
 
+        `runner_id` names the one runner that can; otherwise it is the conversation's owner, or any.
         With an `idempotency_key` among the arguments it is repeated when the runner dies with it.
 
         Raises:
@@ -132,19 +134,19 @@ class Requester:
         while True:
             request = Request(uuid.uuid4().hex, operation, conversation_id, self._reply_to, arguments or {}, body)
             try:
-                runner_id = await self._place(conversation_id, unheard)
-                reply = await self._exchange(request, runner_id, timeout_seconds or self._timeout_seconds)
+                asked = runner_id or await self._place(conversation_id, unheard)
+                reply = await self._exchange(request, asked, timeout_seconds or self._timeout_seconds)
                 if reply is not None:
                     return _answer(reply)
-                _log.warning("runner_gone", runner_id=runner_id, operation=operation)
-                if unheard is None:
-                    unheard = runner_id
+                _log.warning("runner_gone", runner_id=asked, operation=operation)
+                if unheard is None and runner_id is None:
+                    unheard = asked
                     continue
                 raise NoRunner if conversation_id is None else OwnerMoving(str(conversation_id))
             except _RunnerDied:
                 if arguments is None or arguments.get("idempotency_key") is None:
                     raise OutcomeUnknown(operation, time.monotonic() - asked_at) from None
-                unheard = runner_id
+                unheard = asked
                 continue
             except (NoRunner, OwnerMoving):
                 if time.monotonic() > give_up_at:

@@ -41,7 +41,10 @@ class EmbeddedRunner:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._main())
+            # Not uvloop, which the web role may have chosen for the process: it closes pipes that are not its own, and
+            # runners that are processes have this loop too.
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                runner.run(self._main())
         except Exception as error:  # noqa: BLE001  supervisor of the thread
             self.failure = error
             _log.critical("runner_died", exc_info=error)

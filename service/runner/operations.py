@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from openhands.sdk.utils.cipher import Cipher
 from service.errors import AlreadyRunning, InvalidRequest, OwnerMoving, OwnershipLost, RequestFailed
 from service.requests.message import Request
 from service.requests.requester import Answer
+from service.runner.bash_host import BashHost
 from service.runner.creation import plan
 from service.runner.host import Host
 from service.runner.hosted import HostedConversation
@@ -40,9 +42,10 @@ Operation = Callable[[Request], Awaitable[Answer]]
 class Operations:
     """The table, for one runner."""
 
-    def __init__(self, settings: Settings, host: Host, workers: Workers, cipher: Cipher) -> None:
+    def __init__(self, settings: Settings, host: Host, bash: BashHost, workers: Workers, cipher: Cipher) -> None:
         self._settings = settings
         self._host = host
+        self._bash = bash
         self._workers = workers
         self._cipher = cipher
         self._table: dict[str, Operation] = {
@@ -61,6 +64,8 @@ class Operations:
             "events.send": self._send,
             "events.confirm": self._confirm,
             "sdk.schemas": self._schemas,
+            "bash.start": self._start_command,
+            "bash.stop": self._stop_command,
         }
 
     async def handle(self, request: Request) -> Answer:
@@ -106,6 +111,7 @@ class Operations:
 
     async def _delete(self, request: Request) -> Answer:
         await self._host.delete(_id(request))
+        self._bash.kill_those_of(_id(request))
         return SUCCESS
 
     async def _run(self, request: Request) -> Answer:
@@ -179,6 +185,23 @@ class Operations:
 
     async def _schemas(self, request: Request) -> Answer:
         return Answer(200, await self._workers.call(sdk_schemas))
+
+    async def _start_command(self, request: Request) -> Answer:
+        wanted = json.loads(request.body)
+        history = self._settings.bash_events_dir
+        if request.conversation_id is not None:
+            hosted = await self._hosted(request)
+            history = hosted.directory.bash_events
+        started = await self._bash.start(
+            wanted["command"], wanted["cwd"], wanted["timeout"], history, request.conversation_id
+        )
+        self._host.note_activity()
+        return Answer(200, started)
+
+    async def _stop_command(self, request: Request) -> Answer:
+        self._host.note_activity()
+        is_here = await self._bash.stop(request.arguments["command_id"])
+        return Answer(200, pydantic_core.to_json({"success": is_here}))
 
     async def _hosted(self, request: Request) -> HostedConversation:
         return await self._host.open(_id(request))

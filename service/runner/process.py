@@ -19,7 +19,7 @@ from openhands.tools.preset.default import register_default_tools
 from service.catalog.catalog import Catalog
 from service.catalog.index import IndexEntry
 from service.catalog.keys import Keys
-from service.catalog.liveness import new_runner_id
+from service.catalog.liveness import Pulse, new_runner_id
 from service.catalog.rebuild import IndexBuild, in_batches
 from service.catalog.runners import HEARTBEAT_SECONDS, RunnerRecord
 from service.errors import BrokerUnavailable
@@ -29,6 +29,7 @@ from service.pubsub.redis_broker import RedisBroker
 from service.redis_source import RedisSource
 from service.requests.responder import Responder
 from service.runner.agent_loop import PROCESS_AGENT_LOOP
+from service.runner.bash_host import BashHost
 from service.runner.host import Host
 from service.runner.opening import Opener, make_cipher
 from service.runner.operations import Operations
@@ -73,11 +74,15 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         host = Host(settings, runner_id, opener, catalog, agent_loop, workers)
 
         interrupted = await _build_index(catalog.index_build, host.root, workers)
-        operations = Operations(settings, host, workers, cipher)
+        bash = BashHost(settings, runner_id, publisher, keys, workers)
+        operations = Operations(settings, host, bash, workers, cipher)
         await stack.enter_async_context(Responder(broker, Channel(keys.inbox(runner_id)), operations.handle))
         _background(stack, _renew(host, settings.lease_ttl_seconds), "lease-renewal")
         # Before the above ends, and after what follows: it takes no more, and is heard of through its inbox.
         stack.push_async_callback(host.drain)
+        stack.push_async_callback(bash.close)
+        _background(stack, _end_orphaned_commands(bash, catalog, host.pulse), "orphaned-commands")
+        _background(stack, _delete_old_commands(bash, settings.bash_events_retention_seconds), "bash-retention")
         _background(stack, _take_over(host, catalog, interrupted), "takeover")
         stack.push_async_callback(catalog.runners.leave, runner_id)
         _background(stack, _beat(catalog, runner_id, host, workers, facts), "heartbeat")
@@ -118,6 +123,19 @@ async def _take_over(host: Host, catalog: Catalog, interrupted: list[uuid.UUID])
             await host.recover_interrupted(candidates)
             candidates = await catalog.index.running()
         await asyncio.sleep(_TAKEOVER_SECONDS)
+
+
+async def _end_orphaned_commands(bash: BashHost, catalog: Catalog, pulse: Pulse) -> None:
+    while True:
+        with suppress(BrokerUnavailable):
+            await bash.end_those_of_dead_runners(catalog.runners, pulse)
+        await asyncio.sleep(_TAKEOVER_SECONDS)
+
+
+async def _delete_old_commands(bash: BashHost, retention_seconds: int | None) -> None:
+    while retention_seconds is not None:
+        await bash.delete_old()
+        await asyncio.sleep(max(60.0, retention_seconds / 2))
 
 
 async def _renew(host: Host, lease_ttl_seconds: float) -> None:

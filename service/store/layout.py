@@ -42,6 +42,10 @@ class ConversationDirectory:
         return self.path / "owner.json"
 
     @property
+    def bash_events(self) -> Path:
+        return self.path / "bash_events"
+
+    @property
     def inbox(self) -> Path:
         return self.path / "inbox"
 

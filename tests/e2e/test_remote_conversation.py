@@ -403,3 +403,19 @@ def assert_refused(outsider: RemoteClient, conversation: RemoteConversation) -> 
     outsider.http.headers["x-session-api-key"] = "the-key"
     with pytest.raises(WebSocketConnectionError):
         outsider.attach(conversation.id)
+
+
+@pytest.mark.parametrize("length", [5, 3_000_000], ids=["short", "long"])
+def test_workspace_executes_commands(client: RemoteClient, length: int) -> None:
+    """Started, polled and put together by the SDK's own client."""
+    result = client.workspace.execute_command(
+        f"head -c {length} /dev/zero | tr '\\0' x; echo err >&2; exit 3", timeout=30
+    )
+    assert (result.exit_code, result.timeout_occurred) == (3, False)
+    assert result.stdout == "x" * length
+    assert result.stderr == "err\n"
+
+
+def test_workspace_command_that_takes_too_long_is_cut_off(client: RemoteClient) -> None:
+    """The client is told so."""
+    assert client.workspace.execute_command("sleep 60", timeout=1).exit_code == -1

@@ -17,6 +17,7 @@ ARGUMENTS = {
     "conversation_id": CONVERSATION_ID,
     "runner_id": RunnerId("<runner id>"),
     "caller_id": "<caller id>",
+    "command_id": "<hex command id>",
 }
 """What a key is asked for with, so that its name shows what varies in it."""
 

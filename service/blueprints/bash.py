@@ -1,0 +1,320 @@
+"""`/api/bash`: shell commands on the machine of the agents, and `/api/conversations/{id}/bash` for one conversation.
+
+A runner runs them; what they are and put out is read from the disk, so any worker answers for any command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+from sanic import Blueprint, HTTPResponse, Request
+
+from service.blueprints.answers import json_answer
+from service.blueprints.arguments import body, query, uuid_path
+from service.blueprints.batch import event_ids
+from service.blueprints.context import WebContext, web_of
+from service.blueprints.conversations import Success
+from service.blueprints.openapi import array_of, documented
+from service.errors import BadRequest, InvalidRequest, NotFound
+from service.pubsub.broker import Channel
+from service.store.bash_history import BashHistory, Entry, micros_of
+
+blueprint = Blueprint("bash", url_prefix="/api/bash")
+scoped = Blueprint("conversation_bash", url_prefix="/api/conversations/<runtime_conversation_id:str>/bash")
+
+_LOOK_AGAIN_SECONDS = 1.0
+"""How long a waiting request trusts that it will be told."""
+_FOREVER = 1 << 53
+_SUCCESS = b'{"success":true}'
+
+
+class ExecuteBashRequest(BaseModel):
+    """A command for the shell."""
+
+    command: str
+    cwd: str | None = Field(None, description="Directory to run in; relative to the server's.")
+    timeout: int = Field(300, description="Seconds until its process group is ended.")
+
+
+class BashCommand(BaseModel):
+    """A command that was started."""
+
+    id: str
+    timestamp: datetime
+    command: str
+    cwd: str | None
+    timeout: int
+    kind: Literal["BashCommand"]
+
+
+class BashOutput(BaseModel):
+    """Some output of a command; with an exit code, the last."""
+
+    id: str
+    timestamp: datetime
+    command_id: str
+    order: int
+    exit_code: int | None
+    stdout: str | None
+    stderr: str | None
+    kind: Literal["BashOutput"]
+
+
+class BashEventPage(BaseModel):
+    """A page of events."""
+
+    items: list[BashCommand | BashOutput]
+    next_page_id: str | None
+
+
+class Cleared(BaseModel):
+    """How many events were deleted."""
+
+    cleared_count: int
+
+
+class BashSortOrder(Enum):
+    """The contract's names."""
+
+    TIMESTAMP = "TIMESTAMP"
+    TIMESTAMP_DESC = "TIMESTAMP_DESC"
+
+
+class BashSearch(BaseModel):
+    """Query of `bash_events/search`."""
+
+    kind__eq: Literal["BashCommand", "BashOutput"] | None = None
+    command_id__eq: UUID | None = None
+    timestamp__gte: datetime | None = Field(None, description="Without an offset it is UTC.")
+    timestamp__lt: datetime | None = None
+    order__gt: int | None = None
+    sort_order: BashSortOrder = BashSortOrder.TIMESTAMP
+    page_id: str | None = None
+    limit: int = Field(100, gt=0, le=100)
+
+
+class Scope(NamedTuple):
+    """Whose commands a request is about."""
+
+    web: WebContext
+    history: BashHistory
+    conversation_id: UUID | None = None
+    working_dir: str | None = None
+
+
+async def _scope(request: Request, runtime_conversation_id: str | None = None) -> Scope:
+    """Raises InvalidRequest for an id that is none, ConversationNotFound."""
+    web = web_of(request)
+    if runtime_conversation_id is None:
+        return Scope(web, BashHistory(web.settings.bash_events_dir))
+    conversation_id = uuid_path(runtime_conversation_id, "runtime_conversation_id")
+    info = json.loads((await web.snapshot(conversation_id)).info)
+    history = BashHistory(web.root.directory(conversation_id).bash_events)
+    return Scope(web, history, conversation_id, info["workspace"]["working_dir"])
+
+
+def _routes[Handler: Callable[..., Any]](method: str, path: str, **options: Any) -> Callable[[Handler], Handler]:
+    """On both blueprints: a conversation's commands are asked about just as the machine's."""
+
+    def add(handler: Handler) -> Handler:
+        for each in (blueprint, scoped):
+            each.add_route(handler, path, methods=[method], name=handler.__name__, **options)
+        return handler
+
+    return add
+
+
+@_routes("POST", "/start_bash_command")
+@documented(summary="Start a shell command", body=ExecuteBashRequest, response=BashCommand, errors=(404, 422, 429))
+async def start_bash_command(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
+    return json_answer(await start(await _scope(request, runtime_conversation_id), body(request, ExecuteBashRequest)))
+
+
+@_routes("POST", "/execute_bash_command")
+@documented(
+    summary="Run a shell command to its end",
+    description="A client that goes away does not end the command.",
+    body=ExecuteBashRequest,
+    response=BashOutput,
+    errors=(404, 422, 429),
+)
+async def execute_bash_command(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
+    scope = await _scope(request, runtime_conversation_id)
+    started = json.loads(await start(scope, body(request, ExecuteBashRequest)))
+    outputs = await _wait_ended(scope, started["id"])
+    last = outputs[-1]
+    whole = {name: "".join(each[name] or "" for each in outputs) or None for name in ("stdout", "stderr")}
+    return json_answer(json.dumps(last | whole, ensure_ascii=False).encode())
+
+
+@_routes("GET", "/bash_events/search")
+@documented(summary="A page of commands and output", query=BashSearch, response=BashEventPage, errors=(400, 404, 422))
+async def search_bash_events(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
+    scope = await _scope(request, runtime_conversation_id)
+    items, next_page_id = await asyncio.to_thread(search, scope.history, query(request, BashSearch))
+    next_id = json.dumps(next_page_id).encode()
+    return json_answer(b'{"items":[' + b",".join(items) + b'],"next_page_id":' + next_id + b"}")
+
+
+@_routes("GET", "/bash_events/", ignore_body=False)
+@documented(
+    summary="Several commands and outputs by id, null for an unknown one",
+    body=array_of("EventId"),
+    response={"type": "array", "items": {}},
+    errors=(404, 422),
+)
+async def get_bash_events(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
+    scope = await _scope(request, runtime_conversation_id)
+    found = [await asyncio.to_thread(scope.history.event, event_id) for event_id in event_ids(request)]
+    return json_answer(b"[" + b",".join(event or b"null" for event in found) + b"]")
+
+
+@_routes("GET", "/bash_events/<event_id:str>")
+@documented(summary="One command or output", response={"type": "object"}, errors=(404,))
+async def get_bash_event(request: Request, event_id: str, runtime_conversation_id: str | None = None) -> HTTPResponse:
+    scope = await _scope(request, runtime_conversation_id)
+    event = await asyncio.to_thread(scope.history.event, event_id)
+    if event is None:
+        raise NotFound
+    return json_answer(event)
+
+
+@_routes("DELETE", "/bash_events")
+@documented(summary="Delete the history of commands", response=Cleared, errors=(404,))
+async def clear_bash_events(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
+    scope = await _scope(request, runtime_conversation_id)
+    return json_answer(b'{"cleared_count":%d}' % await asyncio.to_thread(scope.history.clear))
+
+
+@_routes("POST", "/bash_commands/<command_id:str>/stop")
+@documented(summary="End a command's process group", response=Success, errors=(404, 422))
+async def stop_bash_command(
+    request: Request, command_id: str, runtime_conversation_id: str | None = None
+) -> HTTPResponse:
+    scope = await _scope(request, runtime_conversation_id)
+    wanted = uuid_path(command_id, "command_id").hex
+    running = await asyncio.to_thread(scope.web.running_commands.find, wanted)
+    if running is not None and running.history == scope.history.directory:
+        arguments = {"command_id": wanted}
+        await scope.web.requester.ask("bash.stop", runner_id=running.runner_id, arguments=arguments)
+    elif await asyncio.to_thread(scope.history.event, wanted) is None:
+        raise NotFound
+    return json_answer(_SUCCESS)
+
+
+async def start(scope: Scope, wanted: ExecuteBashRequest) -> bytes:
+    """Have a runner start the command; returns its event.
+
+    Raises:
+        InvalidRequest: its directory is not in the conversation's workspace.
+        FanoutError: no runner could start it.
+    """
+    content = wanted.model_dump_json().encode()
+    if scope.working_dir is not None:
+        cwd = await asyncio.to_thread(_inside, scope.working_dir, wanted.cwd)
+        content = wanted.model_copy(update={"cwd": cwd}).model_dump_json().encode()
+    answer = await scope.web.requester.ask("bash.start", scope.conversation_id, body=content)
+    return answer.body
+
+
+def search(history: BashHistory, wanted: BashSearch) -> tuple[list[bytes], str | None]:
+    """The events of a page and the name of the next. Blocking. Raises BadRequest for an unknown `page_id`."""
+    descending = wanted.sort_order is BashSortOrder.TIMESTAMP_DESC
+    if wanted.command_id__eq is not None:
+        if wanted.kind__eq == "BashCommand":
+            return [], None
+        return _search_command(history, wanted, wanted.command_id__eq.hex, descending=descending)
+    first = 0 if wanted.timestamp__gte is None else micros_of(wanted.timestamp__gte)
+    last = _FOREVER if wanted.timestamp__lt is None else micros_of(wanted.timestamp__lt)
+    page: tuple[int, str] | None = None
+    if wanted.page_id:
+        page = _page(wanted.page_id)
+        first, last = (first, min(last, page[0] + 1)) if descending else (max(first, page[0]), last)
+    items: list[bytes] = []
+    for entry in history.entries(first, last, descending=descending):
+        if page is not None and _is_before(entry, page, descending=descending):
+            continue
+        if wanted.kind__eq is not None and entry.is_command != (wanted.kind__eq == "BashCommand"):
+            continue
+        event = history.read(entry)
+        if event is None or not _passes(event, entry, wanted):
+            continue
+        if len(items) == wanted.limit:
+            return items, entry.cursor
+        items.append(event)
+    return items, None
+
+
+def _search_command(
+    history: BashHistory, wanted: BashSearch, command_id: str, *, descending: bool
+) -> tuple[list[bytes], str | None]:
+    found = []
+    for event in history.outputs(command_id):
+        output = json.loads(event)
+        micros = micros_of(datetime.fromisoformat(output["timestamp"]))
+        entry = Entry(micros, output["id"], command_id)
+        if wanted.timestamp__gte is not None and micros < micros_of(wanted.timestamp__gte):
+            continue
+        if wanted.timestamp__lt is not None and micros >= micros_of(wanted.timestamp__lt):
+            continue
+        if wanted.order__gt is None or output["order"] > wanted.order__gt:
+            found.append((entry, event))
+    if descending:
+        found.reverse()
+    if wanted.page_id:
+        page = _page(wanted.page_id)
+        found = [each for each in found if not _is_before(each[0], page, descending=descending)]
+    following = found[wanted.limit : wanted.limit + 1]
+    return [event for _, event in found[: wanted.limit]], following[0][0].cursor if following else None
+
+
+def _passes(event: bytes, entry: Entry, wanted: BashSearch) -> bool:
+    if wanted.order__gt is None or entry.is_command:
+        return True
+    return bool(json.loads(event)["order"] > wanted.order__gt)
+
+
+def _page(page_id: str) -> tuple[int, str]:
+    """What a page's name says; the event itself may have been deleted, and the page then begins after it."""
+    micros, _, event_id = page_id.partition("_")
+    if len(micros) != 16 or not micros.isdecimal() or len(event_id) != 32:
+        raise BadRequest(f"Unknown page_id: {page_id}")
+    return int(micros), event_id
+
+
+def _is_before(entry: Entry, page: tuple[int, str], *, descending: bool) -> bool:
+    """Whether an entry comes before the page's first one."""
+    place = (entry.micros, entry.event_id)
+    return place > page if descending else place < page
+
+
+def _inside(working_dir: str, cwd: str | None) -> str:
+    """Where a conversation's command runs. Blocking."""
+    root = Path(working_dir).resolve()
+    if cwd is None:
+        return str(Path(working_dir).absolute())
+    if not Path(cwd).is_absolute() or not Path(cwd).resolve().is_relative_to(root):
+        raise InvalidRequest("cwd must be inside the conversation workspace")
+    return cwd
+
+
+async def _wait_ended(scope: Scope, command_id: str) -> list[dict[str, Any]]:
+    """All outputs of a command, once there is the last."""
+    channel = Channel(scope.web.keys.bash_command(command_id))
+    async with scope.web.hub.subscribe(channel, scope.web.settings.socket_backlog_bytes) as subscriber:
+        while True:
+            subscriber.take()
+            outputs = [json.loads(event) for event in await asyncio.to_thread(scope.history.outputs, command_id)]
+            if outputs and outputs[-1]["exit_code"] is not None:
+                return outputs
+            if await asyncio.to_thread(scope.history.event, command_id) is None:
+                raise NotFound  # the history was cleared meanwhile
+            await subscriber.wait(_LOOK_AGAIN_SECONDS)

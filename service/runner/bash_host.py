@@ -1,0 +1,147 @@
+"""The commands that this runner runs for `/api/bash`: told to readers, stopped, never left without an end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+from uuid import UUID
+
+import structlog
+
+from service.catalog.keys import Keys
+from service.catalog.liveness import Pulse, is_dead
+from service.catalog.runners import Runners
+from service.errors import BashLimitReached
+from service.identity import UNKNOWN_STREAM_EPOCH, RunnerId
+from service.pubsub.broker import Channel
+from service.pubsub.envelope import Envelope, Kind, encode
+from service.runner.bash_command import FAILED, BashCommand
+from service.runner.publisher import Publisher
+from service.runner.workers import Workers
+from service.settings import Settings
+from service.store.bash_history import BashHistory
+from service.store.running_commands import RunningCommand, RunningCommands
+from service.tasks import TaskSet
+
+_log = structlog.get_logger(__name__)
+
+_CLOSE_SECONDS = 3.0
+
+
+class _Running(NamedTuple):
+    command: BashCommand
+    conversation_id: UUID | None
+
+
+class BashHost:
+    """Methods of the runner's loop."""
+
+    def __init__(
+        self, settings: Settings, runner_id: RunnerId, publisher: Publisher, keys: Keys, workers: Workers
+    ) -> None:
+        self._settings = settings
+        self._runner_id = runner_id
+        self._publisher = publisher
+        self._keys = keys
+        self._workers = workers
+        self._registry = RunningCommands(settings.bash_events_dir)
+        self._running: dict[str, _Running] = {}
+        self._tasks = TaskSet()
+
+    async def start(
+        self, command: str, cwd: str | None, timeout_seconds: int, history_path: Path, conversation_id: UUID | None
+    ) -> bytes:
+        """Store the command and start it; returns its event.
+
+        Raises:
+            BashLimitReached: this runner has as many commands as it may.
+        """
+        if len(self._running) >= self._settings.max_bash_commands:
+            raise BashLimitReached
+        history = BashHistory(history_path)
+        command_id, event = await self._workers.call(history.begin, command, cwd, timeout_seconds)
+        await self._workers.call(self._registry.add, RunningCommand(command_id, self._runner_id, history_path))
+
+        async def store(order: int, exit_code: int | None, stdout: str | None, stderr: str | None) -> None:
+            with suppress(FileNotFoundError):  # deleted with its conversation
+                output = await self._workers.call(history.add_output, command_id, order, exit_code, stdout, stderr)
+                self._tell(command_id, output, is_global=conversation_id is None)
+
+        running = BashCommand(store, self._settings.bash_output_max_characters)
+        self._running[command_id] = _Running(running, conversation_id)
+        self._tell(command_id, event, is_global=conversation_id is None)
+        self._tasks.start(self._run(command_id, running, command, cwd, timeout_seconds), f"command {command_id}")
+        return event
+
+    async def stop(self, command_id: str) -> bool:
+        """End a command's process group; returns when it has ended. False when it does not run here."""
+        found = self._running.get(command_id)
+        if found is None:
+            return False
+        found.command.stop()
+        await found.command.ended.wait()
+        return True
+
+    def kill_those_of(self, conversation_id: UUID) -> None:
+        """The conversation is being deleted, and their history with it."""
+        for running in list(self._running.values()):
+            if running.conversation_id == conversation_id:
+                running.command.kill("The conversation was deleted.")
+
+    def runs_for(self, conversation_id: UUID) -> bool:
+        return any(running.conversation_id == conversation_id for running in self._running.values())
+
+    async def close(self) -> None:
+        """End every command; each gets its last output."""
+        for running in self._running.values():
+            running.command.kill("The runner of this command has stopped.")
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._tasks.wait()
+        except TimeoutError:
+            _log.error("commands_not_ended", commands=list(self._running))
+
+    async def delete_old(self) -> None:
+        """Delete what is older than the retention, if there is one, of the machine's own history."""
+        retention_seconds = self._settings.bash_events_retention_seconds
+        if retention_seconds is not None:
+            before = int((time.time() - retention_seconds) * 1_000_000)
+            await self._workers.call(BashHistory(self._settings.bash_events_dir).purge, before)
+
+    async def end_those_of_dead_runners(self, runners: Runners, pulse: Pulse) -> None:
+        """Give a last output to commands whose runner is gone. Raises BrokerUnavailable."""
+        for orphan in await self._workers.call(self._registry.all):
+            if orphan.runner_id == self._runner_id:
+                continue
+            if await is_dead(orphan.runner_id, runners, pulse, time.monotonic()):
+                await self._end(orphan)
+
+    async def _end(self, orphan: RunningCommand) -> None:
+        if not await self._workers.call(self._registry.remove, orphan.command_id):
+            return  # another runner does it
+        history = BashHistory(orphan.history)
+        order = len(await self._workers.call(history.outputs, orphan.command_id))
+        why = "The runner of this command has died."
+        output = await self._workers.call(history.add_output, orphan.command_id, order, FAILED, None, why)
+        self._tell(orphan.command_id, output, is_global=orphan.history == self._settings.bash_events_dir)
+        _log.warning("command_of_dead_runner_ended", command_id=orphan.command_id, dead_runner_id=orphan.runner_id)
+
+    async def _run(
+        self, command_id: str, running: BashCommand, command: str, cwd: str | None, timeout_seconds: int
+    ) -> None:
+        try:
+            await running.run(command, cwd, timeout_seconds)
+        finally:
+            del self._running[command_id]
+            await self._workers.call(self._registry.remove, command_id)
+
+    def _tell(self, command_id: str, event: bytes, *, is_global: bool) -> None:
+        if is_global:
+            self._publish(self._keys.bash, event)
+        self._publish(self._keys.bash_command(command_id), b"")
+
+    def _publish(self, channel: str, payload: bytes) -> None:
+        self._publisher.put(Channel(channel), encode(Envelope(Kind.TRANSIENT, -1, UNKNOWN_STREAM_EPOCH, payload)))

@@ -1,0 +1,219 @@
+"""Commands run through `/api/bash` and their output, on a disk that all processes share.
+
+Each command has a file of its own, to which its runner alone appends: one event a line, the command first. What comes
+when is in an index of fixed-width lines, one file a host, appended to under a lock; so each is sorted, and a page is
+found by bisection, however much was ever run. An id tells its file: nothing is looked up by listing.
+
+    commands/<first 6 of the id>/<first 24>.jsonl     {"id":...,"kind":"BashCommand"} then {"kind":"BashOutput"} ...
+    index/<host>                                      <microseconds, 16> <first 24 of the id> <last 8>
+
+An id is 32 hex digits: milliseconds (12), random (12), and the event's number within its command (8), 0 for the command
+itself. The published server keeps one file an event beside these (`service.store.foreign_bash`); they are read too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import heapq
+import json
+import os
+import secrets
+import shutil
+import socket
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from service.store.atomic import FILE_MODE
+from service.store.foreign_bash import foreign_entries, foreign_event
+
+_STEM = 24
+_INDEX_LINE = 16 + 1 + _STEM + 1 + 8 + 1
+
+
+class Entry(NamedTuple):
+    """Where an event stands among all events; sorts by time."""
+
+    micros: int
+    """Unix time."""
+    event_id: str
+    command_id: str
+    """Of an output; the event's own for a command."""
+    path: Path | None = None
+    """The published server's file, if it is one of its events."""
+
+    @property
+    def is_command(self) -> bool:
+        return self.event_id == self.command_id
+
+    @property
+    def cursor(self) -> str:
+        """A page's name: the time and id of its first event."""
+        return f"{self.micros:016d}_{self.event_id}"
+
+
+class BashHistory:
+    """Blocking. Any process may read; a command's events are written by its runner."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def begin(self, command: str, cwd: str | None, timeout_seconds: int) -> tuple[str, bytes]:
+        """Store a new command; returns its id and its event."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stem = f"{time.time_ns() // 1_000_000:012x}7{secrets.token_hex(6)[:3]}8{secrets.token_hex(6)[:7]}"
+        fields = {"command": command, "cwd": cwd, "timeout": timeout_seconds}
+        return stem + "0" * 8, self._append(stem, 0, fields, "BashCommand")
+
+    def add_output(
+        self, command_id: str, order: int, exit_code: int | None, stdout: str | None, stderr: str | None
+    ) -> bytes:
+        """Store a command's next output; returns its event. With an exit code it is the last.
+
+        Raises:
+            FileNotFoundError: the history was deleted with its conversation.
+        """
+        fields = {
+            "command_id": command_id,
+            "order": order,
+            "exit_code": exit_code,
+            "stdout": stdout,
+            "stderr": stderr,
+        }
+        return self._append(command_id[:_STEM], order + 1, fields, "BashOutput")
+
+    def outputs(self, command_id: str) -> list[bytes]:
+        """The outputs of a command, in order; none for an unknown one."""
+        own = [line for line in self._lines(command_id[:_STEM]) if b'"kind":"BashOutput"' in line[-24:]]
+        if own:
+            return own
+        foreign = [entry for entry in foreign_entries(self.directory) if entry[2] == command_id != entry[1]]
+        return [foreign_event(entry[3]) for entry in sorted(foreign)]
+
+    def event(self, event_id: str) -> bytes | None:
+        """One event, or None. The id as it is in the event."""
+        head = b'{"id":"%s"' % event_id.encode()
+        for line in self._lines(event_id[:_STEM]):
+            if line.startswith(head):
+                return line
+        for entry in foreign_entries(self.directory):
+            if entry[1] == event_id:
+                return foreign_event(entry[3])
+        return None
+
+    def read(self, entry: Entry) -> bytes | None:
+        """The event of an entry; None when it was deleted meanwhile."""
+        return self.event(entry.event_id) if entry.path is None else foreign_event(entry.path)
+
+    def entries(self, first: int, last: int, *, descending: bool) -> Iterator[Entry]:
+        """All events with `first <= micros < last`, in the order of time; read as far as it is iterated."""
+        sources = [_IndexFile(path).between(first, last, descending=descending) for path in self._index_files()]
+        foreign = [Entry(*entry) for entry in foreign_entries(self.directory) if first <= entry[0] < last]
+        sources.append(iter(sorted(foreign, reverse=descending)))
+        return heapq.merge(*sources, reverse=descending)
+
+    def clear(self) -> int:
+        """Delete everything; returns how many events that were. Commands that run go on, and add to what comes."""
+        count = sum(len(_IndexFile(path)) for path in self._index_files())
+        foreign = list(foreign_entries(self.directory))
+        for entry in foreign:
+            entry[3].unlink(missing_ok=True)
+        for name in ("index", "commands"):
+            doomed = self.directory / f".{name}-{secrets.token_hex(4)}"
+            try:
+                (self.directory / name).rename(doomed)
+            except FileNotFoundError:
+                continue
+            shutil.rmtree(doomed, ignore_errors=True)
+        return count + len(foreign)
+
+    def purge(self, before_micros: int) -> None:
+        """Delete what is older."""
+        for entry in list(self.entries(0, before_micros, descending=False)):
+            path = entry.path or self._file(entry.event_id[:_STEM])
+            path.unlink(missing_ok=True)
+        for path in self._index_files():
+            _IndexFile(path).drop_before(before_micros)
+
+    def _append(self, stem: str, number: int, fields: dict[str, Any], kind: str) -> bytes:
+        path = self._file(stem)
+        index = self.directory / "index" / socket.gethostname()
+        # Not the directory itself: a conversation that is deleted meanwhile must not come back.
+        for directory in (path.parent.parent, path.parent, index.parent):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        with open(index, "ab", opener=_private) as indexed:
+            fcntl.flock(indexed, fcntl.LOCK_EX)
+            # A crash may have left half a line.
+            indexed.truncate(indexed.tell() // _INDEX_LINE * _INDEX_LINE)
+            micros = time.time_ns() // 1000
+            event = {"id": f"{stem}{number:08x}", "timestamp": _stamp(micros), **fields, "kind": kind}
+            line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+            with open(path, "ab", opener=_private) as file:
+                file.write(line + b"\n")
+            indexed.write(b"%016d %s %08x\n" % (micros, stem.encode(), number))
+        return line
+
+    def _lines(self, stem: str) -> list[bytes]:
+        try:
+            return self._file(stem).read_bytes().split(b"\n")[:-1]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _file(self, stem: str) -> Path:
+        return self.directory / "commands" / stem[:6] / f"{stem}.jsonl"
+
+    def _index_files(self) -> list[Path]:
+        directory = self.directory / "index"
+        return sorted(directory.iterdir()) if directory.is_dir() else []
+
+
+class _IndexFile:
+    """One host's index, as a sorted sequence on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def __len__(self) -> int:
+        return os.fstat(self._descriptor).st_size // _INDEX_LINE
+
+    def __getitem__(self, position: int) -> Entry:
+        line = os.pread(self._descriptor, _INDEX_LINE, position * _INDEX_LINE).decode()
+        micros, stem, number = line.split()
+        return Entry(int(micros), stem + number, stem + "0" * 8)
+
+    def between(self, first: int, last: int, *, descending: bool) -> Iterator[Entry]:
+        start, stop = (bisect_left(self, bound, key=lambda entry: entry.micros) for bound in (first, last))
+        positions = range(stop - 1, start - 1, -1) if descending else range(start, stop)
+        return map(self.__getitem__, positions)
+
+    def drop_before(self, micros: int) -> None:
+        """Leave out what is older; whoever appends does so before or after."""
+        with open(self._path, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            kept = bisect_left(self, micros, key=lambda entry: entry.micros) * _INDEX_LINE
+            file.seek(kept)
+            rest = file.read()
+            file.seek(0)
+            file.write(rest)
+            file.truncate()
+
+
+def micros_of(moment: datetime) -> int:
+    """Naive is UTC (contract)."""
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return int(aware.timestamp() * 1_000_000)
+
+
+def _stamp(micros: int) -> str:
+    return datetime.fromtimestamp(micros / 1_000_000, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, FILE_MODE)

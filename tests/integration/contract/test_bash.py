@@ -1,0 +1,348 @@
+"""`/api/bash` and its copies below a conversation: the contract's rows on a real server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from tests.integration.contract.conversations import Conversations, JsonObject
+from tests.server_process import Server
+from tests.waiting import wait_until
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of the module's own, whose history nobody else writes; its secrets must not reach a command."""
+    secrets = {
+        "LMNR_PROJECT_API_KEY": "secret-1",
+        "OTEL_HEADERS": "secret-2",
+        "OH_BASH_OUTPUT_MAX_CHARACTERS": str(8 * MIB),
+    }
+    with Server(tmp_path_factory.mktemp("server"), secrets) as running:
+        yield running
+
+
+class Bash:
+    """The routes of one scope."""
+
+    def __init__(self, http: httpx.Client, prefix: str = "/api/bash") -> None:
+        self._http = http
+        self._prefix = prefix
+
+    def start(self, command: str, **fields: Any) -> JsonObject:
+        return self.post("start_bash_command", command=command, **fields)
+
+    def execute(self, command: str, **fields: Any) -> JsonObject:
+        return self.post("execute_bash_command", command=command, **fields)
+
+    def post(self, route: str, **content: Any) -> JsonObject:
+        answer: JsonObject = self.answer("POST", route, json=content or None).raise_for_status().json()
+        return answer
+
+    def answer(self, method: str, route: str, **options: Any) -> httpx.Response:
+        return self._http.request(method, f"{self._prefix}/{route}", **options)
+
+    def search(self, **query: Any) -> JsonObject:
+        page: JsonObject = self.answer("GET", "bash_events/search", params=query).raise_for_status().json()
+        return page
+
+    def outputs(self, command_id: str) -> list[JsonObject]:
+        found: list[JsonObject] = self.search(command_id__eq=command_id)["items"]
+        return found
+
+    def wait_ended(self, command_id: str) -> JsonObject:
+        """The last output."""
+
+        def last() -> JsonObject | None:
+            outputs = self.outputs(command_id)
+            return outputs[-1] if outputs and outputs[-1]["exit_code"] is not None else None
+
+        return wait_until(last, "the command has ended") or {}
+
+
+@pytest.fixture
+def bash(http: httpx.Client) -> Bash:
+    return Bash(http)
+
+
+def test_execute_answers_with_the_whole_output(bash: Bash) -> None:
+    output = bash.execute("echo hi; echo err >&2; exit 3")
+    assert output == {
+        "id": output["id"],
+        "timestamp": output["timestamp"],
+        "command_id": output["command_id"],
+        "order": 0,
+        "exit_code": 3,
+        "stdout": "hi\n",
+        "stderr": "err\n",
+        "kind": "BashOutput",
+    }
+    assert UUID(output["id"]).hex == output["id"]
+    assert output["timestamp"].endswith("Z")
+
+
+def test_start_answers_before_the_end(bash: Bash, tmp_path: Path) -> None:
+    command = bash.start(f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; echo gone", timeout=60)
+    assert {name: command[name] for name in ("command", "cwd", "timeout", "kind")} == {
+        "command": command["command"],
+        "cwd": None,
+        "timeout": 60,
+        "kind": "BashCommand",
+    }
+    assert bash.outputs(command["id"]) == []
+    (tmp_path / "go").touch()
+    assert bash.wait_ended(command["id"])["stdout"] == "gone\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code", "stdout"),
+    [
+        ("", 0, None),
+        ("   ", 0, None),
+        ("[[ a = a ]] && echo bash", 0, "bash\n"),
+        ("no-such-command-here", 127, None),
+        ("kill -9 $$", -9, None),
+        ("cat", 0, None),
+        ("printf 'a\\xffb'", 0, "a�b"),
+        ("printf 'é%.0s' $(seq 40000) | tail -c 80000 | wc -m", 0, "40000\n"),
+        ("echo $LMNR_PROJECT_API_KEY$OTEL_HEADERS$OH_SECRET_KEY$AI_AGENT", 0, "openhands\n"),
+    ],
+    ids=["empty", "blank", "bashism", "unknown", "signal", "stdin", "binary", "multibyte", "environment"],
+)
+def test_command_ends_with(bash: Bash, command: str, exit_code: int, stdout: str | None) -> None:
+    output = bash.execute(command)
+    assert (output["exit_code"], output["stdout"]) == (exit_code, stdout)
+
+
+def test_character_that_two_reads_divide_is_whole(bash: Bash) -> None:
+    output = bash.execute("python3 -c \"print('x' + 'é' * 200000)\"")
+    assert output["stdout"] == "x" + "é" * 200000 + "\n"
+
+
+@pytest.mark.parametrize("fields", [{"cwd": "/no/such"}, {"command": "echo \0"}], ids=["directory", "NUL"])
+def test_what_cannot_be_spawned_is_an_output(bash: Bash, fields: JsonObject) -> None:
+    output = bash.post("execute_bash_command", **({"command": "pwd"} | fields))
+    assert (output["order"], output["exit_code"], output["stdout"]) == (0, -1, None)
+    assert output["stderr"].startswith("Error executing command: ")
+
+
+def test_command_runs_where_it_is_told(bash: Bash, tmp_path: Path) -> None:
+    assert bash.execute("pwd", cwd=str(tmp_path))["stdout"] == f"{tmp_path}\n"
+
+
+def test_long_output_is_stored_in_chunks_and_answered_whole(bash: Bash) -> None:
+    output = bash.execute("head -c 3500000 /dev/zero | tr '\\0' x; echo; echo end >&2")
+    assert len(output["stdout"]) == 3_500_001
+    assert output["stderr"] == "end\n"
+    stored = bash.outputs(output["command_id"])
+    assert [event["order"] for event in stored] == [0, 1, 2, 3]
+    assert [event["exit_code"] for event in stored] == [None, None, None, 0]
+    assert [len(event["stdout"]) for event in stored[:3]] == [MIB] * 3
+    assert [event["stderr"] for event in stored] == [None, None, None, "end\n"]
+    newer = bash.search(command_id__eq=output["command_id"], order__gt=1)["items"]
+    assert newer == stored[2:]
+
+
+def test_middle_of_too_much_output_is_left_out(bash: Bash) -> None:
+    """The command goes on; what came first and what came last is kept."""
+    output = bash.execute("echo first; head -c 30000000 /dev/zero | tr '\\0' x; echo; echo last")
+    assert output["stdout"].startswith("first\n")
+    assert output["stdout"].endswith("x\nlast\n")
+    assert " characters left out]\n" in output["stdout"]
+    assert len(output["stdout"]) < 10 * MIB
+
+
+@pytest.mark.parametrize("timeout", [0, -1, 1])
+def test_timeout_ends_the_group(bash: Bash, timeout: int, tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    output = bash.execute(f"echo kept; sleep 60 & echo $! > {child}; sleep 60", timeout=timeout)
+    assert output["exit_code"] == -1
+    if timeout > 0:
+        assert output["stdout"] == "kept\n"
+        wait_until(lambda: is_gone(int(child.read_text())), "the child has ended too")
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_child_that_holds_the_pipe_is_ended_with_the_shell_gone(bash: Bash) -> None:
+    output = bash.execute("sleep 60 & echo gone", timeout=1)
+    assert (output["exit_code"], output["stdout"]) == (-1, "gone\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code", "stdout"),
+    [
+        ("sleep 60", -15, None),
+        ("trap 'echo bye; exit 4' TERM; touch {ready}; while :; do sleep 0.05; done", 4, "bye\n"),
+        ("trap '' TERM; touch {ready}; while :; do sleep 0.05; done", -9, None),
+    ],
+    ids=["plain", "trap", "stubborn"],
+)
+def test_stop(bash: Bash, tmp_path: Path, command: str, exit_code: int, stdout: str | None) -> None:
+    ready = tmp_path / "ready"
+    started = bash.start(command.format(ready=ready))
+    if "ready" in command:
+        wait_until(ready.exists, "the trap is set")
+    assert bash.post(f"bash_commands/{started['id']}/stop") == {"success": True}
+    [output] = bash.outputs(started["id"])
+    assert (output["exit_code"], output["stdout"]) == (exit_code, stdout)
+    assert bash.post(f"bash_commands/{UUID(started['id'])}/stop") == {"success": True}
+
+
+def test_stop_of_what_is_unknown(bash: Bash) -> None:
+    assert bash.answer("POST", f"bash_commands/{'0' * 32}/stop").status_code == 404
+    assert bash.answer("POST", "bash_commands/nope/stop").status_code == 422
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"command": 3}, {"command": "x", "timeout": 1.5}, {"command": "x", "timeout": None}]
+)
+def test_start_refuses(bash: Bash, content: JsonObject) -> None:
+    assert bash.answer("POST", "start_bash_command", json=content).status_code == 422
+
+
+@pytest.mark.parametrize("timeout", [2.0, "7"])
+def test_timeout_is_taken_as_number_or_text(bash: Bash, timeout: float | str) -> None:
+    assert bash.start("true", timeout=timeout)["timeout"] == int(float(timeout))
+
+
+def test_pages_hold_every_event_once_in_order(bash: Bash) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: bash.execute(f"echo {number}"), range(12)))
+    for order in ("TIMESTAMP", "TIMESTAMP_DESC"):
+        seen: list[JsonObject] = []
+        page_id = ""
+        while True:
+            page = bash.search(limit=5, sort_order=order, page_id=page_id)
+            seen += page["items"]
+            page_id = page["next_page_id"]
+            if page_id is None:
+                break
+        times = [event["timestamp"] for event in seen]
+        assert times == sorted(times, reverse=order == "TIMESTAMP_DESC")
+        assert len({event["id"] for event in seen}) == len(seen) >= 24
+
+
+def test_search_filters(bash: Bash) -> None:
+    output = bash.execute("echo filtered")
+    command_id = output["command_id"]
+    assert bash.search(command_id__eq=UUID(command_id), kind__eq="BashOutput")["items"] == [output]
+    assert bash.search(command_id__eq=command_id, kind__eq="BashCommand")["items"] == []
+    assert bash.search(timestamp__gte=output["timestamp"])["items"][0] == output
+    assert output not in bash.search(timestamp__lt=output["timestamp"], sort_order="TIMESTAMP_DESC")["items"]
+    assert {event["kind"] for event in bash.search(kind__eq="BashCommand")["items"]} == {"BashCommand"}
+    assert {event["kind"] for event in bash.search(order__gt=0)["items"]} == {"BashCommand"}
+
+
+@pytest.mark.parametrize(
+    "query", [{"limit": 0}, {"limit": 101}, {"kind__eq": "BashError"}, {"command_id__eq": "nope"}, {"sort_order": "x"}]
+)
+def test_search_refuses(bash: Bash, query: JsonObject) -> None:
+    assert bash.answer("GET", "bash_events/search", params=query).status_code == 422
+
+
+def test_unknown_page_is_400(bash: Bash) -> None:
+    assert bash.answer("GET", "bash_events/search", params={"page_id": "nope"}).status_code == 400
+
+
+def test_single_event_and_batch(bash: Bash) -> None:
+    output = bash.execute("echo one")
+    assert bash.answer("GET", f"bash_events/{output['id']}").json() == output
+    for unknown in ("nope", "*", str(UUID(output["id"]))):
+        assert bash.answer("GET", f"bash_events/{unknown}").status_code == 404
+    assert bash.answer("GET", "bash_events/", json=[output["id"], "nope"]).json() == [output, None]
+    assert bash.answer("GET", "bash_events/", params={"event_ids": output["id"]}).json() == [output]
+    assert bash.answer("GET", "bash_events/").status_code == 422
+
+
+def test_clear_counts_and_a_running_command_goes_on(bash: Bash, tmp_path: Path) -> None:
+    gate = tmp_path / "go"
+    command = bash.start(f"while [ ! -e {gate} ]; do sleep 0.05; done; echo after")
+    assert bash.answer("DELETE", "bash_events").json()["cleared_count"] > 0
+    assert bash.answer("DELETE", "bash_events").json() == {"cleared_count": 0}
+    gate.touch()
+    assert bash.wait_ended(command["id"])["stdout"] == "after\n"
+    assert bash.answer("DELETE", "bash_events/").status_code == 405
+
+
+def test_history_of_the_published_server_is_read(bash: Bash, server: Server) -> None:
+    """One file an event, with seconds or microseconds in its name."""
+    directory = server.directory / "bash_events"
+    command_id, output_id = "a" * 32, "b" * 32
+    command = {"timestamp": "2020-01-02T03:04:05.000000Z", "command": "old", "cwd": None, "timeout": 300}
+    output = {"timestamp": "2020-01-02T03:04:05.000001Z", "order": 0, "exit_code": 0, "stdout": "x", "stderr": None}
+    (directory / f"20200102030405_BashCommand_{command_id}").write_text(
+        json.dumps({"id": command_id, "kind": "BashCommand"} | command, indent=2)
+    )
+    (directory / f"20200102030405000001_BashOutput_{command_id}_{output_id}").write_text(
+        json.dumps({"kind": "BashOutput", "id": output_id, "command_id": command_id} | output, indent=2)
+    )
+    (directory / "junk").write_text("{")
+    assert [event["id"] for event in bash.search(timestamp__lt="2021-01-01")["items"]] == [command_id, output_id]
+    assert bash.outputs(command_id)[0]["stdout"] == "x"
+    assert bash.answer("GET", f"bash_events/{command_id}").json()["command"] == "old"
+
+
+# Below a conversation
+
+
+def test_conversations_commands_run_in_its_workspace(
+    http: httpx.Client, conversation: Conversations, bash: Bash
+) -> None:
+    one = conversation()
+    scoped = Bash(http, f"{one.path}/bash")
+    output = scoped.execute("pwd")
+    assert output["stdout"] == f"{conversation.working_dir}\n"
+    assert scoped.search(kind__eq="BashCommand")["items"][0]["cwd"] == conversation.working_dir
+    assert bash.answer("GET", f"bash_events/{output['id']}").status_code == 404
+    assert scoped.answer("GET", f"bash_events/{output['id']}").json() == output
+    assert scoped.answer("DELETE", "bash_events").json() == {"cleared_count": 2}
+
+
+def test_conversations_commands_stay_inside(http: httpx.Client, conversation: Conversations, tmp_path: Path) -> None:
+    one = conversation()
+    scoped = Bash(http, f"{one.path}/bash")
+    (Path(conversation.working_dir) / "way-out").symlink_to(tmp_path.parent)
+    for outside in ("/", "sub", f"{conversation.working_dir}/..", f"{conversation.working_dir}/way-out"):
+        answer = scoped.answer("POST", "start_bash_command", json={"command": "pwd", "cwd": outside})
+        assert (answer.status_code, answer.json()["detail"]) == (422, "cwd must be inside the conversation workspace")
+
+
+def test_commands_of_an_unknown_conversation(http: httpx.Client, conversation: Conversations) -> None:
+    unknown = conversation.unknown()
+    answer = Bash(http, f"{unknown.path}/bash").answer("POST", "start_bash_command", json={"command": "pwd"})
+    assert (answer.status_code, answer.json()["detail"]) == (404, f"Conversation not found: {unknown.id}")
+    malformed = http.get("/api/conversations/nope/bash/bash_events/search")
+    assert malformed.status_code == 422
+    assert malformed.json()["detail"][0]["loc"] == ["path", "runtime_conversation_id"]
+
+
+def test_deleting_a_conversation_ends_its_commands(
+    http: httpx.Client, conversation: Conversations, server: Server
+) -> None:
+    one = conversation()
+    alive = server.directory / "alive"
+    Bash(http, f"{one.path}/bash").start(f"while :; do touch {alive}; sleep 0.05; done")
+    wait_until(alive.exists, "the command runs")
+    one.delete()
+
+    def is_quiet() -> bool:
+        alive.unlink(missing_ok=True)
+        return not Bash(http).execute("sleep 0.3")["exit_code"] and not alive.exists()
+
+    wait_until(is_quiet, "the command has ended")
+    assert not (server.conversations_path / one.id.replace("-", "")).exists()
