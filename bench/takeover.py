@@ -24,12 +24,15 @@ from tests.faults.owner import owner_pid, wait_for_another_owner
 from tests.integration.contract.conversations import Conversation, Conversations
 from tests.integration.contract.viewer import Viewer
 from tests.scripted_llm import ScriptedLlm
+from tests.waiting import wait_until
 
 ROUNDS = 20
 
 
 def lost_seconds(cluster: Cluster, one: Conversation, number: signal.Signals, gate: str) -> tuple[float, float]:
     """From the signal to the next owner, and to the next event at a client."""
+    # One that dies often is made anew with a delay: the question is how fast the other takes over.
+    wait_until(lambda: len(list(cluster.redis.client.scan_iter("fanout:runner:*"))) == 2, "both runners live", 30.0)
     with Viewer(one) as viewer:
         one.send(f"HOLD {gate}", "SAY moved", run=True)
         one.llm.wait_held(gate)
@@ -57,10 +60,10 @@ def main() -> None:
                 rounds = []
                 for turn in range(ROUNDS):
                     rounds.append(lost_seconds(cluster, make(), number, f"{number.name}-{turn}"))
-                    print(number.name, turn, rounds[-1], file=sys.stderr)
+                    print(number.name, turn, rounds[-1], file=sys.stderr)  # noqa: T201  progress
                 figures[f"{number.name} to next owner, s"] = summary([owned for owned, _ in rounds])
                 figures[f"{number.name} to next event at a client, s"] = summary([seen for _, seen in rounds])
-    print(json.dumps({"rounds": ROUNDS, "figures": figures}, indent=2))
+    print(json.dumps({"rounds": ROUNDS, "figures": figures}, indent=2))  # noqa: T201  the result
 
 
 if __name__ == "__main__":

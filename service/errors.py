@@ -95,6 +95,18 @@ class Unauthorized(Refused):
         return "Unauthorized"
 
 
+class Forbidden(Refused):
+    """The server's user may not do it."""
+
+    code = "forbidden"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class NotFound(Refused):
     """Something named in the request does not exist."""
 

@@ -167,6 +167,7 @@ class Settings(BaseSettings):
     )
     request_max_bytes: Integer = Field(100 * _MIB, ge=1, description="Bytes of the largest request body; more is 413.")
 
+    upload_max_bytes: Integer = Field(10 * 1024 * _MIB, ge=1, description="Bytes of the largest upload; more is 413.")
     max_bash_commands: Integer = Field(
         256, ge=1, description="Bash commands at the same time in one runner; more are answered 429."
     )

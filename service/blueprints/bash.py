@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+import os
 from datetime import datetime
 from enum import Enum
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
@@ -23,12 +22,15 @@ from service.blueprints.batch import event_ids
 from service.blueprints.context import WebContext, web_of
 from service.blueprints.conversations import Success
 from service.blueprints.openapi import array_of, documented
-from service.errors import BadRequest, InvalidRequest, NotFound
+from service.blueprints.places import place
+from service.blueprints.scopes import SCOPED_PREFIX, Routes, workspace_of
+from service.errors import BadRequest, NotFound
 from service.pubsub.broker import Channel
 from service.store.bash_history import BashHistory, Entry, micros_of
 
 blueprint = Blueprint("bash", url_prefix="/api/bash")
-scoped = Blueprint("conversation_bash", url_prefix="/api/conversations/<runtime_conversation_id:str>/bash")
+scoped = Blueprint("conversation_bash", url_prefix=f"{SCOPED_PREFIX}/bash")
+_route = Routes(blueprint, scoped)
 
 _LOOK_AGAIN_SECONDS = 1.0
 """How long a waiting request trusts that it will be told."""
@@ -115,30 +117,17 @@ async def _scope(request: Request, runtime_conversation_id: str | None = None) -
     web = web_of(request)
     if runtime_conversation_id is None:
         return Scope(web, BashHistory(web.settings.bash_events_dir))
-    conversation_id = uuid_path(runtime_conversation_id, "runtime_conversation_id")
-    info = json.loads((await web.snapshot(conversation_id)).info)
-    history = BashHistory(web.root.directory(conversation_id).bash_events)
-    return Scope(web, history, conversation_id, info["workspace"]["working_dir"])
+    conversation_id, working_dir = await workspace_of(request, runtime_conversation_id)
+    return Scope(web, BashHistory(web.root.directory(conversation_id).bash_events), conversation_id, working_dir)
 
 
-def _routes[Handler: Callable[..., Any]](method: str, path: str, **options: Any) -> Callable[[Handler], Handler]:
-    """On both blueprints: a conversation's commands are asked about just as the machine's."""
-
-    def add(handler: Handler) -> Handler:
-        for each in (blueprint, scoped):
-            each.add_route(handler, path, methods=[method], name=handler.__name__, **options)
-        return handler
-
-    return add
-
-
-@_routes("POST", "/start_bash_command")
+@_route("POST", "/start_bash_command")
 @documented(summary="Start a shell command", body=ExecuteBashRequest, response=BashCommand, errors=(404, 422, 429))
 async def start_bash_command(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
     return json_answer(await start(await _scope(request, runtime_conversation_id), body(request, ExecuteBashRequest)))
 
 
-@_routes("POST", "/execute_bash_command")
+@_route("POST", "/execute_bash_command")
 @documented(
     summary="Run a shell command to its end",
     description="A client that goes away does not end the command.",
@@ -155,7 +144,7 @@ async def execute_bash_command(request: Request, runtime_conversation_id: str | 
     return json_answer(json.dumps(last | whole, ensure_ascii=False).encode())
 
 
-@_routes("GET", "/bash_events/search")
+@_route("GET", "/bash_events/search")
 @documented(summary="A page of commands and output", query=BashSearch, response=BashEventPage, errors=(400, 404, 422))
 async def search_bash_events(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
     scope = await _scope(request, runtime_conversation_id)
@@ -164,7 +153,7 @@ async def search_bash_events(request: Request, runtime_conversation_id: str | No
     return json_answer(b'{"items":[' + b",".join(items) + b'],"next_page_id":' + next_id + b"}")
 
 
-@_routes("GET", "/bash_events/", ignore_body=False)
+@_route("GET", "/bash_events/", ignore_body=False)
 @documented(
     summary="Several commands and outputs by id, null for an unknown one",
     body=array_of("EventId"),
@@ -177,7 +166,7 @@ async def get_bash_events(request: Request, runtime_conversation_id: str | None 
     return json_answer(b"[" + b",".join(event or b"null" for event in found) + b"]")
 
 
-@_routes("GET", "/bash_events/<event_id:str>")
+@_route("GET", "/bash_events/<event_id:str>")
 @documented(summary="One command or output", response={"type": "object"}, errors=(404,))
 async def get_bash_event(request: Request, event_id: str, runtime_conversation_id: str | None = None) -> HTTPResponse:
     scope = await _scope(request, runtime_conversation_id)
@@ -187,14 +176,14 @@ async def get_bash_event(request: Request, event_id: str, runtime_conversation_i
     return json_answer(event)
 
 
-@_routes("DELETE", "/bash_events")
+@_route("DELETE", "/bash_events")
 @documented(summary="Delete the history of commands", response=Cleared, errors=(404,))
 async def clear_bash_events(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
     scope = await _scope(request, runtime_conversation_id)
     return json_answer(b'{"cleared_count":%d}' % await asyncio.to_thread(scope.history.clear))
 
 
-@_routes("POST", "/bash_commands/<command_id:str>/stop")
+@_route("POST", "/bash_commands/<command_id:str>/stop")
 @documented(summary="End a command's process group", response=Success, errors=(404, 422))
 async def stop_bash_command(
     request: Request, command_id: str, runtime_conversation_id: str | None = None
@@ -219,7 +208,7 @@ async def start(scope: Scope, wanted: ExecuteBashRequest) -> bytes:
     """
     content = wanted.model_dump_json().encode()
     if scope.working_dir is not None:
-        cwd = await asyncio.to_thread(_inside, scope.working_dir, wanted.cwd)
+        cwd = await asyncio.to_thread(_directory, scope.working_dir, wanted.cwd)
         content = wanted.model_copy(update={"cwd": cwd}).model_dump_json().encode()
     answer = await scope.web.requester.ask("bash.start", scope.conversation_id, body=content)
     return answer.body
@@ -296,13 +285,11 @@ def _is_before(entry: Entry, page: tuple[int, str], *, descending: bool) -> bool
     return place > page if descending else place < page
 
 
-def _inside(working_dir: str, cwd: str | None) -> str:
+def _directory(working_dir: str, cwd: str | None) -> str:
     """Where a conversation's command runs. Blocking."""
-    root = Path(working_dir).resolve()
     if cwd is None:
-        return str(Path(working_dir).absolute())
-    if not Path(cwd).is_absolute() or not Path(cwd).resolve().is_relative_to(root):
-        raise InvalidRequest("cwd must be inside the conversation workspace")
+        return os.path.abspath(working_dir)
+    place(cwd, "cwd", working_dir)
     return cwd
 
 

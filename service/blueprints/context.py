@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Self
 from uuid import UUID
 
@@ -97,6 +98,11 @@ class WebContext:
             last_at = None
         since_start = time.monotonic() - self.started_at
         return since_start if last_at is None else min(since_start, max(0.0, time.time() - last_at))
+
+    async def note_activity(self) -> None:
+        """A client did something that counts against the machine's idle time."""
+        with suppress(BrokerUnavailable):
+            await self.catalog.activity.note()
 
     async def sdk_schemas(self) -> Mapping[str, Any]:
         """JSON schemas of the SDK's models, from a runner, once; empty while none can be asked."""

@@ -26,6 +26,7 @@ STATUS: Mapping[type[FanoutError], int] = {
     errors.InvalidRequest: 422,
     errors.BadRequest: 400,
     errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.ConversationNotFound: 404,
     errors.EventNotFound: 404,

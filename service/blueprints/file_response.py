@@ -25,24 +25,32 @@ class Span(NamedTuple):
 
 
 async def send_file(request: Request, path: Path, headers: dict[str, str] | None = None) -> HTTPResponse | None:
-    """Answer `request` with the file, all of it or the range asked for; None: the response is already on its way.
-
-    304 when the client's copy is current, 416 when its range lies outside. Several ranges at once are answered with
-    the whole file (RFC 9110 section 14.2 allows it).
+    """Answer `request` with the file at `path`; see `send_open_file`.
 
     Raises:
         FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError: as `open` does.
     """
     with await asyncio.to_thread(path.open, "rb") as source:
-        status = os.fstat(source.fileno())
-        described = {**(headers or {}), **_validators(status), "accept-ranges": "bytes"}
-        if _is_current(request, described):
-            return HTTPResponse(status=304, headers=described)
-        span = _asked_span(request, status.st_size, described)
-        if span is None:
-            described["content-range"] = f"bytes */{status.st_size}"
-            return HTTPResponse(status=416, headers=described, content_type="text/plain; charset=utf-8")
-        await _stream(request, source, span, status.st_size, described, content_type(path))
+        return await send_open_file(request, source, content_type(path), headers)
+
+
+async def send_open_file(
+    request: Request, source: BinaryIO, media_type: str, headers: dict[str, str] | None = None
+) -> HTTPResponse | None:
+    """Answer `request` with the file, all of it or the range asked for; None: the response is already on its way.
+
+    304 when the client's copy is current, 416 when its range lies outside. Several ranges at once are answered with
+    the whole file (RFC 9110 section 14.2 allows it).
+    """
+    status = os.fstat(source.fileno())
+    described = {**(headers or {}), **_validators(status), "accept-ranges": "bytes"}
+    if _is_current(request, described):
+        return HTTPResponse(status=304, headers=described)
+    span = _asked_span(request, status.st_size, described)
+    if span is None:
+        described["content-range"] = f"bytes */{status.st_size}"
+        return HTTPResponse(status=416, headers=described, content_type="text/plain; charset=utf-8")
+    await _stream(request, source, span, status.st_size, described, media_type)
     return None
 
 

@@ -44,7 +44,7 @@ from service.tasks import TaskSet
 _log = structlog.get_logger(__name__)
 
 _LEASE_RENEWALS_PER_TTL = 3
-_TAKEOVER_SECONDS = 1.0
+_TAKEOVER_SECONDS = 0.5
 """How often a runner looks for conversations that lost theirs."""
 
 
@@ -117,11 +117,10 @@ async def _beat(catalog: Catalog, runner_id: RunnerId, host: Host, workers: Work
 
 async def _take_over(host: Host, catalog: Catalog, interrupted: list[uuid.UUID]) -> None:
     """Go on with what dead runners were running: at first what the disk shows, then what happens elsewhere."""
-    candidates = interrupted
     while True:
         with suppress(BrokerUnavailable):
-            await host.recover_interrupted(candidates)
-            candidates = await catalog.index.running()
+            await host.recover_interrupted(interrupted + await catalog.index.running())
+            interrupted = []
         await asyncio.sleep(_TAKEOVER_SECONDS)
 
 

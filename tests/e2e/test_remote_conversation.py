@@ -419,3 +419,15 @@ def test_workspace_executes_commands(client: RemoteClient, length: int) -> None:
 def test_workspace_command_that_takes_too_long_is_cut_off(client: RemoteClient) -> None:
     """The client is told so."""
     assert client.workspace.execute_command("sleep 60", timeout=1).exit_code == -1
+
+
+def test_workspace_moves_files_both_ways(client: RemoteClient, tmp_path: Path) -> None:
+    """Up to the machine of the agents and down again."""
+    here, there, back = tmp_path / "here", client.project / "sub" / "there", tmp_path / "back"
+    here.write_bytes(bytes(range(256)) * 1000)
+    up = client.workspace.file_upload(here, there)
+    assert (up.success, up.file_size) == (True, 256_000)
+    down = client.workspace.file_download(there, back)
+    assert down.success
+    assert back.read_bytes() == here.read_bytes()
+    assert not client.workspace.file_download(client.project / "nowhere", back).success

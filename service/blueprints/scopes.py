@@ -1,0 +1,46 @@
+"""Routes that exist twice: for the machine, and below `/api/conversations/{id}` for one conversation's workspace."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from sanic import Blueprint, Request
+
+from service.blueprints.arguments import uuid_path
+from service.blueprints.context import web_of
+
+SCOPE = "runtime_conversation_id"
+"""The path parameter's name in the contract."""
+SCOPED_PREFIX = f"/api/conversations/<{SCOPE}:str>"
+
+
+class Routes:
+    """`@routes(method, path)` is `blueprint.route` on several blueprints at once."""
+
+    def __init__(self, *blueprints: Blueprint) -> None:
+        self._blueprints = blueprints
+
+    def __call__[Handler: Callable[..., Any]](
+        self, method: str, path: str, **options: Any
+    ) -> Callable[[Handler], Handler]:
+        def add(handler: Handler) -> Handler:
+            for blueprint in self._blueprints:
+                blueprint.add_route(handler, path, methods=[method], name=handler.__name__, **options)
+            return handler
+
+        return add
+
+
+async def workspace_of(request: Request, runtime_conversation_id: str) -> tuple[UUID, str]:
+    """The conversation and its working directory.
+
+    Raises:
+        InvalidRequest: the id is none.
+        ConversationNotFound: there is no such conversation.
+    """
+    conversation_id = uuid_path(runtime_conversation_id, SCOPE)
+    info = json.loads((await web_of(request).snapshot(conversation_id)).info)
+    return conversation_id, info["workspace"]["working_dir"]
