@@ -29,10 +29,16 @@ from tests.waiting import wait_until
 ROUNDS = 20
 
 
+def live_runners(cluster: Cluster) -> int:
+    """How many runners have shown a heartbeat and are there."""
+    names = cluster.redis.client.scan_iter("fanout:runner:*")
+    return sum(Path(f"/proc/{name.split('.')[-2]}").exists() for name in names)
+
+
 def lost_seconds(cluster: Cluster, one: Conversation, number: signal.Signals, gate: str) -> tuple[float, float]:
     """From the signal to the next owner, and to the next event at a client."""
     # One that dies often is made anew with a delay: the question is how fast the other takes over.
-    wait_until(lambda: len(list(cluster.redis.client.scan_iter("fanout:runner:*"))) == 2, "both runners live", 30.0)
+    wait_until(lambda: live_runners(cluster) == 2, "both runners live", 30.0)
     with Viewer(one) as viewer:
         one.send(f"HOLD {gate}", "SAY moved", run=True)
         one.llm.wait_held(gate)
