@@ -9,7 +9,7 @@ from typing import Any
 from sanic import Sanic
 
 from service import private_redis, supervisor
-from service.blueprints import bash, bash_socket, conversations, event_socket, events, files, shell
+from service.blueprints import bash, bash_socket, conversations, event_socket, events, files, git, shell
 from service.blueprints.context import WebContext
 from service.blueprints.socket import close_all
 from service.logs import configure_logging
@@ -46,6 +46,8 @@ def create_app(settings: Settings | Namespace | None = None, *, embedded_runner:
         bash_socket.blueprint,
         files.blueprint,
         files.scoped,
+        git.blueprint,
+        git.scoped,
     ):
         app.blueprint(blueprint)
     _manage_processes(app, settings)

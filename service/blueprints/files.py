@@ -108,7 +108,7 @@ async def upload(request: Request, runtime_conversation_id: str | None = None) -
 @blueprint.post("/upload/<file_path:path>", stream=True)
 @documented(summary="Store a file; the older server's form", response=Uploaded, deprecated=True, errors=(400, 413, 422))
 async def upload_to_path(request: Request, file_path: str) -> HTTPResponse:
-    return await _store(request, _absolute(file_path), None)
+    return await _store(request, absolute(file_path), None)
 
 
 @_route("GET", "/download")
@@ -128,7 +128,7 @@ async def download(request: Request, runtime_conversation_id: str | None = None)
     errors=(400, 404),
 )
 async def download_from_path(request: Request, file_path: str) -> HTTPResponse | None:
-    return await _send(request, _absolute(file_path), None)
+    return await _send(request, absolute(file_path), None)
 
 
 @_route("POST", "/create_directory")
@@ -239,7 +239,7 @@ async def _place(request: Request, path: str, runtime_conversation_id: str | Non
     return await asyncio.to_thread(place, path, "path", inside)
 
 
-def _absolute(file_path: str) -> str:
+def absolute(file_path: str) -> str:
     """What follows the route, decoded once; proxies merge the slash that makes it absolute."""
     return "/" + unquote(file_path).lstrip("/")
 

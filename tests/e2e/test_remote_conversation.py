@@ -431,3 +431,12 @@ def test_workspace_moves_files_both_ways(client: RemoteClient, tmp_path: Path) -
     assert down.success
     assert back.read_bytes() == here.read_bytes()
     assert not client.workspace.file_download(client.project / "nowhere", back).success
+
+
+def test_workspace_tells_what_has_changed(client: RemoteClient) -> None:
+    """In the repository that the conversation's creation makes of its directory."""
+    client.start()
+    (client.project / "new file").write_text("content\n")
+    changed = client.workspace.git_changes(client.project)
+    assert [(str(change.path), change.status.value) for change in changed] == [("new file", "ADDED")]
+    assert client.workspace.git_diff(client.project / "new file").modified == "content"

@@ -21,12 +21,13 @@ REDIS = VALUES | {"redis_source"}
 SHARED = REDIS | {"settings", "redaction", "tasks"}
 
 ALLOWED = {
-    "blueprints": SHARED | {"requests", "pubsub", "catalog", "store"},
+    "blueprints": SHARED | {"requests", "pubsub", "catalog", "store", "git"},
     "runner": SHARED | {"requests", "pubsub", "catalog", "store", "child_process", "logs"},
     "requests": VALUES | {"tasks", "pubsub", "catalog"},
     "pubsub": REDIS | {"tasks"},
     "catalog": REDIS,
     "store": VALUES,
+    "git": VALUES,
 }
 COMPOSITION_ROOTS = frozenset({"app", "cli", "__main__"})
 SDK = ("openhands", "litellm")

@@ -1,0 +1,92 @@
+"""One file before and after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from service.git.changes import base_of
+from service.git.program import EMPTY_TREE, GitFailed, commit_of, git, line, top_of
+
+MAX_BYTES = 1 << 20
+
+
+class Diff(NamedTuple):
+    """Both texts; empty where there is no file, or no UTF-8; None outside of any repository."""
+
+    modified: str | None
+    original: str | None
+
+
+class NoDiff(ValueError):
+    """There is nothing to compare; the text says why."""
+
+
+def diff(file: Path, ref: str | None) -> Diff:
+    """A file of the work tree against `ref`, or against where its branch came; lines end with a newline. Blocking.
+
+    Raises:
+        NoDiff: it is no file and was none, or is too large.
+        GitFailed: `ref` is unknown, or git failed.
+    """
+    directory = next(parent for parent in file.parents if parent.is_dir())
+    top = top_of(directory)
+    if file.is_dir():
+        raise NoDiff(f"Path is not a file: {file}")
+    if top is None:
+        if not file.exists():
+            raise NoDiff(f"File does not exist: {file}")
+        return Diff(None, None)
+    original = _blob(top, base_of(top, ref), _relative(file, top))
+    if not file.exists():
+        if original is None:
+            raise NoDiff(f"File does not exist: {file}")
+        return Diff("", _lines(original))
+    size_bytes = file.stat().st_size
+    if size_bytes > MAX_BYTES:
+        raise NoDiff(f"File too large for git diff: {size_bytes} bytes (max: {MAX_BYTES} bytes)")
+    return Diff(_lines(file.read_bytes()), _lines(original or b""))
+
+
+def diff_of(file: Path, sha: str) -> Diff:
+    """What a commit made of a file, against its first parent, as it is stored. Raises as `diff`."""
+    directory = next(parent for parent in file.parents if parent.is_dir())
+    top = top_of(directory)
+    if top is None:
+        return Diff(None, None)
+    commit = commit_of(top, sha)
+    if commit is None:
+        raise GitFailed(("rev-parse", "--verify", f"{sha}^{{commit}}"), "unknown commit")
+    parent = commit_of(top, f"{commit}^1") or EMPTY_TREE
+    before, after = (_blob(top, tree, _relative(file, top)) for tree in (parent, commit))
+    return Diff(_text(after or b""), _text(before or b""))
+
+
+def _relative(file: Path, top: Path) -> str:
+    return (file.parent.resolve() / file.name).relative_to(top.resolve()).as_posix()
+
+
+def _blob(top: Path, tree: str, path: str) -> bytes | None:
+    """The content of a file in a tree; None where there is none."""
+    name = f"{tree}:{path}"
+    kind = line(top, "cat-file", "-t", name)
+    if kind is None:
+        return None
+    if kind != "blob":
+        raise NoDiff(f"Path is not a file: {path}")
+    size_bytes = int(git(top, "cat-file", "-s", name))
+    if size_bytes > MAX_BYTES:
+        raise NoDiff(f"File too large for git diff: {size_bytes} bytes (max: {MAX_BYTES} bytes)")
+    return git(top, "cat-file", "blob", name)
+
+
+def _lines(content: bytes) -> str:
+    """As the contract has it: every kind of line break is a newline, and the last one is dropped."""
+    return "\n".join(_text(content).splitlines())
+
+
+def _text(content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return ""

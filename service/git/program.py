@@ -1,0 +1,83 @@
+"""The git program, asked so that it neither waits, nor asks, nor runs what a repository wants it to run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+"""The id of the tree without entries (git hash-object -t tree /dev/null)."""
+_TIMEOUT_SECONDS = 60.0
+_OPTIONS = (
+    "--no-pager",
+    # Whoever may ask for the directory may know what is in it, whoever owns it.
+    *("-c", "safe.directory=*"),
+    # A repository's own configuration must not make the server run programs.
+    *("-c", "core.fsmonitor=false"),
+    *("-c", "core.hooksPath=/dev/null"),
+)
+_ENVIRONMENT = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
+
+
+class GitFailed(Exception):
+    """git did not do what it was asked."""
+
+    def __init__(self, arguments: tuple[str, ...], reason: str) -> None:
+        super().__init__(arguments, reason)
+        self.arguments = arguments
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Git command failed: git {' '.join(self.arguments)}: {self.reason}"
+
+
+def git(directory: Path, *arguments: str) -> bytes:
+    """What git prints in `directory`. Blocking.
+
+    Raises:
+        GitFailed: it ended with an error, or took longer than a minute.
+    """
+    try:
+        process = subprocess.Popen(
+            ["git", *_OPTIONS, *arguments],
+            cwd=directory,
+            env=os.environ | _ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise GitFailed(arguments, str(error)) from error
+    with process:
+        try:
+            printed, complaint = process.communicate(timeout=_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise GitFailed(arguments, f"no answer within {_TIMEOUT_SECONDS:g} s") from None
+    if process.returncode != 0:
+        raise GitFailed(arguments, complaint.decode(errors="replace").strip())
+    return printed
+
+
+def line(directory: Path, *arguments: str) -> str | None:
+    """What git prints as one line; None when it fails."""
+    try:
+        return git(directory, *arguments).decode(errors="surrogateescape").removesuffix("\n")
+    except GitFailed:
+        return None
+
+
+def commit_of(directory: Path, name: str) -> str | None:
+    """The commit that a name means, if any."""
+    return line(directory, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+
+
+def top_of(directory: Path) -> Path | None:
+    """The root of the work tree that `directory` is in, if any."""
+    top = line(directory, "rev-parse", "--show-toplevel") if directory.is_dir() else None
+    return Path(top) if top else None

@@ -1,0 +1,325 @@
+"""`/api/git` and its copies below a conversation: the contract's rows on repositories of every kind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from tests.integration.contract.conversations import Conversations, JsonObject
+
+ODD_NAMES = ["with space", "tab\there", 'quote"d', "line\nbreak", "naïve-ünïcode", "-dash", "back\\slash"]
+
+
+class Repository:
+    """A work tree that the test makes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self.git("init", "-q", "-b", "main")
+
+    def git(self, *arguments: str) -> str:
+        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
+        command = ["git", *identity, "-c", "protocol.file.allow=always", *arguments]
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.path.parent)}
+        return subprocess.run(
+            command, cwd=self.path, check=True, capture_output=True, text=True, env=environment
+        ).stdout
+
+    def write(self, name: str, content: str | bytes = "1\n") -> Path:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def commit(self, message: str = "work") -> str:
+        self.git("add", "--all")
+        self.git("commit", "-q", "--allow-empty", "-m", message)
+        return self.git("rev-parse", "HEAD").strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "repo")
+
+
+def changes(http: httpx.Client, path: object, **query: str) -> dict[str, str]:
+    answer = http.get("/api/git/changes", params={"path": str(path), **query}).raise_for_status()
+    listed = answer.json()
+    assert [each["path"] for each in listed] == sorted(each["path"] for each in listed)
+    return {each["path"]: each["status"] for each in listed}
+
+
+def diff(http: httpx.Client, path: object, **query: str) -> JsonObject:
+    found: JsonObject = http.get("/api/git/diff", params={"path": str(path), **query}).raise_for_status().json()
+    return found
+
+
+# Changes
+
+
+def test_changes_of_a_work_tree(http: httpx.Client, repository: Repository) -> None:
+    for name in ("kept", "changed", "deleted", "old-name"):
+        repository.write(name, f"{name}\n")
+    repository.write(".gitignore", "ignored\n")
+    repository.commit()
+    repository.write("changed", "other\n")
+    (repository.path / "deleted").unlink()
+    (repository.path / "old-name").rename(repository.path / "new-name")
+    repository.write("ignored")
+    repository.write("sub/new")
+    assert changes(http, repository.path) == {
+        "changed": "UPDATED",
+        "deleted": "DELETED",
+        "new-name": "ADDED",
+        "old-name": "DELETED",
+        "sub/new": "ADDED",
+    }
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_name_is_shown_as_it_is(http: httpx.Client, repository: Repository, name: str) -> None:
+    repository.write(name)
+    repository.commit()
+    assert changes(http, repository.path) == {}
+    repository.write(name, "changed\n")
+    assert changes(http, repository.path) == {name: "UPDATED"}
+    assert diff(http, repository.path / name) == {"modified": "changed", "original": "1"}
+
+
+def test_change_of_type_is_an_update(http: httpx.Client, repository: Repository) -> None:
+    path = repository.write("file")
+    repository.commit()
+    path.unlink()
+    path.symlink_to("elsewhere")
+    assert changes(http, repository.path) == {"file": "UPDATED"}
+
+
+def test_unborn_head_shows_everything_as_added(http: httpx.Client, repository: Repository) -> None:
+    repository.write("staged")
+    repository.git("add", "staged")
+    repository.write("untracked")
+    assert changes(http, repository.path) == {"staged": "ADDED", "untracked": "ADDED"}
+    assert changes(http, repository.path, ref="HEAD") == {"staged": "ADDED", "untracked": "ADDED"}
+
+
+def test_sub_directory_shows_its_part(http: httpx.Client, repository: Repository) -> None:
+    repository.write("top")
+    repository.write("sub/file")
+    repository.commit()
+    repository.write("top", "2\n")
+    repository.write("sub/file", "2\n")
+    assert changes(http, repository.path / "sub") == {"file": "UPDATED"}
+
+
+def test_branch_is_compared_with_where_it_came_from(http: httpx.Client, repository: Repository) -> None:
+    """Without a remote with the local main branch, also when everything is committed; detached with HEAD."""
+    repository.write("file")
+    repository.commit()
+    repository.git("checkout", "-q", "-b", "feature")
+    repository.write("new")
+    repository.commit()
+    assert changes(http, repository.path) == {"new": "ADDED"}
+    assert changes(http, repository.path, ref="HEAD") == {}
+    assert changes(http, repository.path, ref="main") == {"new": "ADDED"}
+    repository.git("checkout", "-q", "--detach", "main")
+    assert changes(http, repository.path) == {}
+
+
+def test_published_branch_is_compared_with_its_remote(
+    http: httpx.Client, repository: Repository, tmp_path: Path
+) -> None:
+    repository.write("file")
+    repository.commit()
+    repository.git("clone", "-q", "--bare", str(repository.path), str(tmp_path / "origin.git"))
+    repository.git("remote", "add", "origin", str(tmp_path / "origin.git"))
+    repository.git("fetch", "-q", "origin")
+    assert changes(http, repository.path) == {}
+    repository.write("ahead")
+    repository.commit()
+    assert changes(http, repository.path) == {"ahead": "ADDED"}
+
+
+def test_unknown_ref_is_400(http: httpx.Client, repository: Repository) -> None:
+    repository.commit()
+    for ref in ("nosuch", "--output=/tmp/x"):
+        answer = http.get("/api/git/changes", params={"path": str(repository.path), "ref": ref})
+        assert answer.status_code == 400
+        assert f"'{ref}^{{commit}}'" in answer.json()["detail"]
+
+
+def test_nested_repositories_are_listed_with_their_directory(http: httpx.Client, tmp_path: Path) -> None:
+    """Below a repository and below none; a broken one hides nothing."""
+    for parent in (Repository(tmp_path / "outer").path, tmp_path / "plain"):
+        nested = Repository(parent / "nested")
+        nested.write("file")
+        (parent / "broken").mkdir()
+        (parent / "broken" / ".git").write_text("gitdir: /nowhere")
+        found = changes(http, parent)
+        assert found["nested/file"] == "ADDED"
+        assert not [path for path in found if path in ("nested", "nested/")]
+
+
+def test_submodule_is_a_nested_repository(http: httpx.Client, repository: Repository, tmp_path: Path) -> None:
+    library = Repository(tmp_path / "library")
+    library.write("file")
+    library.commit()
+    repository.git("submodule", "add", "-q", str(library.path), "lib")
+    repository.commit()
+    (repository.path / "lib" / "file").write_text("changed\n")
+    assert changes(http, repository.path) == {"lib/file": "UPDATED"}
+
+
+def test_what_is_no_repository_has_no_changes(http: httpx.Client, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "nowhere", tmp_path / "file"):
+        assert changes(http, path) == {}
+    assert http.get("/api/git/changes").status_code == 422
+
+
+def test_repository_makes_the_server_run_nothing(http: httpx.Client, repository: Repository, tmp_path: Path) -> None:
+    """Its configuration names programs for all that git asks."""
+    repository.write("file")
+    repository.write(".gitattributes", "* diff=evil filter=evil\n")
+    repository.commit()
+    trap = f"touch {tmp_path}/ran; cat"
+    for key in ("core.fsmonitor", "diff.external", "diff.evil.command", "diff.evil.textconv"):
+        repository.git("config", key, trap)
+    repository.write("file", "2\n")
+    assert changes(http, repository.path)["file"] == "UPDATED"
+    diff(http, repository.path / "file")
+    assert not (tmp_path / "ran").exists()
+
+
+# Diff
+
+
+def test_diff_of_a_changed_file(http: httpx.Client, repository: Repository) -> None:
+    path = repository.write("file", "1\r\n")
+    sub = repository.write("sub/file", "sub")
+    repository.commit()
+    path.write_text("1\nmod\n")
+    sub.unlink()
+    repository.write("new", "n\n")
+    assert diff(http, path) == {"modified": "1\nmod", "original": "1"}
+    assert diff(http, sub) == {"modified": "", "original": "sub"}
+    assert diff(http, repository.path / "new") == {"modified": "n", "original": ""}
+
+
+def test_diff_of_a_commit_is_verbatim(http: httpx.Client, repository: Repository) -> None:
+    repository.write("file", " lead\n")
+    root = repository.commit()
+    repository.write("file", "trail  \n\n")
+    second = repository.commit()
+    path = repository.path / "file"
+    assert diff(http, path, commit=root) == {"modified": " lead\n", "original": ""}
+    assert diff(http, path, commit=second[:7]) == {"modified": "trail  \n\n", "original": " lead\n"}
+    assert diff(http, repository.path / "absent", commit=second) == {"modified": "", "original": ""}
+
+
+def test_diff_outside_and_of_what_is_no_text(http: httpx.Client, repository: Repository, tmp_path: Path) -> None:
+    (tmp_path / "outside").touch()
+    assert diff(http, tmp_path / "outside") == {"modified": None, "original": None}
+    assert diff(http, repository.write("binary", b"\xff\xfe\x00")) == {"modified": "", "original": ""}
+
+
+def test_diff_refuses(http: httpx.Client, repository: Repository) -> None:
+    repository.write("file")
+    repository.commit()
+    large = repository.write("large", "x" * ((1 << 20) + 1))
+    file = str(repository.path / "file")
+    for query, status, reason in (
+        ({"path": str(repository.path / "nowhere")}, 400, "File does not exist: "),
+        ({"path": str(large)}, 400, "File too large for git diff: 1048577 bytes (max: 1048576 bytes)"),
+        ({"path": str(repository.path)}, 400, "Path is not a file"),
+        ({"path": file, "ref": "main", "commit": "abcd"}, 400, "'ref' and 'commit' are mutually exclusive"),
+        ({"path": file, "commit": "abcd1234"}, 400, "Git command failed: "),
+        ({"path": file, "commit": "HEAD"}, 422, ""),
+        ({"path": file, "commit": "abc"}, 422, ""),
+        ({}, 422, ""),
+    ):
+        answer = http.get("/api/git/diff", params=query)
+        assert answer.status_code == status, query
+        assert reason in str(answer.json()["detail"])
+
+
+# Commits
+
+
+def test_commits_newest_first(http: httpx.Client, repository: Repository) -> None:
+    assert commits(http, repository.path) == {"commits": [], "has_more": False}
+    shas = [repository.commit(subject) for subject in ("one", "two", "three")]
+    page = commits(http, repository.path, limit="2")
+    assert [(each["sha"], each["subject"], each["author"]) for each in page["commits"]] == [
+        (shas[2], "three", "n"),
+        (shas[1], "two", "n"),
+    ]
+    assert page["has_more"] is True
+    assert page["commits"][0]["sha"].startswith(page["commits"][0]["short_sha"])
+    assert commits(http, repository.path)["has_more"] is False
+    for limit in ("0", "201"):
+        answer = http.get("/api/git/commits", params={"path": str(repository.path), "limit": limit})
+        assert answer.status_code == 422
+
+
+def commits(http: httpx.Client, path: Path, **query: str) -> JsonObject:
+    answer = http.get("/api/git/commits", params={"path": str(path), **query})
+    found: JsonObject = answer.raise_for_status().json()
+    return found
+
+
+def test_changes_of_a_commit(http: httpx.Client, repository: Repository) -> None:
+    repository.write("kept")
+    repository.write("sub/file")
+    root = repository.commit()
+    repository.write("sub/file", "2\n")
+    repository.write("new")
+    second = repository.commit()
+    repository.git("checkout", "-q", "-b", "side", root)
+    repository.write("side")
+    repository.commit()
+    repository.git("checkout", "-q", "main")
+    repository.git("merge", "-q", "--no-ff", "-m", "merge", "side")
+    merge = repository.git("rev-parse", "HEAD").strip()
+
+    def of(sha: str, path: Path = repository.path) -> dict[str, str]:
+        answer = http.get(f"/api/git/commits/{sha}/changes", params={"path": str(path)}).raise_for_status()
+        return {each["path"]: each["status"] for each in answer.json()}
+
+    assert of(root) == {"kept": "ADDED", "sub/file": "ADDED"}
+    assert of(second[:8], repository.path / "sub") == {"new": "ADDED", "sub/file": "UPDATED"}
+    assert of(merge) == {"side": "ADDED"}
+    query = {"path": str(repository.path)}
+    assert http.get("/api/git/commits/HEAD/changes", params=query).status_code == 422
+    assert http.get("/api/git/commits/abcd1234/changes", params=query).status_code == 400
+
+
+# The older forms, and those below a conversation
+
+
+def test_older_forms(http: httpx.Client, tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "with space")
+    repository.write("file")
+    path = quote(str(repository.path))
+    for form in (f"/{path}", path):
+        assert http.get(f"/api/git/changes{form}").json() == [{"status": "ADDED", "path": "file"}]
+        assert http.get(f"/api/git/diff{form}/file").json() == {"modified": "1", "original": ""}
+
+
+def test_conversations_repository(http: httpx.Client, conversation: Conversations, tmp_path: Path) -> None:
+    one = conversation()
+    inside = Path(conversation.working_dir)
+    (inside / "file").write_text("1\n")
+    (inside / "way-out").symlink_to(tmp_path)
+    listed = one.get("/git/changes", params={"path": str(inside)}).json()
+    assert {"status": "ADDED", "path": "file"} in listed
+    assert one.get("/git/diff", params={"path": f"{inside}/file"}).json()["modified"] == "1"
+    assert one.get("/git/commits", params={"path": str(inside)}).json() == {"commits": [], "has_more": False}
+    for route in ("changes", "diff", "commits", "commits/abcd/changes"):
+        for path in ("/", "relative", f"{inside}/..", f"{inside}/way-out", f"{inside}/a\0"):
+            assert one.get(f"/git/{route}", params={"path": path}).status_code == 422, (route, path)
