@@ -9,7 +9,7 @@ from typing import Any
 from sanic import Sanic
 
 from service import private_redis, supervisor
-from service.blueprints import bash, bash_socket, conversations, event_socket, events, files, git, shell
+from service.blueprints import bash, bash_live, bash_socket, conversations, event_socket, events, files, git, shell
 from service.blueprints.context import WebContext
 from service.blueprints.socket import close_all
 from service.logs import configure_logging
@@ -43,6 +43,8 @@ def create_app(settings: Settings | Namespace | None = None, *, embedded_runner:
         event_socket.blueprint,
         bash.blueprint,
         bash.scoped,
+        bash_live.blueprint,
+        bash_live.scoped,
         bash_socket.blueprint,
         files.blueprint,
         files.scoped,

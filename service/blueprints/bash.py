@@ -112,7 +112,7 @@ class Scope(NamedTuple):
     working_dir: str | None = None
 
 
-async def _scope(request: Request, runtime_conversation_id: str | None = None) -> Scope:
+async def scope_of(request: Request, runtime_conversation_id: str | None = None) -> Scope:
     """Raises InvalidRequest for an id that is none, ConversationNotFound."""
     web = web_of(request)
     if runtime_conversation_id is None:
@@ -124,7 +124,7 @@ async def _scope(request: Request, runtime_conversation_id: str | None = None) -
 @_route("POST", "/start_bash_command")
 @documented(summary="Start a shell command", body=ExecuteBashRequest, response=BashCommand, errors=(404, 422, 429))
 async def start_bash_command(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
-    return json_answer(await start(await _scope(request, runtime_conversation_id), body(request, ExecuteBashRequest)))
+    return json_answer(await start(await scope_of(request, runtime_conversation_id), body(request, ExecuteBashRequest)))
 
 
 @_route("POST", "/execute_bash_command")
@@ -136,7 +136,7 @@ async def start_bash_command(request: Request, runtime_conversation_id: str | No
     errors=(404, 422, 429),
 )
 async def execute_bash_command(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
-    scope = await _scope(request, runtime_conversation_id)
+    scope = await scope_of(request, runtime_conversation_id)
     started = json.loads(await start(scope, body(request, ExecuteBashRequest)))
     outputs = await _wait_ended(scope, started["id"])
     last = outputs[-1]
@@ -147,7 +147,7 @@ async def execute_bash_command(request: Request, runtime_conversation_id: str | 
 @_route("GET", "/bash_events/search")
 @documented(summary="A page of commands and output", query=BashSearch, response=BashEventPage, errors=(400, 404, 422))
 async def search_bash_events(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
-    scope = await _scope(request, runtime_conversation_id)
+    scope = await scope_of(request, runtime_conversation_id)
     items, next_page_id = await asyncio.to_thread(search, scope.history, query(request, BashSearch))
     next_id = json.dumps(next_page_id).encode()
     return json_answer(b'{"items":[' + b",".join(items) + b'],"next_page_id":' + next_id + b"}")
@@ -161,7 +161,7 @@ async def search_bash_events(request: Request, runtime_conversation_id: str | No
     errors=(404, 422),
 )
 async def get_bash_events(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
-    scope = await _scope(request, runtime_conversation_id)
+    scope = await scope_of(request, runtime_conversation_id)
     found = [await asyncio.to_thread(scope.history.event, event_id) for event_id in event_ids(request)]
     return json_answer(b"[" + b",".join(event or b"null" for event in found) + b"]")
 
@@ -169,7 +169,7 @@ async def get_bash_events(request: Request, runtime_conversation_id: str | None 
 @_route("GET", "/bash_events/<event_id:str>")
 @documented(summary="One command or output", response={"type": "object"}, errors=(404,))
 async def get_bash_event(request: Request, event_id: str, runtime_conversation_id: str | None = None) -> HTTPResponse:
-    scope = await _scope(request, runtime_conversation_id)
+    scope = await scope_of(request, runtime_conversation_id)
     event = await asyncio.to_thread(scope.history.event, event_id)
     if event is None:
         raise NotFound
@@ -179,7 +179,7 @@ async def get_bash_event(request: Request, event_id: str, runtime_conversation_i
 @_route("DELETE", "/bash_events")
 @documented(summary="Delete the history of commands", response=Cleared, errors=(404,))
 async def clear_bash_events(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
-    scope = await _scope(request, runtime_conversation_id)
+    scope = await scope_of(request, runtime_conversation_id)
     return json_answer(b'{"cleared_count":%d}' % await asyncio.to_thread(scope.history.clear))
 
 
@@ -188,7 +188,7 @@ async def clear_bash_events(request: Request, runtime_conversation_id: str | Non
 async def stop_bash_command(
     request: Request, command_id: str, runtime_conversation_id: str | None = None
 ) -> HTTPResponse:
-    scope = await _scope(request, runtime_conversation_id)
+    scope = await scope_of(request, runtime_conversation_id)
     wanted = uuid_path(command_id, "command_id").hex
     running = await asyncio.to_thread(scope.web.running_commands.find, wanted)
     if running is not None and running.history == scope.history.directory:

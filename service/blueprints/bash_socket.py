@@ -16,6 +16,7 @@ from sanic.server.websockets.impl import WebsocketImplProtocol
 from service.blueprints.arguments import query
 from service.blueprints.auth import authenticate, is_auth_frame
 from service.blueprints.bash import BashSearch, ExecuteBashRequest, Scope, search, start
+from service.blueprints.bash_live import delta_event
 from service.blueprints.context import WebContext, web_of
 from service.blueprints.frames import event_frame, text_frame
 from service.blueprints.inbound import NotJson, parse_frame
@@ -24,6 +25,7 @@ from service.errors import FanoutError
 from service.pubsub.broker import Channel
 from service.pubsub.hub import Subscriber
 from service.store.bash_history import BashHistory
+from service.store.live_output import LiveOutput, Position
 
 blueprint = Blueprint("bash_socket")
 
@@ -32,6 +34,8 @@ _LOOK_AGAIN_SECONDS = 2.0
 _OVERLAP_MICROS = 10_000_000
 """Further back than events of different hosts may overtake each other."""
 _REMEMBERED_IDS = 20_000
+_REMEMBERED_COMMANDS = 1024
+_PIECE_BYTES = 256 * 1024
 _ID = slice(7, 39)
 """Where a stored event has its id: after `{"id":"`."""
 
@@ -41,6 +45,8 @@ class BashResend(BaseModel):
 
     resend_all: bool = False
     resend_mode: Literal["all"] | None = None
+    stream: bool = False
+    """Whether it wants output as it comes, as BashOutputDelta frames."""
 
 
 def admit(request: Request) -> BashResend:
@@ -57,6 +63,8 @@ async def bash_events(request: Request, websocket: WebsocketImplProtocol) -> Non
         wants: BashResend = request.ctx.admitted
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_take_commands(web, socket))
+            if wants.stream:
+                tasks.create_task(_send_live_output(web, socket))
             tasks.create_task(_send_events(web, socket, is_all=wants.resend_all or wants.resend_mode == "all"))
 
 
@@ -90,6 +98,26 @@ async def _send_live(subscriber: Subscriber, socket: Socket, sent: OrderedDict[b
         news = [arrival for arrival in subscriber.take() if _is_new(arrival.envelope.payload, sent)]
         if news:
             await socket.write(b"".join([arrival.frame(event_frame) for arrival in news]))
+
+
+async def _send_live_output(web: WebContext, socket: Socket) -> None:
+    """What running commands put out, from the moment each is first heard of, with all that came before."""
+    positions: OrderedDict[str, Position] = OrderedDict()
+    async with web.hub.subscribe(Channel(web.keys.bash_live), web.settings.socket_backlog_bytes) as subscriber:
+        while True:
+            await subscriber.wait(_LOOK_AGAIN_SECONDS)
+            subscriber.take_lagging()  # a command that goes on is heard of again
+            for command_id in dict.fromkeys(arrival.envelope.payload.decode() for arrival in subscriber.take()):
+                position = positions.get(command_id, Position())
+                live = LiveOutput(web.settings.bash_events_dir, command_id)
+                while deltas := await asyncio.to_thread(live.since, position, _PIECE_BYTES):
+                    for delta in deltas:
+                        position = position.after(delta)
+                        await socket.write(text_frame(delta_event(command_id, delta).encode()))
+                positions[command_id] = position
+                positions.move_to_end(command_id)
+                if len(positions) > _REMEMBERED_COMMANDS:
+                    positions.popitem(last=False)
 
 
 async def _send_history(

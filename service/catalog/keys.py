@@ -18,6 +18,7 @@
 | events:<hex id>               | owner        | web workers with sockets      | `pubsub.envelope`          |
 | bash                          | runner       | web workers with bash sockets | `pubsub.envelope`          |
 | bash:<hex command id>         | runner       | who waits for the command     | `pubsub.envelope`, empty   |
+| bash:live                     | runner       | who watches all output        | `pubsub.envelope`, an id   |
 | inbox:<runner id>             | web, runner  | that runner                   | `requests.message` request |
 | replies:<caller id>           | runner       | that caller                   | `requests.message` reply   |
 | control                       | nobody       | every listener                | nothing; keeps it connected|
@@ -85,6 +86,10 @@ class Keys:
     @property
     def bash(self) -> str:
         return f"{self.namespace}:bash"
+
+    @property
+    def bash_live(self) -> str:
+        return f"{self.namespace}:bash:live"
 
     def bash_command(self, command_id: str) -> str:
         return f"{self.namespace}:bash:{command_id}"

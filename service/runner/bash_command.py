@@ -38,6 +38,8 @@ _HIDDEN_PREFIXES = ("OH_SESSION_API_KEYS_", "OH_PREVIOUS_SECRET_KEYS")
 
 Store = Callable[[int, int | None, str | None, str | None], Awaitable[None]]
 """Stores and publishes an output: order, exit code, stdout, stderr."""
+Show = Callable[[str, str], None]
+"""Lets those who watch have some text of a stream; never blocks."""
 
 
 class _Buffer:
@@ -50,9 +52,8 @@ class _Buffer:
         self._left_out = 0
 
     def add(self, text: str) -> None:
-        if text:
-            self._parts.append(text)
-            self.length += len(text)
+        self._parts.append(text)
+        self.length += len(text)
 
     def take(self, length: int) -> str:
         """The oldest characters, which are there."""
@@ -76,8 +77,9 @@ class _Buffer:
 class BashCommand:
     """`run` it once; the other methods are for meanwhile. Methods of the runner's loop."""
 
-    def __init__(self, store: Store, output_limit_characters: int) -> None:
+    def __init__(self, store: Store, show: Show, output_limit_characters: int) -> None:
         self._store = store
+        self._show = show
         self._room = output_limit_characters
         self._order = 0
         self._storing = asyncio.Lock()
@@ -154,8 +156,12 @@ class BashCommand:
 
     async def _take(self, name: str, text: str) -> None:
         """Keep some output; returns when it is stored, so a slow disk slows the command down."""
+        if not text:
+            return
         buffer = self._buffers[name]
         buffer.add(text)
+        if self._room >= CHUNK_CHARACTERS:
+            self._show(name, text)
         while buffer.length > CHUNK_CHARACTERS:
             if self._room < CHUNK_CHARACTERS:
                 buffer.keep_last(CHUNK_CHARACTERS)

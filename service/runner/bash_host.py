@@ -20,9 +20,11 @@ from service.pubsub.broker import Channel
 from service.pubsub.envelope import Envelope, Kind, encode
 from service.runner.bash_command import FAILED, BashCommand
 from service.runner.publisher import Publisher
+from service.runner.watched import Watched
 from service.runner.workers import Workers
 from service.settings import Settings
 from service.store.bash_history import BashHistory
+from service.store.live_output import LiveOutput
 from service.store.running_commands import RunningCommand, RunningCommands
 from service.tasks import TaskSet
 
@@ -70,10 +72,13 @@ class BashHost:
                 output = await self._workers.call(history.add_output, command_id, order, exit_code, stdout, stderr)
                 self._tell(command_id, output, is_global=conversation_id is None)
 
-        running = BashCommand(store, self._settings.bash_output_max_characters)
+        watched = Watched(history_path, command_id, self._workers, self._watch)
+        running = BashCommand(store, watched.add, self._settings.bash_output_max_characters)
         self._running[command_id] = _Running(running, conversation_id)
         self._tell(command_id, event, is_global=conversation_id is None)
-        self._tasks.start(self._run(command_id, running, command, cwd, timeout_seconds), f"command {command_id}")
+        self._tasks.start(
+            self._run(command_id, running, watched, command, cwd, timeout_seconds), f"command {command_id}"
+        )
         return event
 
     async def stop(self, command_id: str) -> bool:
@@ -126,21 +131,33 @@ class BashHost:
         order = len(await self._workers.call(history.outputs, orphan.command_id))
         why = "The runner of this command has died."
         output = await self._workers.call(history.add_output, orphan.command_id, order, FAILED, None, why)
+        await self._workers.call(LiveOutput(orphan.history, orphan.command_id).remove)
         self._tell(orphan.command_id, output, is_global=orphan.history == self._settings.bash_events_dir)
         _log.warning("command_of_dead_runner_ended", command_id=orphan.command_id, dead_runner_id=orphan.runner_id)
 
     async def _run(
-        self, command_id: str, running: BashCommand, command: str, cwd: str | None, timeout_seconds: int
+        self,
+        command_id: str,
+        running: BashCommand,
+        watched: Watched,
+        command: str,
+        cwd: str | None,
+        timeout_seconds: int,
     ) -> None:
         try:
             await running.run(command, cwd, timeout_seconds)
         finally:
+            await watched.close()
             del self._running[command_id]
             await self._workers.call(self._registry.remove, command_id)
 
     def _tell(self, command_id: str, event: bytes, *, is_global: bool) -> None:
         if is_global:
             self._publish(self._keys.bash, event)
+        self._publish(self._keys.bash_command(command_id), b"")
+
+    def _watch(self, command_id: str) -> None:
+        self._publish(self._keys.bash_live, command_id.encode())
         self._publish(self._keys.bash_command(command_id), b"")
 
     def _publish(self, channel: str, payload: bytes) -> None:

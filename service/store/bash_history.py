@@ -146,8 +146,8 @@ class BashHistory:
             directory.mkdir(mode=0o700, exist_ok=True)
         with open(index, "ab", opener=_private) as indexed:
             fcntl.flock(indexed, fcntl.LOCK_EX)
-            # A crash may have left half a line.
-            indexed.truncate(indexed.tell() // _INDEX_LINE * _INDEX_LINE)
+            # A crash may have left half a line. The size is asked for now: others appended until the lock was ours.
+            indexed.truncate(os.fstat(indexed.fileno()).st_size // _INDEX_LINE * _INDEX_LINE)
             micros = time.time_ns() // 1000
             event = {"id": f"{stem}{number:08x}", "timestamp": _stamp(micros), **fields, "kind": kind}
             line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
@@ -170,6 +170,10 @@ class BashHistory:
         return sorted(directory.iterdir()) if directory.is_dir() else []
 
 
+_GONE = Entry(1 << 62, "", "")
+"""What was in an index before it was shortened; sorts last."""
+
+
 class _IndexFile:
     """One host's index, as a sorted sequence on disk."""
 
@@ -185,13 +189,15 @@ class _IndexFile:
 
     def __getitem__(self, position: int) -> Entry:
         line = os.pread(self._descriptor, _INDEX_LINE, position * _INDEX_LINE).decode()
+        if len(line) < _INDEX_LINE:
+            return _GONE
         micros, stem, number = line.split()
         return Entry(int(micros), stem + number, stem + "0" * 8)
 
     def between(self, first: int, last: int, *, descending: bool) -> Iterator[Entry]:
         start, stop = (bisect_left(self, bound, key=lambda entry: entry.micros) for bound in (first, last))
         positions = range(stop - 1, start - 1, -1) if descending else range(start, stop)
-        return map(self.__getitem__, positions)
+        return (entry for position in positions if (entry := self[position]) is not _GONE)
 
     def drop_before(self, micros: int) -> None:
         """Leave out what is older; whoever appends does so before or after."""

@@ -28,7 +28,11 @@ def start(http: httpx.Client, command: str) -> str:
 
 def last_output(http: httpx.Client, command_id: str) -> JsonObject:
     def last() -> JsonObject | None:
-        items = http.get("/api/bash/bash_events/search", params={"command_id__eq": command_id}).json()["items"]
+        try:
+            page = http.get("/api/bash/bash_events/search", params={"command_id__eq": command_id})
+        except httpx.TransportError:
+            return None  # it was in the hands of a web server that was killed
+        items = page.json()["items"] if page.status_code == 200 else []
         return items[-1] if items and items[-1]["exit_code"] is not None else None
 
     return wait_until(last, "the command has its last output", 30.0) or {}

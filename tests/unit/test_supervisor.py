@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -15,20 +16,21 @@ from service.supervisor import Backoff, SupervisedManager
 
 
 class FakeProcess:
-    """A worker process that only keeps account."""
+    """A worker process that does nothing and waits to be stopped."""
 
     def __init__(self, name: str, on_start: Callable[[], None] = lambda: None) -> None:
         self.name = name
         self.state = ProcessState.IDLE
         self.pid: int | None = None
         self.exitcode: int | None = None
-        self.is_told_to_stop = False
         self._on_start = on_start
+        self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Be there only at the end, as a real one."""
         self._on_start()
-        self.pid = 1
+        self._child = subprocess.Popen(["sleep", "60"])
+        self.pid = self._child.pid
         self.state = ProcessState.STARTED
 
     restart = start
@@ -36,8 +38,16 @@ class FakeProcess:
     def is_alive(self) -> bool:
         return self.state is ProcessState.STARTED
 
-    def terminate(self) -> None:
-        self.is_told_to_stop = True
+    @property
+    def is_told_to_stop(self) -> bool:
+        """Whether SIGTERM has ended it; one that runs on is ended by the question."""
+        if self._child is None:
+            return False
+        try:
+            return self._child.wait(5) == -signal.SIGTERM
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            return self._child.wait() == -signal.SIGTERM
 
     def set_state(self, state: ProcessState, force: bool = False) -> None:
         self.state = state
@@ -74,7 +84,9 @@ def test_signal_in_the_middle_of_a_start_stops_what_was_started(manager: Supervi
 def test_signal_in_the_middle_of_a_replacement_stops_the_new_process(manager: SupervisedManager) -> None:
     """A process that takes a dead one's place when the signal comes does not stay behind."""
     dead = FakeProcess("dead", lambda: signal.raise_signal(signal.SIGTERM))
-    dead.pid, dead.exitcode, dead.state = 1, -9, ProcessState.FAILED
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    dead.pid, dead.exitcode, dead.state = ended.pid, -9, ProcessState.FAILED
     manager.worker_state["dead"] = {"state": "STARTED"}
     manage(manager, dead)
 

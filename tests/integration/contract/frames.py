@@ -77,13 +77,17 @@ def logged_ids(conversation: Conversation) -> list[str]:
     return found
 
 
+ANY_SIZE = f"?max_frame_bytes={1 << 30}"
+"""The query of a client that wants large events themselves."""
+
+
 def idle_client(conversation: Conversation) -> Connection:
     """A client with small buffers that takes hardly anything before it is read from."""
     port = conversation.http.base_url.port
     opened = socket.socket()
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     opened.connect(("127.0.0.1", port))
-    address = f"ws://127.0.0.1:{port}/sockets/events/{conversation.id}"
+    address = f"ws://127.0.0.1:{port}/sockets/events/{conversation.id}{ANY_SIZE}"
     # Not closed politely: the server's answer would lie behind all that was not read.
     return connect(address, sock=opened, proxy=None, max_size=None, max_queue=1, close_timeout=0.1)
 

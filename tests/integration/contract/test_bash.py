@@ -245,7 +245,9 @@ def test_search_filters(bash: Bash) -> None:
     assert bash.search(timestamp__gte=output["timestamp"])["items"][0] == output
     assert output not in bash.search(timestamp__lt=output["timestamp"], sort_order="TIMESTAMP_DESC")["items"]
     assert {event["kind"] for event in bash.search(kind__eq="BashCommand")["items"]} == {"BashCommand"}
-    assert {event["kind"] for event in bash.search(order__gt=0)["items"]} == {"BashCommand"}
+    later = bash.search(order__gt=0)["items"]
+    assert [event for event in later if event["kind"] == "BashOutput" and event["order"] == 0] == []
+    assert "BashCommand" in [event["kind"] for event in later]
 
 
 @pytest.mark.parametrize(
@@ -346,3 +348,55 @@ def test_deleting_a_conversation_ends_its_commands(
 
     wait_until(is_quiet, "the command has ended")
     assert not (server.conversations_path / one.id.replace("-", "")).exists()
+
+
+# Output as it comes
+
+
+def streamed(http: httpx.Client, command_id: str, after: str | None = None) -> Iterator[tuple[str, JsonObject]]:
+    """The id and the data of each server-sent event, to the end of the stream."""
+    headers = {} if after is None else {"Last-Event-ID": after}
+    with http.stream("GET", f"/api/bash/bash_commands/{command_id}/stream", headers=headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        event_id = ""
+        for line in answer.iter_lines():
+            name, _, value = line.partition(": ")
+            if name == "id":
+                event_id = value
+            elif name == "data":
+                yield event_id, json.loads(value)
+
+
+def test_stream_shows_output_before_the_end(http: httpx.Client, bash: Bash, tmp_path: Path) -> None:
+    gate = tmp_path / "go"
+    command = bash.start(f"printf 'é1'; echo err >&2; while [ ! -e {gate} ]; do sleep 0.05; done; echo 2")
+    texts = {"stdout": "", "stderr": ""}
+    for _, event in streamed(http, command["id"]):
+        if event["kind"] == "BashEnd":
+            assert event["exit_code"] == 0
+            break
+        assert event["offset_bytes"] == len(texts[event["stream"]].encode())
+        texts[event["stream"]] += event["text"]
+        if texts["stdout"] and texts["stderr"]:
+            assert bash.outputs(command["id"]) == [] or gate.exists()
+            gate.touch()
+    assert texts == {"stdout": "é12\n", "stderr": "err\n"}
+
+
+def test_stream_resumes_where_it_was(http: httpx.Client, bash: Bash) -> None:
+    """Also long after the end, from the stored output."""
+    command_id = bash.execute("head -c 2000000 /dev/zero | tr '\\0' x; echo err >&2")["command_id"]
+    events = list(streamed(http, command_id))
+    text = "".join(event["text"] for _, event in events if event.get("stream") == "stdout")
+    assert text == "x" * 2_000_000
+    again = list(streamed(http, command_id, "1999990.0"))
+    assert [event.get("text") for _, event in again] == ["x" * 10, "err\n", None]
+    assert [event["exit_code"] for _, event in streamed(http, command_id, events[-1][0])] == [0]
+
+
+def test_stream_refuses(bash: Bash) -> None:
+    assert bash.answer("GET", f"bash_commands/{'0' * 32}/stream").status_code == 404
+    assert bash.answer("GET", "bash_commands/nope/stream").status_code == 422
+    command_id = bash.execute("true")["command_id"]
+    answer = bash.answer("GET", f"bash_commands/{command_id}/stream", headers={"Last-Event-ID": "nope"})
+    assert answer.status_code == 422

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -91,3 +92,24 @@ def test_bad_query_refuses_the_handshake(server: Server) -> None:
     with pytest.raises(InvalidStatus) as refused, socket(server, "?resend_mode=some"):
         pass
     assert refused.value.response.status_code == 403
+
+
+def test_output_is_told_as_it_comes_to_who_asks(server: Server, http: httpx.Client, tmp_path: Path) -> None:
+    """With `stream=1`; others see stored events only."""
+    gate = tmp_path / "go"
+    with socket(server, "?stream=1") as watching, socket(server) as other:
+        script = f"echo first; while [ ! -e {gate} ]; do sleep 0.05; done; echo second"
+        command_id = http.post("/api/bash/start_bash_command", json={"command": script}).json()["id"]
+        frames = [received(watching)]
+        # Those of another test's command may come, too.
+        while (frames[-1]["kind"], frames[-1].get("command_id")) != ("BashOutputDelta", command_id):
+            frames.append(received(watching))
+        assert (frames[-1]["offset_bytes"], frames[-1]["text"]) == (0, "first\n")
+        gate.touch()
+        while frames[-1].get("text") != "second\n":
+            frames.append(received(watching))
+        assert frames[-1]["offset_bytes"] == len("first\n")
+        seen = [received(other)["kind"]]
+        while seen[-1] != "BashOutput":
+            seen.append(received(other)["kind"])
+        assert "BashOutputDelta" not in seen

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.integration.contract.conversations import Conversations
-from tests.integration.contract.frames import close_of, event_ids, flood, idle_client, news, read_until
+from tests.integration.contract.frames import ANY_SIZE, close_of, event_ids, flood, idle_client, news, read_until
 from tests.scripted_llm import ScriptedLlm
 from tests.server_process import Server
 from tests.waiting import wait_until
@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def test_client_that_does_not_read_is_cut_off_with_1013(conversation: Conversations) -> None:
     """It finds out when it reads again: after what was on its way to it, that it was too slow and may come back."""
     watched = conversation()
-    with idle_client(watched) as idle, watched.socket(max_size=None) as reader:
+    with idle_client(watched) as idle, watched.socket(ANY_SIZE, max_size=None) as reader:
         last_id = flood(watched)[-1]
         read_until(reader, lambda frame: frame["id"] == last_id)
         given_up_at = time.monotonic() + 2.5 * STALL_SECONDS

@@ -18,7 +18,7 @@ from tests.redis_under_test import known_keys
 
 ARGUMENTS = {"conversation_id": UUID(int=10), "runner_id": RunnerId("host.7.aa"), "caller_id": "c1", "command_id": "ab"}
 NAMES = sorted(name for name in vars(Keys) if not name.startswith("_") and name != "namespace")
-CHANNELS = {"events", "bash", "bash_command", "inbox", "replies", "control"}
+CHANNELS = {"events", "bash", "bash_live", "bash_command", "inbox", "replies", "control"}
 
 
 def value_of(name: str, namespace: str = "some:where") -> str:
