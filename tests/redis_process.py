@@ -26,6 +26,8 @@ class RedisProcess:
         address = ["--bind", "127.0.0.1", "--port", str(self.port)]
         command = ["redis-server", *address, "--save", "", "--appendonly", "no", "--dir", str(directory)]
         self.process = ChildProcess("redis", command, directory, {"PATH": os.environ["PATH"]})
+        self.dump_path = directory / "dump.rdb"
+        """What SAVE writes, and a start reads; nobody else does."""
         self.client = Redis(port=self.port, decode_responses=True)
         """For looking into it from a test."""
 

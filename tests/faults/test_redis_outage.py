@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -36,6 +37,26 @@ def silent(cluster: Cluster) -> Iterator[None]:
 
 
 @contextmanager
+def restarted(cluster: Cluster) -> Iterator[None]:
+    """Redis is killed, and comes back with the data it had: leases and heartbeats of a while ago."""
+    cluster.redis.client.save()
+    try:
+        with killed(cluster):
+            yield
+    finally:
+        cluster.redis.dump_path.unlink()
+
+
+@contextmanager
+def silent_for_long(cluster: Cluster) -> Iterator[None]:
+    """As `silent`, for longer than every time-out and lease."""
+    with silent(cluster):
+        over = time.monotonic() + 30
+        yield
+        wait_until(lambda: time.monotonic() > over, "half a minute has passed", 40.0)
+
+
+@contextmanager
 def emptied(cluster: Cluster) -> Iterator[None]:
     """Redis loses its data and goes on."""
     cluster.redis.client.flushall()
@@ -55,7 +76,11 @@ def converged(cluster: Cluster, http: httpx.Client) -> bool:
     return cluster.is_ready and all(httpx.get(f"{url}/ready").status_code == 200 for url in cluster.web_urls)
 
 
-@pytest.mark.parametrize("outage", [killed, silent], ids=lambda outage: str(outage.__name__))
+@pytest.mark.parametrize(
+    "outage",
+    [killed, restarted, silent, pytest.param(silent_for_long, marks=pytest.mark.heavy)],
+    ids=lambda outage: str(outage.__name__),
+)
 def test_run_and_its_readers_go_on_without_redis(
     cluster: Cluster, conversation: Conversations, scripted_llm: ScriptedLlm, outage: Outage
 ) -> None:

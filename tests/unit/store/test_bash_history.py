@@ -1,0 +1,108 @@
+"""The history of shell commands on disk: what is found after concurrent writers, crashes, clearing and time."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from service.store.bash_history import BashHistory
+from service.store.live_output import Delta, LiveOutput, Position, deltas_of
+
+FOREVER = 1 << 60
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> BashHistory:
+    return BashHistory(tmp_path / "bash_events")
+
+
+def ids(history: BashHistory, first: int = 0, last: int = FOREVER) -> list[str]:
+    return [entry.event_id for entry in history.entries(first, last, descending=False)]
+
+
+def run(history: BashHistory, command: str) -> str:
+    """A command with one output; returns its id."""
+    command_id, _ = history.begin(command, None, 300)
+    history.add_output(command_id, 0, 0, command, None)
+    return command_id
+
+
+def test_concurrent_writers_lose_nothing_and_keep_the_order_of_time(history: BashHistory) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        commands = list(pool.map(lambda number: run(history, str(number)), range(200)))
+    entries = list(history.entries(0, FOREVER, descending=False))
+    assert len(entries) == len({entry.event_id for entry in entries}) == 400
+    assert [entry.micros for entry in entries] == sorted(entry.micros for entry in entries)
+    assert {entry.command_id for entry in entries} == set(commands)
+    assert list(history.entries(0, FOREVER, descending=True)) == entries[::-1]
+
+
+def test_half_a_line_of_the_index_is_dropped(history: BashHistory) -> None:
+    """As a crash may leave it: what comes after it is found."""
+    first = run(history, "first")
+    [index] = (history.directory / "index").iterdir()
+    with index.open("ab") as file:
+        file.write(b"17957")
+    second = run(history, "second")
+    assert [event_id for event_id in ids(history) if event_id in (first, second)] == [first, second]
+
+
+def test_event_and_outputs_are_found_by_id(history: BashHistory) -> None:
+    command_id, event = history.begin("echo é", "/tmp", 5)
+    output = history.add_output(command_id, 0, None, "x\n", None)
+    last = history.add_output(command_id, 1, 0, None, None)
+    assert history.event(command_id) == event
+    assert history.event(json.loads(last)["id"]) == last
+    assert history.outputs(command_id) == [output, last]
+    assert history.event("0" * 32) is None
+    assert history.event("nope") is None
+    assert history.outputs("nope") == []
+
+
+def test_clearing_counts_and_leaves_room_for_what_still_comes(history: BashHistory) -> None:
+    command_id = run(history, "one")
+    assert history.clear() == 2
+    assert history.clear() == 0
+    output = history.add_output(command_id, 1, 0, "late", None)
+    assert history.outputs(command_id) == [output]
+    assert len(ids(history)) == 1
+
+
+def test_purging_deletes_what_is_older(history: BashHistory) -> None:
+    old = run(history, "old")
+    boundary = next(history.entries(0, FOREVER, descending=True)).micros + 1
+    new = run(history, "new")
+    history.purge(boundary)
+    assert history.event(old) is None
+    assert history.event(new) is not None
+    assert len(ids(history)) == 2
+
+
+def test_output_of_a_deleted_conversation_does_not_bring_it_back(tmp_path: Path) -> None:
+    history = BashHistory(tmp_path / "conversation" / "bash_events")
+    command_id, _ = history.begin("x", None, 1)
+    (tmp_path / "conversation").rename(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError):
+        history.add_output(command_id, 0, 0, None, None)
+    assert not (tmp_path / "conversation").exists()
+
+
+def test_live_output_is_read_from_any_position(tmp_path: Path) -> None:
+    live = LiveOutput(tmp_path, "ab")
+    assert live.since(Position(), 100) == []
+    live.append("stdout", "aé")
+    live.append("stderr", "x")
+    assert live.since(Position(), 100) == [Delta("stdout", 0, "aé"), Delta("stderr", 0, "x")]
+    assert live.since(Position.parse("1.1"), 100) == [Delta("stdout", 1, "é")]
+    # A piece may end within a character, which then comes with the next.
+    assert live.since(Position(), 2)[0] == Delta("stdout", 0, "a")
+    live.remove()
+    assert live.since(Position(), 100) == []
+
+
+@pytest.mark.parametrize("text", ["", "x", "é", "日本", "😀"])
+def test_whole_text_is_one_delta(text: str) -> None:
+    assert deltas_of("stdout", text.encode(), 3) == ([Delta("stdout", 3, text)] if text else [])
