@@ -9,7 +9,18 @@ from typing import Any
 from sanic import Sanic
 
 from service import private_redis, supervisor
-from service.blueprints import bash, bash_live, bash_socket, conversations, event_socket, events, files, git, shell
+from service.blueprints import (
+    bash,
+    bash_live,
+    bash_socket,
+    conversations,
+    event_socket,
+    events,
+    files,
+    git,
+    shell,
+    tools,
+)
 from service.blueprints.context import WebContext
 from service.blueprints.socket import close_all
 from service.logs import configure_logging
@@ -50,6 +61,7 @@ def create_app(settings: Settings | Namespace | None = None, *, embedded_runner:
         files.scoped,
         git.blueprint,
         git.scoped,
+        tools.blueprint,
     ):
         app.blueprint(blueprint)
     _manage_processes(app, settings)

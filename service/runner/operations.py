@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pydantic_core
 from openhands.sdk.conversation.request import SendMessageRequest
+from openhands.sdk.tool.registry import list_registered_tools, list_tool_catalog
 from openhands.sdk.utils.cipher import Cipher
 
 from service.errors import AlreadyRunning, InvalidRequest, OwnerMoving, OwnershipLost, RequestFailed
@@ -64,6 +65,8 @@ class Operations:
             "events.send": self._send,
             "events.confirm": self._confirm,
             "sdk.schemas": self._schemas,
+            "sdk.tools": self._tools,
+            "sdk.tool_catalog": self._tool_catalog,
             "bash.start": self._start_command,
             "bash.stop": self._stop_command,
         }
@@ -185,6 +188,13 @@ class Operations:
 
     async def _schemas(self, request: Request) -> Answer:
         return Answer(200, await self._workers.call(sdk_schemas))
+
+    async def _tools(self, request: Request) -> Answer:
+        return Answer(200, pydantic_core.to_json(list_registered_tools()))
+
+    async def _tool_catalog(self, request: Request) -> Answer:
+        # Whether a tool is usable may be found out by looking for programs.
+        return Answer(200, pydantic_core.to_json({"tools": await self._workers.call(list_tool_catalog)}))
 
     async def _start_command(self, request: Request) -> Answer:
         wanted = json.loads(request.body)
