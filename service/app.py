@@ -20,6 +20,8 @@ from service.blueprints import (
     git,
     shell,
     tools,
+    workspace_files,
+    workspace_session,
 )
 from service.blueprints.context import WebContext
 from service.blueprints.socket import close_all
@@ -62,6 +64,8 @@ def create_app(settings: Settings | Namespace | None = None, *, embedded_runner:
         git.blueprint,
         git.scoped,
         tools.blueprint,
+        workspace_files.blueprint,
+        workspace_session.blueprint,
     ):
         app.blueprint(blueprint)
     _manage_processes(app, settings)

@@ -10,7 +10,6 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import quote, unquote
 
 from pydantic import BaseModel, Field
@@ -22,7 +21,7 @@ from service.blueprints.context import web_of
 from service.blueprints.conversations import Success
 from service.blueprints.file_response import send_open_file
 from service.blueprints.openapi import documented
-from service.blueprints.places import Place, place
+from service.blueprints.places import Place, open_file, place
 from service.blueprints.scopes import SCOPED_PREFIX, Routes, workspace_of
 from service.blueprints.upload import take_upload
 from service.errors import BadRequest, Forbidden, InvalidRequest, NotFound, RequestFailed
@@ -220,7 +219,7 @@ async def _store(request: Request, path: str, runtime_conversation_id: str | Non
 async def _send(request: Request, path: str, runtime_conversation_id: str | None) -> HTTPResponse | None:
     target = await _place(request, path, runtime_conversation_id)
     try:
-        source = await asyncio.to_thread(_open, target)
+        source = await asyncio.to_thread(open_file, target)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound("File not found") from None
     except IsADirectoryError:
@@ -242,19 +241,6 @@ async def _place(request: Request, path: str, runtime_conversation_id: str | Non
 def absolute(file_path: str) -> str:
     """What follows the route, decoded once; proxies merge the slash that makes it absolute."""
     return "/" + unquote(file_path).lstrip("/")
-
-
-def _open(target: Place) -> BinaryIO:
-    if not target.parts:
-        raise IsADirectoryError
-    with target.parent() as directory:
-        descriptor = os.open(
-            target.parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory
-        )
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise IsADirectoryError
-    return os.fdopen(descriptor, "rb")
 
 
 def _make_directory(target: Place) -> None:

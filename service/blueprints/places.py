@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from service.errors import BadRequest, InvalidRequest
 
@@ -64,6 +65,25 @@ def place(text: str, name: str, inside: str | None) -> Place:
     if not target.is_relative_to(root):
         raise InvalidRequest(f"{name} must be inside the conversation workspace")
     return Place(root, target.relative_to(root).parts)
+
+
+def open_file(target: Place) -> BinaryIO:
+    """The regular file at a place, for reading. Blocking.
+
+    Raises:
+        IsADirectoryError: it is a directory, or something else that is no file.
+        OSError: as `open` does.
+    """
+    if not target.parts:
+        raise IsADirectoryError
+    with target.parent() as directory:
+        descriptor = os.open(
+            target.parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory
+        )
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise IsADirectoryError
+    return os.fdopen(descriptor, "rb")
 
 
 def _exists(name: str, directory: int) -> bool:

@@ -10,7 +10,7 @@ from uuid import UUID
 from sanic import Blueprint, Request
 
 from service.blueprints.arguments import uuid_path
-from service.blueprints.context import web_of
+from service.blueprints.context import WebContext, web_of
 
 SCOPE = "runtime_conversation_id"
 """The path parameter's name in the contract."""
@@ -42,5 +42,11 @@ async def workspace_of(request: Request, runtime_conversation_id: str) -> tuple[
         ConversationNotFound: there is no such conversation.
     """
     conversation_id = uuid_path(runtime_conversation_id, SCOPE)
-    info = json.loads((await web_of(request).snapshot(conversation_id)).info)
-    return conversation_id, info["workspace"]["working_dir"]
+    return conversation_id, await working_dir_of(web_of(request), conversation_id)
+
+
+async def working_dir_of(web: WebContext, conversation_id: UUID) -> str:
+    """The working directory of a conversation. Raises ConversationNotFound."""
+    info = json.loads((await web.snapshot(conversation_id)).info)
+    working_dir: str = info["workspace"]["working_dir"]
+    return working_dir
