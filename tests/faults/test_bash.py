@@ -103,6 +103,7 @@ def test_execute_survives_the_loss_of_redis(cluster: Cluster, http: httpx.Client
         command = f"touch {gate}.begun; while [ ! -e {gate} ]; do sleep 0.05; done; echo through"
         answer = pool.submit(http.post, "/api/bash/execute_bash_command", json={"command": command}, timeout=60)
         wait_until(Path(f"{gate}.begun").exists, "the command runs")
+        wait_until(lambda: cluster.redis.client.pubsub_channels("fanout:bash:*"), "the request waits for its end")
         cluster.redis.process.send_signal(signal.SIGKILL)
         cluster.redis.process.wait_exit()
         gate.touch()
