@@ -78,6 +78,13 @@ class SupervisedManager(WorkerManager):
         super().__init__(*args, **kwargs)
         self._backoff = Backoff()
 
+    def run(self) -> None:
+        """Keep the processes until a signal; when that fails, what others would have been ended before is ended too."""
+        try:
+            super().run()  # type: ignore[no-untyped-call]
+        finally:
+            self._end(self._served_last)
+
     def start(self) -> None:
         """Start the processes; none any more after a signal."""
         for process in [process for worker in self.workers for process in worker.processes]:
