@@ -108,7 +108,9 @@ def test_stopping_web_server_sends_its_clients_elsewhere(cluster: Cluster, conve
             one.send(f"message {number}")
         leaving.wait_exit()
         codes = [closing_code(socket) for socket in sockets]
-        assert sorted(codes) == [0, 0, 1012, 1012]
+        # How many were on it is the balancer's affair.
+        assert set(codes) <= {0, 1012}
+        assert 1012 in codes
         with Viewer(one, "?resend_mode=all") as viewer:
             for _ in range(20):
                 viewer.until("user")
