@@ -98,6 +98,7 @@ def test_idle_conversation_answers_while_its_owner_leaves(cluster: Cluster, conv
 def test_stopping_web_server_sends_its_clients_elsewhere(cluster: Cluster, conversation: Conversations) -> None:
     """Sockets are closed with 1012, and a new one through the balancer goes on; no request fails."""
     one = conversation()
+    wait_until(lambda: cluster.is_ready, "both web servers serve", 30.0)
     sockets = [one.socket("?resend_mode=all") for _ in range(4)]
     try:
         for socket in sockets:
