@@ -1,7 +1,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 # Paths mypy and ruff look at.
-SOURCES := service tests scripts bench
+SOURCES := service tests bench
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test faults lint format demo lock bench
@@ -19,9 +19,10 @@ test: install lint ## Check style and types, then run all tests
 	@sh scripts/install_test_packages.sh
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
-faults: install ## Run every test that kills, stops and starves processes, the long ones too
+faults: install ## Run every test that kills, stops and starves processes, and all that are long
 	@sh scripts/install_test_packages.sh
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'heavy or not heavy' tests/faults
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m heavy --ignore tests/faults
 
 lint: install ## Check style (ruff) and types (mypy)
 	@$(BIN)/ruff check $(SOURCES)
@@ -33,7 +34,7 @@ format: install ## Rewrite the sources as `make lint` wants them
 	@$(BIN)/ruff format $(SOURCES)
 
 demo: install ## Watch an agent work in the terminal; needs no network and no API key
-	@exec $(BIN)/python -m scripts.demo
+	@exec $(BIN)/fanout demo
 
 bench: install ## Measure what several processes cost and bring; prints JSON, wants an idle machine and wrk
 	@TZ=UTC $(BIN)/python -m bench.processes
