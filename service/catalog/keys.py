@@ -10,12 +10,17 @@
 | index:running                 | set     | none             | runner            | runner         |
 | index:built                   | string  | none             | index builder     | web, runner    |
 | index:building                | string  | 60 s             | index builder     | index builder  |
+| untold                        | set     | none             | runner            | runner         |
+| goals                         | set     | none             | runner            | runner         |
 | runs                          | zset    | none (scores)    | runner            | runner         |
 | activity                      | string  | none             | runner            | web            |
+| watchers:<hex id>             | hash    | 15 s             | web               | web            |
+| oauth:<job id>                | string  | 900 s            | runner, web       | web            |
+| store:lock                    | string  | 30 s             | runner            | runner         |
 
 | channel                       | published by | heard by                      | carries                    |
 |-------------------------------|--------------|-------------------------------|----------------------------|
-| events:<hex id>               | owner        | web workers with sockets      | `pubsub.envelope`          |
+| events:<hex id>               | owner, web   | web workers with sockets      | `pubsub.envelope`          |
 | bash                          | runner       | web workers with bash sockets | `pubsub.envelope`          |
 | bash:<hex command id>         | runner       | who waits for the command     | `pubsub.envelope`, empty   |
 | bash:live                     | runner       | who watches all output        | `pubsub.envelope`, an id   |
@@ -73,12 +78,30 @@ class Keys:
         return f"{self.namespace}:index:building"
 
     @property
+    def untold(self) -> str:
+        return f"{self.namespace}:untold"
+
+    @property
+    def goals(self) -> str:
+        return f"{self.namespace}:goals"
+
+    @property
     def runs(self) -> str:
         return f"{self.namespace}:runs"
 
     @property
     def activity(self) -> str:
         return f"{self.namespace}:activity"
+
+    def watchers(self, conversation_id: UUID) -> str:
+        return f"{self.namespace}:watchers:{conversation_id.hex}"
+
+    def oauth_job(self, job_id: str) -> str:
+        return f"{self.namespace}:oauth:{job_id}"
+
+    @property
+    def store_lock(self) -> str:
+        return f"{self.namespace}:store:lock"
 
     def events(self, conversation_id: UUID) -> str:
         return f"{self.namespace}:events:{conversation_id.hex}"

@@ -4,8 +4,8 @@ Silence proves nothing right after Redis was away or emptied, since then everybo
 the death of another only
 
 * at once, when it ran on this machine and its process is gone; or
-* when neither heartbeat nor listener is left of it, and this runner's own heartbeats have gone through undisturbed
-  for longer than a living runner would need to show up again.
+* when neither heartbeat nor listener is left of it, and this runner's own heartbeats have gone through undisturbed,
+  one soon after the other, for longer than a living runner would need to show up again.
 
 One that is merely stopped keeps its connections, so it still seems to listen. It loses what its lease no longer covers,
 once it has shown no heartbeat while this runner's own have gone through undisturbed for a whole lease.
@@ -16,11 +16,16 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
-from service.catalog.runners import HEARTBEAT_TTL_SECONDS, Runners
+from service.catalog.runners import HEARTBEAT_SECONDS, HEARTBEAT_TTL_SECONDS, Runners
 from service.identity import RunnerId
+
+_LATE_SECONDS = 2 * HEARTBEAT_SECONDS
+"""Between two heartbeats: Redis did not answer for a while, though within the time-out of a command."""
 
 
 class Pulse:
@@ -28,35 +33,42 @@ class Pulse:
 
     def __init__(self, now: float) -> None:
         self._disturbed_at = now
+        self._beaten_at = now
 
     def beat(self, *, was_there: bool, now: float) -> None:
         """A heartbeat went through; `was_there`: the one before it had not run out or been lost."""
-        if not was_there:
+        if not was_there or self._is_late(now):
             self._disturbed_at = now
+        self._beaten_at = now
 
     def miss(self, now: float) -> None:
         """A heartbeat did not go through."""
         self._disturbed_at = now
 
     def is_steady(self, now: float, seconds: float = HEARTBEAT_TTL_SECONDS) -> bool:
-        return now - self._disturbed_at > seconds
+        """Whether nothing disturbed it for longer than that, and none is overdue."""
+        return now - self._disturbed_at > seconds and not self._is_late(now)
+
+    def _is_late(self, now: float) -> bool:
+        return now - self._beaten_at > _LATE_SECONDS
 
 
-async def is_dead(runner_id: RunnerId, runners: Runners, pulse: Pulse, now: float) -> bool:
+async def is_dead(
+    runner_id: RunnerId, runners: Runners, pulse: Pulse, clock: Callable[[], float] = time.monotonic
+) -> bool:
     """Whether `runner_id` is dead for certain. Raises BrokerUnavailable when Redis does not answer."""
     if is_gone_from_here(runner_id):
         return True
-    return pulse.is_steady(now) and await runners.is_silent(runner_id)
+    # The pulse last: Redis may have taken its time to answer.
+    return await runners.is_silent(runner_id) and pulse.is_steady(clock())
 
 
-async def has_stopped(
-    runner_id: RunnerId, runners: Runners, pulse: Pulse, now: float, lease_ttl_seconds: float
-) -> bool:
+async def has_stopped(runner_id: RunnerId, runners: Runners, pulse: Pulse, lease_ttl_seconds: float) -> bool:
     """Whether `runner_id`, whose lease has run out, has had the time to renew it and has not shown up.
 
     Raises BrokerUnavailable when Redis does not answer.
     """
-    return pulse.is_steady(now, lease_ttl_seconds) and not await runners.is_beating(runner_id)
+    return not await runners.is_beating(runner_id) and pulse.is_steady(time.monotonic(), lease_ttl_seconds)
 
 
 def new_runner_id() -> RunnerId:

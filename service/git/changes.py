@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from service.git.program import EMPTY_TREE, GitFailed, commit_of, git, line, top_of
+from service.git.program import EMPTY_TREE, GitFailed, commit_of, git, line, top_of, unfiltered
+from service.open_directory import opened
 
 _STATUS = {"A": "ADDED", "D": "DELETED"}
 """A change of type and a conflict are updates."""
@@ -30,13 +31,14 @@ def changes(directory: Path, ref: str | None) -> list[Change]:
     if not directory.is_dir():
         return []
     own = _own_changes(directory, ref) if top_of(directory) is not None else []
-    nested = [child for child in sorted(directory.iterdir()) if (child / ".git").exists()]
+    nested = [child for child in sorted(directory.iterdir()) if not child.is_symlink() and (child / ".git").exists()]
     for child in nested:
         own = [each for each in own if each.path != child.name and not each.path.startswith(f"{child.name}/")]
     for child in nested:
         try:
-            below = _own_changes(child, ref)
-        except GitFailed:
+            with opened(child) as held:
+                below = _own_changes(held, ref)
+        except (GitFailed, OSError):
             continue  # a broken one hides nothing of the others
         own += [Change(f"{child.name}/{each.path}", each.status) for each in below]
     return sorted(own)
@@ -72,7 +74,7 @@ _PLAIN = ("--name-status", "-z", "--no-renames", "--no-ext-diff", "--no-textconv
 
 
 def _own_changes(directory: Path, ref: str | None) -> list[Change]:
-    tracked = git(directory, "diff", *_PLAIN, "--relative", base_of(directory, ref), "--", ".")
+    tracked = git(directory, *unfiltered(directory), "diff", *_PLAIN, "--relative", base_of(directory, ref), "--", ".")
     untracked = git(directory, "ls-files", "--others", "--exclude-standard", "-z", "--", ".")
     found = {change.path: change for change in _parsed(tracked)}
     for name in _names(untracked):
@@ -84,9 +86,11 @@ def _upstream(directory: Path, head: str) -> str | None:
     """Where the branch is published, or where it left the default branch."""
     branch = line(directory, "symbolic-ref", "--short", "--quiet", "HEAD")
     published = commit_of(directory, f"refs/remotes/origin/{branch}") if branch else None
-    if published is not None and (published != head or line(directory, "status", "--porcelain") != ""):
+    if published is not None and (
+        published != head or line(directory, *unfiltered(directory), "status", "--porcelain") != ""
+    ):
         return published
-    default = _default_branch(directory)
+    default = default_branch(directory)
     if default is not None:
         return line(directory, "merge-base", "HEAD", default) or commit_of(directory, default)
     for name in ("main", "master"):
@@ -95,7 +99,8 @@ def _upstream(directory: Path, head: str) -> str | None:
     return None
 
 
-def _default_branch(directory: Path) -> str | None:
+def default_branch(directory: Path) -> str | None:
+    """The full name of the branch that `origin` shows first, if any."""
     announced = line(directory, "symbolic-ref", "--quiet", "refs/remotes/origin/HEAD")
     for name in (announced, "refs/remotes/origin/main", "refs/remotes/origin/master"):
         if name and commit_of(directory, name) is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from service.git.changes import base_of
 from service.git.program import EMPTY_TREE, GitFailed, commit_of, git, line, top_of
@@ -22,36 +24,44 @@ class NoDiff(ValueError):
     """There is nothing to compare; the text says why."""
 
 
-def diff(file: Path, ref: str | None) -> Diff:
+class File(NamedTuple):
+    """Which file, and how its content is come by."""
+
+    path: Path
+    """As messages show it."""
+    directory: Path
+    """An existing one above it, in the same repository if it is in any."""
+    name: str
+    """Relative to `directory`."""
+    open: Callable[[], BinaryIO]
+    """Raises FileNotFoundError, IsADirectoryError or another OSError."""
+
+
+def diff(file: File, ref: str | None) -> Diff:
     """A file of the work tree against `ref`, or against where its branch came; lines end with a newline. Blocking.
 
     Raises:
         NoDiff: it is no file and was none, or is too large.
         GitFailed: `ref` is unknown, or git failed.
+        OSError: nobody may read it.
     """
-    directory = next(parent for parent in file.parents if parent.is_dir())
-    top = top_of(directory)
-    if file.is_dir():
-        raise NoDiff(f"Path is not a file: {file}")
+    top = top_of(file.directory)
+    content = _content(file)
     if top is None:
-        if not file.exists():
-            raise NoDiff(f"File does not exist: {file}")
+        if content is None:
+            raise NoDiff(f"File does not exist: {file.path}")
         return Diff(None, None)
     original = _blob(top, base_of(top, ref), _relative(file, top))
-    if not file.exists():
+    if content is None:
         if original is None:
-            raise NoDiff(f"File does not exist: {file}")
+            raise NoDiff(f"File does not exist: {file.path}")
         return Diff("", _lines(original))
-    size_bytes = file.stat().st_size
-    if size_bytes > MAX_BYTES:
-        raise NoDiff(f"File too large for git diff: {size_bytes} bytes (max: {MAX_BYTES} bytes)")
-    return Diff(_lines(file.read_bytes()), _lines(original or b""))
+    return Diff(_lines(content), _lines(original or b""))
 
 
-def diff_of(file: Path, sha: str) -> Diff:
+def diff_of(file: File, sha: str) -> Diff:
     """What a commit made of a file, against its first parent, as it is stored. Raises as `diff`."""
-    directory = next(parent for parent in file.parents if parent.is_dir())
-    top = top_of(directory)
+    top = top_of(file.directory)
     if top is None:
         return Diff(None, None)
     commit = commit_of(top, sha)
@@ -62,8 +72,26 @@ def diff_of(file: Path, sha: str) -> Diff:
     return Diff(_text(after or b""), _text(before or b""))
 
 
-def _relative(file: Path, top: Path) -> str:
-    return (file.parent.resolve() / file.name).relative_to(top.resolve()).as_posix()
+def _content(file: File) -> bytes | None:
+    """None when there is no such file. Raises NoDiff."""
+    try:
+        with file.open() as source:
+            size_bytes = os.fstat(source.fileno()).st_size
+            if size_bytes > MAX_BYTES:
+                raise _too_large(size_bytes)
+            return source.read(MAX_BYTES)
+    except IsADirectoryError:
+        raise NoDiff(f"Path is not a file: {file.path}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _too_large(size_bytes: int) -> NoDiff:
+    return NoDiff(f"File too large for git diff: {size_bytes} bytes (max: {MAX_BYTES} bytes)")
+
+
+def _relative(file: File, top: Path) -> str:
+    return (file.directory.resolve() / file.name).relative_to(top.resolve()).as_posix()
 
 
 def _blob(top: Path, tree: str, path: str) -> bytes | None:
@@ -76,7 +104,7 @@ def _blob(top: Path, tree: str, path: str) -> bytes | None:
         raise NoDiff(f"Path is not a file: {path}")
     size_bytes = int(git(top, "cat-file", "-s", name))
     if size_bytes > MAX_BYTES:
-        raise NoDiff(f"File too large for git diff: {size_bytes} bytes (max: {MAX_BYTES} bytes)")
+        raise _too_large(size_bytes)
     return git(top, "cat-file", "blob", name)
 
 

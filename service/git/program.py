@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 """The id of the tree without entries (git hash-object -t tree /dev/null)."""
@@ -40,13 +42,30 @@ def git(directory: Path, *arguments: str) -> bytes:
     Raises:
         GitFailed: it ended with an error, or took longer than a minute.
     """
+    return _run(directory, arguments, subprocess.PIPE, {}, _TIMEOUT_SECONDS)
+
+
+def git_into(
+    file: IO[bytes], directory: Path, *arguments: str, environment: Mapping[str, str], timeout_seconds: float
+) -> None:
+    """Have git print into `file`. Blocking. Raises GitFailed as `git` does."""
+    _run(directory, arguments, file, environment, timeout_seconds)
+
+
+def _run(
+    directory: Path,
+    arguments: tuple[str, ...],
+    output: IO[bytes] | int,
+    environment: Mapping[str, str],
+    timeout_seconds: float,
+) -> bytes:
     try:
         process = subprocess.Popen(
             ["git", *_OPTIONS, *arguments],
             cwd=directory,
-            env=os.environ | _ENVIRONMENT,
+            env={**os.environ, **_ENVIRONMENT, **environment},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
@@ -54,14 +73,14 @@ def git(directory: Path, *arguments: str) -> bytes:
         raise GitFailed(arguments, str(error)) from error
     with process:
         try:
-            printed, complaint = process.communicate(timeout=_TIMEOUT_SECONDS)
+            printed, complaint = process.communicate(timeout=timeout_seconds)
         except subprocess.TimeoutExpired:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            raise GitFailed(arguments, f"no answer within {_TIMEOUT_SECONDS:g} s") from None
+            raise GitFailed(arguments, f"no answer within {timeout_seconds:g} s") from None
     if process.returncode != 0:
         raise GitFailed(arguments, complaint.decode(errors="replace").strip())
-    return printed
+    return printed or b""
 
 
 def line(directory: Path, *arguments: str) -> str | None:
@@ -81,3 +100,13 @@ def top_of(directory: Path) -> Path | None:
     """The root of the work tree that `directory` is in, if any."""
     top = line(directory, "rev-parse", "--show-toplevel") if directory.is_dir() else None
     return Path(top) if top else None
+
+
+def unfiltered(directory: Path) -> tuple[str, ...]:
+    """Options for what looks at the work tree: the filters that a repository's configuration names are programs."""
+    named = line(
+        directory, "config", "--null", "--name-only", "--get-regexp", r"^filter\..*\.(clean|process|required)$"
+    )
+    names = [name for name in (named or "").split("\0") if name]
+    off = (f"{name}={'false' if name.endswith('.required') else ''}" for name in names)
+    return tuple(word for setting in off for word in ("-c", setting))

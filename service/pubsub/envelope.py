@@ -25,6 +25,10 @@ class Kind(IntEnum):
     """Never stored; `seq` is the last durable seq before it. May be dropped, is never replayed."""
     DELETED = 2
     """The conversation is gone; nothing follows. The payload is empty."""
+    PROGRESS = 3
+    """How far an answer of the LLM has come (`pubsub.progress`); else as TRANSIENT."""
+    PRESENCE = 4
+    """Who watches; `seq` is -1. Else as TRANSIENT."""
 
 
 class Envelope(NamedTuple):
@@ -35,7 +39,7 @@ class Envelope(NamedTuple):
     """0-based dense index in the log; -1 for a transient before the first event."""
     stream_epoch: StreamEpoch
     payload: bytes
-    """UTF-8 JSON, one object."""
+    """UTF-8 JSON, one object; of a PROGRESS what `pubsub.progress` says."""
 
 
 class MalformedEnvelope(ValueError):
@@ -57,6 +61,6 @@ def decode(message: bytes) -> Envelope:
         version, kind, seq, stream_epoch = _HEADER.unpack_from(message)
     except struct.error as error:
         raise MalformedEnvelope(f"{len(message)} bytes are no envelope") from error
-    if version != _VERSION or kind > Kind.DELETED:
+    if version != _VERSION or kind > max(Kind):
         raise MalformedEnvelope(f"version {version}, kind {kind}")
     return Envelope(Kind(kind), seq, StreamEpoch(stream_epoch), message[_HEADER.size :])

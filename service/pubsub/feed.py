@@ -19,6 +19,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from service.identity import UNKNOWN_STREAM_EPOCH
+from service.metrics import metrics
 from service.pubsub.envelope import Envelope, Kind
 from service.pubsub.hub import Arrival, Subscriber
 
@@ -62,10 +63,10 @@ class Verdict(Enum):
 
 def judge(position: int, envelope: Envelope) -> Verdict:
     """Pure: `position` is the last seq delivered, -1 before the first."""
-    if envelope.kind is Kind.TRANSIENT:
-        return Verdict.DELIVER if envelope.seq <= position else Verdict.FILL_GAP
     if envelope.kind is Kind.DELETED:
         return Verdict.DELIVER
+    if envelope.kind is not Kind.DURABLE:
+        return Verdict.DELIVER if envelope.seq <= position else Verdict.FILL_GAP
     if envelope.seq <= position:
         return Verdict.SKIP
     return Verdict.DELIVER if envelope.seq == position + 1 else Verdict.FILL_GAP
@@ -77,6 +78,7 @@ class Feed:
     def __init__(self, log: EventReader, subscriber: Subscriber, after_seq: int) -> None:
         self._log = log
         self._subscriber = subscriber
+        self._replay_bytes = metrics().replay_bytes
         self.position = after_seq
         """The last seq handed out; where the reader may resume."""
 
@@ -117,6 +119,7 @@ class Feed:
                     for seq, payload in enumerate(payloads, self.position + 1)
                 ]
                 self.position += len(batch)
+                self._replay_bytes.inc(sum(map(len, payloads)))
                 yield batch
             if self.position >= through:
                 return
@@ -134,7 +137,7 @@ class Feed:
                 if batch:
                     yield batch
                     batch = []
-                missing_through = envelope.seq if envelope.kind is Kind.TRANSIENT else envelope.seq - 1
+                missing_through = envelope.seq - (envelope.kind is Kind.DURABLE)
                 async for filled in self._from_log(missing_through):
                     yield filled
                 verdict = judge(self.position, envelope)

@@ -16,6 +16,7 @@ from typing import Self
 import structlog
 
 from service.errors import BrokerUnavailable
+from service.metrics import metrics
 from service.pubsub.broker import Broker, Channel, Reconnected
 from service.pubsub.envelope import Envelope, MalformedEnvelope, decode
 from service.tasks import TaskSet
@@ -52,6 +53,7 @@ class Subscriber:
         self._backlog_bytes = 0
         self._news = asyncio.Event()
         self._is_lagging = False
+        self._backlogs_dropped = metrics().backlogs_dropped
 
     @property
     def backlog_bytes(self) -> int:
@@ -62,6 +64,7 @@ class Subscriber:
         """Add an arrival, or drop the whole backlog and start lagging when it does not fit."""
         size = len(arrival.envelope.payload)
         if self._backlog_bytes + size > self._limit_bytes:
+            self._backlogs_dropped.inc()
             self.miss()
             return
         self._arrivals.append(arrival)
@@ -136,6 +139,11 @@ class Hub:
     def channels(self) -> list[Channel]:
         """The channels subscribed to now, lingering ones included."""
         return [channel for channel, topic in self._topics.items() if topic.is_subscribed]
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Payload bytes that wait for readers here."""
+        return sum(subscriber.backlog_bytes for topic in self._topics.values() for subscriber in topic.subscribers)
 
     @asynccontextmanager
     async def subscribe(self, channel: Channel, backlog_limit_bytes: int) -> AsyncIterator[Subscriber]:

@@ -13,6 +13,7 @@ from redis.asyncio import Connection, Redis
 from redis.exceptions import RedisError
 
 from service.errors import BrokerUnavailable
+from service.metrics import metrics
 from service.pubsub.broker import Channel, Reconnected
 from service.redis_source import redis_errors
 
@@ -92,6 +93,7 @@ class RedisBroker:
                 kind, name, data = await self._read()
             except (RedisError, OSError) as error:
                 _log.warning("broker_connection_lost", error=str(error))
+                metrics().redis_reconnects.inc()
                 await self._drop()
                 await asyncio.sleep(_RECONNECT_SECONDS)
                 continue

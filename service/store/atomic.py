@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 FILE_MODE = 0o600
 """Conversations hold what users wrote and tools read: nobody but the server's user looks at them."""
 
 
-def write_atomically(path: Path, data: bytes, *, fsync: bool, fsync_name: bool = True) -> None:
+def write_atomically(
+    path: Path,
+    data: bytes,
+    *,
+    fsync: bool,
+    fsync_name: bool = True,
+    committing: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> None:
     """Replace `path` by `data`: a temporary file in the same directory, then a rename.
 
     With `fsync` the bytes survive a power cut, and with `fsync_name` the name does too, at the price of a second
@@ -26,7 +35,8 @@ def write_atomically(path: Path, data: bytes, *, fsync: bool, fsync_name: bool =
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(temporary, path)
+        with committing():
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

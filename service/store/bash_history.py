@@ -17,12 +17,14 @@ import fcntl
 import heapq
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +33,12 @@ from service.store.atomic import FILE_MODE
 from service.store.foreign_bash import foreign_entries, foreign_event
 
 _STEM = 24
+_NUMBER = slice(7 + _STEM, 7 + 32)
+"""Where a line has the event's number: at the end of the id, after `{"id":"`."""
 _INDEX_LINE = 16 + 1 + _STEM + 1 + 8 + 1
+
+
+_ID = re.compile("[0-9a-f]{32}")
 
 
 class Entry(NamedTuple):
@@ -85,16 +92,21 @@ class BashHistory:
         }
         return self._append(command_id[:_STEM], order + 1, fields, "BashOutput")
 
-    def outputs(self, command_id: str) -> list[bytes]:
-        """The outputs of a command, in order; none for an unknown one."""
-        own = [line for line in self._lines(command_id[:_STEM]) if b'"kind":"BashOutput"' in line[-24:]]
-        if own:
-            return own
+    def outputs(self, command_id: str, after_order: int = -1) -> list[bytes]:
+        """The outputs of a command with a larger order, in order; none for an unknown one.
+
+        Those before are passed over one at a time. All outputs of a command of the published server are returned.
+        """
+        stem = command_id[:_STEM]
+        if self._file(stem).exists():
+            return [line for line in self._lines(stem) if int(line[_NUMBER], 16) > after_order + 1]
         foreign = [entry for entry in foreign_entries(self.directory) if entry[2] == command_id != entry[1]]
         return [foreign_event(entry[3]) for entry in sorted(foreign)]
 
     def event(self, event_id: str) -> bytes | None:
         """One event, or None. The id as it is in the event."""
+        if not _ID.fullmatch(event_id):
+            return None  # a part of it is a file's name
         head = b'{"id":"%s"' % event_id.encode()
         for line in self._lines(event_id[:_STEM]):
             if line.startswith(head):
@@ -156,11 +168,12 @@ class BashHistory:
             indexed.write(b"%016d %s %08x\n" % (micros, stem.encode(), number))
         return line
 
-    def _lines(self, stem: str) -> list[bytes]:
-        try:
-            return self._file(stem).read_bytes().split(b"\n")[:-1]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+    def _lines(self, stem: str) -> Iterator[bytes]:
+        """What is stored of a command, one event in memory at a time; a line that is being written is left out."""
+        with suppress(FileNotFoundError, NotADirectoryError), self._file(stem).open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield line[:-1]
 
     def _file(self, stem: str) -> Path:
         return self.directory / "commands" / stem[:6] / f"{stem}.jsonl"

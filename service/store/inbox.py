@@ -9,13 +9,17 @@ it twice. An applied entry with an idempotency key leaves that key behind for a 
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from service.errors import OwnershipLost
 from service.store.atomic import fsync_directory, write_atomically
 from service.store.layout import ConversationDirectory
+from service.store.owner_record import Fence
 
 _WIDTH = 10
 _NOTHING = "-"
@@ -41,10 +45,14 @@ class InboxEntry(NamedTuple):
 class Inbox:
     """One conversation's waiting commands. Only its owner writes; blocking calls."""
 
-    def __init__(self, directory: ConversationDirectory, *, fsync: bool) -> None:
+    def __init__(self, directory: ConversationDirectory, *, fsync: bool, fence: Fence | None = None) -> None:
+        """With `fence` nothing is stored that the next owner would not find when it looks."""
+        self._fence = fence
         self._path = directory.inbox
         self._done = directory.inbox / "done"
         self._fsync = fsync
+        self._lock = threading.Lock()
+        self._is_closed = False
         self._next_number = max((entry.number for entry in self.entries()), default=0) + 1
 
     def entries(self) -> list[InboxEntry]:
@@ -62,14 +70,32 @@ class Inbox:
         return number
 
     def put(self, number: int, kind: str, content: bytes, key: str | None = None) -> InboxEntry:
-        """Store a command so that it survives a crash; on return it may be acknowledged."""
+        """Store a command so that it survives a crash; on return it may be acknowledged.
+
+        Raises OwnershipLost after `close`, and when the fence says so.
+        """
         if not self._done.is_dir():
             for path in (self._path, self._done):  # `parents=True` would leave the mode of the first to the umask
                 path.mkdir(mode=0o700, exist_ok=True)
             self._sync(self._path.parent)
         path = self._path / _name(number, kind, key, None)
-        write_atomically(path, content, fsync=self._fsync)
+        write_atomically(path, content, fsync=self._fsync, committing=self._while_open)
         return InboxEntry(path, number, kind, key, None)
+
+    def close(self) -> set[int]:
+        """Take no more, and return the places of what waits: a command that is being stored is in it now or never."""
+        with self._lock:
+            self._is_closed = True
+        return {entry.number for entry in self.entries()}
+
+    @contextmanager
+    def _while_open(self) -> Iterator[None]:
+        with self._lock:
+            if self._is_closed:
+                raise OwnershipLost
+            if self._fence is not None:
+                self._fence.check()
+            yield
 
     def assign(self, entry: InboxEntry, event_id: str) -> InboxEntry:
         """Note which event the entry is about to become."""

@@ -49,6 +49,14 @@ class ConversationDirectory:
     def inbox(self) -> Path:
         return self.path / "inbox"
 
+    @property
+    def children(self) -> Path:
+        return self.path / "children"
+
+    @property
+    def webhooks(self) -> Path:
+        return self.path / "webhooks"
+
 
 @dataclass(frozen=True, slots=True)
 class ConversationsRoot:
@@ -58,6 +66,10 @@ class ConversationsRoot:
 
     def directory(self, conversation_id: UUID) -> ConversationDirectory:
         return ConversationDirectory(self.path / conversation_id.hex)
+
+    @property
+    def dead_letters(self) -> Path:
+        return self.path / ".dead_letters"
 
     def exists(self, conversation_id: UUID) -> bool:
         """Whether there is such a conversation, wherever it is running."""

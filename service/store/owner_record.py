@@ -14,10 +14,13 @@ from typing import NamedTuple
 from service.errors import OwnershipLost
 from service.identity import LeaseEpoch, RunnerId, StreamEpoch
 from service.store.atomic import write_atomically
+from service.store.cached_file import FileCache
 from service.store.event_name import parse_event_name
 from service.store.layout import ConversationDirectory
 
 NOBODY = RunnerId("")
+
+_CACHED_RECORDS = 4096
 
 INTERRUPTION_SECONDS = 600.0
 """A run that was cut off longer ago says nothing about the next (guess)."""
@@ -34,15 +37,31 @@ class OwnerRecord(NamedTuple):
     """Unix times at which an owner was found to have died in the middle of a run; the recent ones."""
     settled_length: int = 0
     """While the log is no longer than this, HEAD is where `base_state.json` says, if not at the last event: somebody
-    went back there before the first claim."""
+    went back there."""
 
 
 def read_owner(directory: ConversationDirectory) -> OwnerRecord | None:
     """The record, or None for a directory that no runner of ours ever claimed."""
     try:
-        record = json.loads(directory.owner.read_bytes())
+        return _parse(directory.owner.read_bytes())
     except FileNotFoundError:
         return None
+
+
+class StreamEpochs:
+    """Which history a conversation has, for those who only read it; the last few thousand stay in memory."""
+
+    def __init__(self) -> None:
+        self._files = FileCache(_CACHED_RECORDS)
+
+    def of(self, directory: ConversationDirectory) -> StreamEpoch | None:
+        """None for a directory that no runner of ours ever claimed. Blocking, microseconds."""
+        data = self._files.read(directory.owner)
+        return None if data is None else _parse(data).stream_epoch
+
+
+def _parse(data: bytes) -> OwnerRecord:
+    record = json.loads(data)
     return OwnerRecord(
         LeaseEpoch(record["lease_epoch"]),
         RunnerId(record["runner_id"]),
@@ -81,6 +100,14 @@ def give_up(directory: ConversationDirectory, record: OwnerRecord, *, fsync: boo
     current = read_owner(directory)
     if current is not None and current.lease_epoch == record.lease_epoch:
         _write(directory, current._replace(runner_id=NOBODY), fsync=fsync)
+
+
+def note_navigation(directory: ConversationDirectory, record: OwnerRecord, log_length: int, *, fsync: bool) -> None:
+    """Note that a client has moved HEAD: as long as the log is no longer than this, it is where the state says."""
+    current = read_owner(directory)
+    if current is None or current.lease_epoch != record.lease_epoch:
+        raise OwnershipLost
+    _write(directory, current._replace(settled_length=log_length), fsync=fsync)
 
 
 def note_interruption(directory: ConversationDirectory, record: OwnerRecord, now: float, *, fsync: bool) -> int:

@@ -34,3 +34,11 @@ def load_or_create(conversations_path: Path) -> str:
         finally:
             made.unlink()
     return path.read_text("utf-8")
+
+
+def load_kept(conversations_path: Path) -> str | None:
+    """The key that was made here, if one was. Blocking."""
+    try:
+        return (conversations_path / _NAME).read_text("utf-8")
+    except FileNotFoundError:
+        return None

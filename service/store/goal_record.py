@@ -1,0 +1,23 @@
+"""`goal.json`: what a conversation works for, as the runner's goal loop writes it."""
+
+from __future__ import annotations
+
+import json
+
+from service.store.layout import ConversationDirectory
+
+GOAL_FILE = "goal.json"
+
+
+def read_goal(directory: ConversationDirectory) -> bytes | None:
+    """The file, or None where no goal was ever set. Blocking."""
+    try:
+        return (directory.path / GOAL_FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def has_active_goal(directory: ConversationDirectory) -> bool:
+    """Whether somebody is, or was when its process died, at work for a goal. Blocking."""
+    content = read_goal(directory)
+    return content is not None and bool(json.loads(content)["status"]["active"])
