@@ -8,33 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import os
-import shutil
 import signal
-import subprocess
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+from service.errors import Conflict
+from service.runner.command_process import CommandProcess, CommandRequest, spawn
+
 CHUNK_CHARACTERS = 1 << 20
-_READ_BYTES = 1 << 16
 _GRACE_SECONDS = 1.0
 """Between SIGTERM and SIGKILL, and for the pipes to end after that (contract)."""
 FAILED = -1
-
-_SHELL = shutil.which("bash") or "/bin/sh"
-_HIDDEN = {
-    "SESSION_API_KEY",
-    "OH_SECRET_KEY",
-    "REDIS_URL",
-    "OH_REDIS_URL",
-    "LMNR_PROJECT_API_KEY",
-    "OTEL_HEADERS",
-    "OTEL_EXPORTER_OTLP_HEADERS",
-    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
-}
-_HIDDEN_PREFIXES = ("OH_SESSION_API_KEYS_", "OH_PREVIOUS_SECRET_KEYS")
 
 Store = Callable[[int, int | None, str | None, str | None], Awaitable[None]]
 """Stores and publishes an output: order, exit code, stdout, stderr."""
@@ -84,20 +70,22 @@ class BashCommand:
         self._order = 0
         self._storing = asyncio.Lock()
         self._buffers = {"stdout": _Buffer(), "stderr": _Buffer()}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: CommandProcess | None = None
         self._is_stopped = False
         self._why_killed: str | None = None
+        self._begun = asyncio.Event()
         self._end_now = asyncio.Event()
         self.ended = asyncio.Event()
 
-    async def run(self, command: str, cwd: str | None, timeout_seconds: float) -> None:
+    async def run(self, wanted: CommandRequest) -> None:
         """From the start to the last output, which is stored whatever happens."""
         exit_code = FAILED
         try:
-            exit_code = await self._execute(command, cwd, timeout_seconds)
+            exit_code = await self._execute(wanted)
         except (OSError, ValueError) as error:
             self._buffers["stderr"].add(f"Error executing command: {error}")
         finally:
+            self._begun.set()
             if self._why_killed is not None:
                 exit_code = FAILED
                 self._buffers["stderr"].add(self._why_killed)
@@ -107,7 +95,7 @@ class BashCommand:
     def stop(self) -> None:
         """Ask the whole process group to end, and end it a second later; also before it has begun."""
         self._is_stopped = True
-        if self._process is not None and not self.ended.is_set():
+        if self._process is not None:
             self._signal(signal.SIGTERM)
             asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._kill)
 
@@ -116,20 +104,25 @@ class BashCommand:
         self._why_killed = why
         self._kill()
 
-    async def _execute(self, command: str, cwd: str | None, timeout_seconds: float) -> int:
-        # Not asyncio's own: it looks for a child watcher, which the policy of a web role on uvloop does not have.
-        process = await asyncio.to_thread(_spawn, command, cwd)
+    async def process(self) -> CommandProcess:
+        """For input and signals, once it has begun. Raises Conflict when it has ended."""
+        await self._begun.wait()
+        if self._process is None:
+            raise Conflict("The command has ended.")
+        return self._process
+
+    async def _execute(self, wanted: CommandRequest) -> int:
+        process = await spawn(wanted)
         self._process = process
+        self._begun.set()
         if self._is_stopped:
             self.stop()
-        pipes = {"stdout": process.stdout, "stderr": process.stderr}
-        streams = {name: await _reading(pipe) for name, pipe in pipes.items()}
-        pumps = [self._pump(reader, name) for name, (reader, _) in streams.items()]
-        work: asyncio.Future[Any] = asyncio.gather(*pumps, _exit_of(process))
+        pumps = [self._pump(process, name) for name in process.outputs]
+        work: asyncio.Future[Any] = asyncio.gather(*pumps, process.wait())
         cut_off: asyncio.Future[Any] = asyncio.create_task(self._end_now.wait())
         try:
             done, _ = await asyncio.wait(
-                [work, cut_off], timeout=max(0.0, timeout_seconds), return_when=asyncio.FIRST_COMPLETED
+                [work, cut_off], timeout=max(0.0, wanted.timeout_seconds), return_when=asyncio.FIRST_COMPLETED
             )
             if not done:
                 self._signal(signal.SIGTERM)
@@ -138,20 +131,21 @@ class BashCommand:
             if not work.done():
                 # Whoever left the group may still hold the pipes.
                 await asyncio.wait([work], timeout=_GRACE_SECONDS)
-            exit_code = process.poll()
+            exit_code = process.exit_code()
             return FAILED if not done or exit_code is None else exit_code
         finally:
             cut_off.cancel()
             work.cancel()
             with suppress(asyncio.CancelledError):
                 await work
-            for _, transport in streams.values():
-                transport.close()
+            self._process = None
+            await process.close()
 
-    async def _pump(self, stream: asyncio.StreamReader, name: str) -> None:
+    async def _pump(self, process: CommandProcess, name: str) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        while data := await stream.read(_READ_BYTES):
+        while data := await process.read(process.outputs[name]):
             await self._take(name, decoder.decode(data))
+            await asyncio.sleep(0)  # a command that always has more must not keep the loop
         await self._take(name, decoder.decode(b"", final=True))
 
     async def _take(self, name: str, text: str) -> None:
@@ -179,54 +173,5 @@ class BashCommand:
         self._end_now.set()
 
     def _signal(self, number: signal.Signals) -> None:
-        """To the group, whose id is the shell's, also when the shell itself has gone."""
-        if self._process is not None and not self.ended.is_set():
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
-
-
-def _spawn(command: str, cwd: str | None) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [_SHELL, "-c", command],
-        cwd=cwd or None,
-        env=command_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        bufsize=0,
-    )
-
-
-async def _reading(pipe: Any) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
-    reader = asyncio.StreamReader(limit=_READ_BYTES)
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-    return reader, transport
-
-
-async def _exit_of(process: subprocess.Popen[bytes]) -> int:
-    """Wait for the end; on Linux without a thread."""
-    if not hasattr(os, "pidfd_open"):
-        return await asyncio.to_thread(process.wait)
-    loop, has_ended = asyncio.get_running_loop(), asyncio.Event()
-    descriptor = os.pidfd_open(process.pid)
-    loop.add_reader(descriptor, has_ended.set)
-    try:
-        await has_ended.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-    return process.wait()
-
-
-def command_environment() -> dict[str, str]:
-    """The server's environment without its secrets."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in _HIDDEN and not name.startswith(_HIDDEN_PREFIXES)
-    }
-    if not kept.get("AI_AGENT", "").strip():
-        kept["AI_AGENT"] = "openhands"
-    return kept
+        if self._process is not None:
+            self._process.signal_group(number)

@@ -14,11 +14,12 @@ import structlog
 from service.catalog.keys import Keys
 from service.catalog.liveness import Pulse, is_dead
 from service.catalog.runners import Runners
-from service.errors import BashLimitReached
+from service.errors import BashLimitReached, Conflict
 from service.identity import UNKNOWN_STREAM_EPOCH, RunnerId
 from service.pubsub.broker import Channel
 from service.pubsub.envelope import Envelope, Kind, encode
 from service.runner.bash_command import FAILED, BashCommand
+from service.runner.command_process import CommandProcess, CommandRequest
 from service.runner.publisher import Publisher
 from service.runner.watched import Watched
 from service.runner.workers import Workers
@@ -53,9 +54,7 @@ class BashHost:
         self._running: dict[str, _Running] = {}
         self._tasks = TaskSet()
 
-    async def start(
-        self, command: str, cwd: str | None, timeout_seconds: int, history_path: Path, conversation_id: UUID | None
-    ) -> bytes:
+    async def start(self, wanted: CommandRequest, history_path: Path, conversation_id: UUID | None) -> bytes:
         """Store the command and start it; returns its event.
 
         Raises:
@@ -64,7 +63,7 @@ class BashHost:
         if len(self._running) >= self._settings.max_bash_commands:
             raise BashLimitReached
         history = BashHistory(history_path)
-        command_id, event = await self._workers.call(history.begin, command, cwd, timeout_seconds)
+        command_id, event = await self._workers.call(history.begin, wanted.command, wanted.cwd, wanted.timeout_seconds)
         await self._workers.call(self._registry.add, RunningCommand(command_id, self._runner_id, history_path))
 
         async def store(order: int, exit_code: int | None, stdout: str | None, stderr: str | None) -> None:
@@ -76,10 +75,15 @@ class BashHost:
         running = BashCommand(store, watched.add, self._settings.bash_output_max_characters)
         self._running[command_id] = _Running(running, conversation_id)
         self._tell(command_id, event, is_global=conversation_id is None)
-        self._tasks.start(
-            self._run(command_id, running, watched, command, cwd, timeout_seconds), f"command {command_id}"
-        )
+        self._tasks.start(self._run(command_id, running, watched, wanted), f"command {command_id}")
         return event
+
+    async def process(self, command_id: str) -> CommandProcess:
+        """Of a command that runs here, for input and signals. Raises Conflict when it does not, or not any more."""
+        found = self._running.get(command_id)
+        if found is None:
+            raise Conflict("The command has ended.")
+        return await found.command.process()
 
     async def stop(self, command_id: str) -> bool:
         """End a command's process group; returns when it has ended. False when it does not run here."""
@@ -121,7 +125,7 @@ class BashHost:
         for orphan in await self._workers.call(self._registry.all):
             if orphan.runner_id == self._runner_id:
                 continue
-            if await is_dead(orphan.runner_id, runners, pulse, time.monotonic()):
+            if await is_dead(orphan.runner_id, runners, pulse):
                 await self._end(orphan)
 
     async def _end(self, orphan: RunningCommand) -> None:
@@ -135,17 +139,9 @@ class BashHost:
         self._tell(orphan.command_id, output, is_global=orphan.history == self._settings.bash_events_dir)
         _log.warning("command_of_dead_runner_ended", command_id=orphan.command_id, dead_runner_id=orphan.runner_id)
 
-    async def _run(
-        self,
-        command_id: str,
-        running: BashCommand,
-        watched: Watched,
-        command: str,
-        cwd: str | None,
-        timeout_seconds: int,
-    ) -> None:
+    async def _run(self, command_id: str, running: BashCommand, watched: Watched, wanted: CommandRequest) -> None:
         try:
-            await running.run(command, cwd, timeout_seconds)
+            await running.run(wanted)
         finally:
             await watched.close()
             del self._running[command_id]

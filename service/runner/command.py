@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from service.store.inbox import InboxEntry
 
+ENCRYPTED_KINDS = ("secrets", "switch_llm")
+"""Commands that lie on disk encrypted while they wait."""
+
 
 @dataclass(eq=False)
 class Command:
@@ -17,9 +20,13 @@ class Command:
     starts_run: bool = False
     key: str | None = None
     """Idempotency key of the client's request (`store.inbox.key_name`)."""
+    number: int | None = None
+    """Its place in the inbox, whether or not it is stored there."""
     entry: InboxEntry | None = None
     stored: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the command is in the inbox, or need not be."""
     outcome: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    traceparent: str | None = None
+    """Of the request that brought it; lost with the process."""
     is_acknowledged: bool = False
     """The client was told before the outcome was known."""

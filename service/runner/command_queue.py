@@ -9,29 +9,32 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 import structlog
-from openhands.sdk.conversation.request import SendMessageRequest
 from openhands.sdk.event.conversation_error import ConversationErrorEvent
 from openhands.sdk.utils.cipher import Cipher
 from pydantic import SecretStr
 
 from service.errors import FanoutError, OwnershipLost, RequestFailed
-from service.runner.command import Command
-from service.runner.commands import APPLY
+from service.runner.command import ENCRYPTED_KINDS, Command
+from service.runner.commands import APPLY, Apply
+from service.runner.event_tree import is_in_log
 from service.runner.opening import Opened
+from service.runner.request_models import PostMessageRequest
 from service.runner.workers import Workers
 from service.store.inbox import InboxEntry
 from service.tasks import TaskSet
+from service.tracing import traced, traceparent
 
 _log = structlog.get_logger(__name__)
 
 _IN_HAND_SECONDS = 2.0
 """For the commands that are being stored or applied when the queue stops."""
 
-_NO_SECRETS = b'{"secrets": {}}'
+_WITHOUT_KEY = {"secrets": b'{"secrets": {}}', "switch_llm": b"{}"}
+"""What is left of an encrypted command when its key is lost: nothing, or an error."""
 
 
 class CommandQueue:
@@ -43,8 +46,13 @@ class CommandQueue:
         workers: Workers,
         cipher: Cipher,
         applied: Callable[[Command], Awaitable[None]],
+        apply_more: Mapping[str, Apply],
     ) -> None:
-        """`applied` is awaited after each command, before its client is answered; what it raises is the answer."""
+        """`applied` is awaited after each command, before its client is answered; what it raises is the answer.
+
+        `apply_more`: commands beside `APPLY`, which need more than the SDK's conversation.
+        """
+        self._apply_table = {**APPLY, **apply_more}
         self._conversation = opened.conversation
         self._conversation_id = opened.directory.conversation_id
         self._store = opened.store
@@ -54,6 +62,8 @@ class CommandQueue:
         self._applied = applied
         self._commands: deque[Command] = deque()
         self._news = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._emptied.set()
         self._tasks = TaskSet()
         self._in_hand: Command | None = None
         self._is_stopped = False
@@ -61,6 +71,10 @@ class CommandQueue:
     @property
     def is_empty(self) -> bool:
         return not self._commands
+
+    async def wait_empty(self) -> None:
+        """Until everything that was submitted is applied."""
+        await self._emptied.wait()
 
     def start(self) -> None:
         """Begin to apply; what a crash left in the inbox comes first."""
@@ -82,12 +96,13 @@ class CommandQueue:
         if in_hand is not None:
             await asyncio.wait([in_hand.outcome], timeout=_IN_HAND_SECONDS)
         await self._tasks.stop()
+        waiting = await self._workers.call(self._inbox.close)
         for command in self._commands:
             if command.outcome.done():
                 continue
-            if command.entry is not None:
+            if command.entry is not None or command.number in waiting:
                 command.outcome.set_result(None)
-            elif command is not in_hand or self._store.discards_writes:
+            elif command.stored.is_set() and (command is not in_hand or self._store.discards_writes):
                 command.outcome.set_exception(OwnershipLost())
 
     async def submit(self, command: Command, patience_seconds: float | None) -> None:
@@ -104,12 +119,13 @@ class CommandQueue:
         """
         if self._is_stopped:
             raise OwnershipLost
-        if command.key is not None and self._is_known(command.key):
+        if self.knows(command.key):
             return
-        number = self._inbox.reserve()
+        command.traceparent = traceparent()
+        command.number = self._inbox.reserve()
         self._enqueue(command)
         if patience_seconds is not None:
-            await self._store_command(command, number)
+            await self._store_command(command, command.number)
         command.stored.set()
         await asyncio.wait([command.outcome], timeout=patience_seconds)
         if command.outcome.done():
@@ -117,11 +133,15 @@ class CommandQueue:
         else:
             command.is_acknowledged = True
 
-    def _is_known(self, key: str) -> bool:
+    def knows(self, key: str | None) -> bool:
+        """Whether a command with this key was submitted before."""
+        if key is None:
+            return False
         return any(command.key == key for command in self._commands) or self._inbox.is_done(key)
 
     def _enqueue(self, command: Command) -> None:
         self._commands.append(command)
+        self._emptied.clear()
         self._news.set()
 
     async def _store_command(self, command: Command, number: int) -> None:
@@ -135,25 +155,22 @@ class CommandQueue:
 
     def _sealed(self, command: Command) -> bytes:
         """The command as it may lie on disk: secrets only encrypted."""
-        if command.kind != "secrets":
+        if command.kind not in ENCRYPTED_KINDS:
             return command.content
         return str(self._cipher.encrypt(SecretStr(command.content.decode()))).encode()
 
     def _recovered(self, entry: InboxEntry) -> Command:
         content = entry.read()
-        if entry.kind == "secrets":
+        if entry.kind in ENCRYPTED_KINDS:
             secret = self._cipher.decrypt(content.decode())
-            content = _NO_SECRETS if secret is None else secret.get_secret_value().encode()
-        starts_run = entry.kind == "message" and SendMessageRequest.model_validate_json(content).run
-        command = Command(entry.kind, content, starts_run, entry.key, entry, is_acknowledged=True)
+            content = _WITHOUT_KEY[entry.kind] if secret is None else secret.get_secret_value().encode()
+        starts_run = entry.kind == "message" and PostMessageRequest.model_validate_json(content).run
+        command = Command(entry.kind, content, starts_run, entry.key, entry.number, entry, is_acknowledged=True)
         command.stored.set()
         return command
 
     def _is_in_log(self, entry: InboxEntry) -> bool:
-        try:
-            return entry.event_id is not None and self._conversation.state.events.get_index(entry.event_id) >= 0
-        except KeyError:
-            return False
+        return entry.event_id is not None and is_in_log(self._conversation.state, entry.event_id)
 
     async def _run(self) -> None:
         while True:
@@ -167,11 +184,14 @@ class CommandQueue:
                     await self._apply(command)
                     self._in_hand = None
                     self._commands.popleft()
+                if not self._commands:
+                    self._emptied.set()
 
     async def _apply(self, command: Command) -> None:
         try:
-            await self._workers.call(self._apply_in_worker, command)
-            await self._applied(command)
+            with traced(f"apply {command.kind}", parent=command.traceparent):
+                await self._workers.call(self._apply_in_worker, command)
+                await self._applied(command)
         except Exception as error:  # noqa: BLE001  supervisor: a command that fails must not stop those behind it
             await self._fail(command, error)
         else:
@@ -180,7 +200,7 @@ class CommandQueue:
     def _apply_in_worker(self, command: Command) -> None:
         try:
             with self._store.applying(command):
-                APPLY[command.kind](self._conversation, command.content)
+                self._apply_table[command.kind](self._conversation, command.content)
             if self._store.discards_writes and command.kind != "message":
                 raise OwnershipLost  # what changes state only has vanished; a message would have been refused
             self._store.sync_names()
@@ -197,11 +217,11 @@ class CommandQueue:
         known = error if isinstance(error, FanoutError) else RequestFailed(f"{type(error).__name__}: {error}")
         if known is not error:
             _log.error("command_failed", kind=command.kind, conversation_id=str(self._conversation_id), exc_info=error)
+        if isinstance(error, OwnershipLost) and command.entry is not None:
+            command.outcome.set_result(None)  # the next owner finds it in the inbox; its client must not send it again
+            return
         if not command.is_acknowledged:
             command.outcome.set_exception(known)
-            return
-        if isinstance(error, OwnershipLost):
-            command.outcome.set_result(None)
             return
         # Its client has its answer: the conversation itself must say what became of the command.
         command.outcome.set_result(None)

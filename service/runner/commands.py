@@ -9,29 +9,49 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from openhands.sdk.conversation.impl.local_conversation import LocalConversation
-from openhands.sdk.conversation.request import SendMessageRequest
-from openhands.sdk.conversation.state import ConversationExecutionStatus
+from openhands.sdk.conversation.state import ConversationExecutionStatus, ConversationState
+from openhands.sdk.event import MessageEvent
+from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
+from openhands.sdk.llm import Message
 from pydantic import TypeAdapter
 
+from service.errors import Conflict
+from service.runner.event_tree import is_in_log
 from service.runner.request_models import (
     ConfirmationResponseRequest,
+    PostMessageRequest,
     SetConfirmationPolicyRequest,
     SetSecurityAnalyzerRequest,
     TagsRequest,
     UpdateSecretsRequest,
 )
-from service.runner.traced import traced
+from service.runner.streaming import know_secrets
+from service.runner.switches import load_plugin, switch_acp_model, switch_llm
+from service.runner.untyped import untyped
+
+Apply = Callable[[LocalConversation, bytes], None]
+"""Does what the bytes say, or raises; blocking."""
 
 SUPERSEDED = "Superseded by a new user message"
 
 
 def send_message(conversation: LocalConversation, content: bytes) -> None:
     """Append a user message. One that is to start a run replaces a pending action instead of approving it."""
-    request = SendMessageRequest.model_validate_json(content)
+    request = PostMessageRequest.model_validate_json(content)
     waits = conversation.state.execution_status is ConversationExecutionStatus.WAITING_FOR_CONFIRMATION
     if request.run and waits:
         conversation.reject_pending_actions(SUPERSEDED)
-    traced(conversation).send_message(request.create_message())
+    untyped(conversation).send_message(request.create_message(), sender=request.sender)
+
+
+def add_history(conversation: LocalConversation, content: bytes) -> None:
+    """Append turns that were had elsewhere; the first is a user's, since a message is what starts the agent."""
+    for turn in TypeAdapter(list[Message]).validate_json(content):
+        if turn.role == "user":
+            untyped(conversation).send_message(turn)
+            continue
+        with conversation.state as state:
+            state.append_event(MessageEvent(source="agent", llm_message=turn))
 
 
 def pause(conversation: LocalConversation, content: bytes) -> None:
@@ -47,6 +67,7 @@ def update_secrets(conversation: LocalConversation, content: bytes) -> None:
         # Not `conversation.update_secrets`: that changes the registry in place, and the SDK sees nothing to save.
         sources = {**registry.secret_sources, **request.secrets}
         state.secret_registry = registry.model_copy(update={"secret_sources": sources})
+        know_secrets(state.secret_registry)
 
 
 def set_confirmation_policy(conversation: LocalConversation, content: bytes) -> None:
@@ -68,12 +89,41 @@ def set_tags(conversation: LocalConversation, content: bytes) -> None:
         state.tags = tags
 
 
-APPLY: dict[str, Callable[[LocalConversation, bytes], None]] = {
+def append_state_update(conversation: LocalConversation, content: bytes) -> None:
+    """Append a ready-made event that is on no branch."""
+    event = ConversationStateUpdateEvent.model_validate_json(content)
+    with conversation.state as state:
+        if not is_in_log(state, event.id):
+            state.append_event(event)
+
+
+def condense(conversation: LocalConversation, content: bytes) -> None:
+    """Have the LLM summarise what was said so far. The SDK does it with a step, which would execute what is pending.
+
+    Raises:
+        Conflict: the agent cannot, there is nothing to condense, or an action is pending.
+    """
+    condenser, branch = conversation.agent.condenser, conversation.state.active_branch()
+    if condenser is None or not condenser.handles_condensation_requests():
+        raise Conflict("Cannot condense conversation: its agent has no condenser that takes requests")
+    if not any(isinstance(event, MessageEvent) for event in branch):
+        raise Conflict("Cannot condense conversation: nothing was said yet")
+    if ConversationState.get_unmatched_actions(branch):
+        raise Conflict("Cannot condense conversation: an action is pending")
+    conversation.condense()
+
+
+APPLY: dict[str, Apply] = {
     "message": send_message,
+    "history": add_history,
     "pause": pause,
     "secrets": update_secrets,
     "confirmation_policy": set_confirmation_policy,
     "security_analyzer": set_security_analyzer,
     "reject": reject,
     "tags": set_tags,
+    "state_update": append_state_update,
+    "switch_llm": switch_llm,
+    "switch_acp_model": switch_acp_model,
+    "load_plugin": load_plugin,
 }

@@ -13,8 +13,9 @@ from uuid import UUID, uuid4, uuid5
 
 from openhands.sdk.agent.base import AgentBase
 from openhands.sdk.conversation.request import StartConversationRequest
-from openhands.sdk.launch import LaunchRuntime, ResolvedLaunch, finalize
+from openhands.sdk.launch import LaunchedAgent, LaunchRuntime, ResolvedLaunch, finalize
 from openhands.sdk.launch.errors import AgentLaunchError
+from openhands.sdk.profiles.agent_profile import LaunchedAgentProfile
 from openhands.sdk.secret import SecretSource
 from openhands.sdk.settings.model import validate_agent_settings
 from openhands.sdk.tool.client_tool import register_client_tools
@@ -22,14 +23,14 @@ from openhands.sdk.tool.registry import is_tool_usable, list_registered_tools
 from openhands.sdk.utils.cipher import Cipher
 from pydantic import ValidationError
 
-from service.errors import InvalidRequest, NotFound
+from service.errors import InvalidRequest
 from service.runner.meta import Meta
 from service.runner.opening import import_tool_modules, register_agent_definitions
 from service.runner.validation import invalid, parse
 
 _GIT_TIMEOUT_SECONDS = 10
 _BROWSER_TOOL = "browser_tool_set"
-_KEYED_IDS = UUID("5f0c7d5e-6f0b-4c55-9c3e-5d0a5a3c9f11")
+KEYED_IDS = UUID("5f0c7d5e-6f0b-4c55-9c3e-5d0a5a3c9f11")
 """Namespace of the ids made from idempotency keys (RFC 9562 section 5.5); random, and never to change."""
 
 
@@ -43,26 +44,33 @@ class Plan(NamedTuple):
     """SendMessageRequest as JSON, with `run` set: an initial message always starts a run."""
 
 
-def plan(body: bytes, cipher: Cipher, browser_enabled: bool, idempotency_key: str | None) -> Plan:
+def plan(
+    body: bytes,
+    cipher: Cipher,
+    browser_enabled: bool,
+    idempotency_key: str | None,
+    launch: ResolvedLaunch | None = None,
+) -> Plan:
     """Validate a request to create a conversation.
 
     A request that names no id gets one from its idempotency key, so that its repetition finds the conversation.
+    `launch` is of the agent profile that it names.
 
     Raises:
         InvalidRequest: anything about the request that could only fail later.
-        NotFound: an agent profile that does not exist.
     """
     request = _parse(body, cipher)
     _refuse_unserved(request)
-    agent = _private_copy(_agent(request, browser_enabled))
+    launched = _launched(request, browser_enabled, launch)
+    agent = private_copy(launched.agent)
     _register_sub_agents(request)
     _require_tools(agent, import_tool_modules(request.tool_module_qualnames))
     _prepare_workspace(Path(request.workspace.working_dir))
-    message = request.initial_message
+    message, profile = request.initial_message, launched.profile
     return Plan(
-        _meta(request, idempotency_key),
+        _meta(request, idempotency_key, profile),
         agent,
-        dict(request.secrets),
+        {name: each for name, each in request.secrets.items() if profile is None or profile.allows_secret(name)},
         None if message is None else message.model_copy(update={"run": True}).model_dump_json().encode(),
     )
 
@@ -79,15 +87,11 @@ def _refuse_unserved(request: StartConversationRequest) -> None:
         raise InvalidRequest("Only user messages are allowed to be sent to the agent.")
     if request.conversation_runtime not in (None, "local"):
         raise InvalidRequest("This server only runs local conversations")
-    if request.agent_profile_id is not None:
-        raise NotFound(f"Agent profile with id '{request.agent_profile_id}' not found")
-    if request.worktree or request.parent_conversation_id is not None:
-        raise InvalidRequest("Worktrees and parent conversations are not served by this version")
 
 
-def _agent(request: StartConversationRequest, browser_enabled: bool) -> AgentBase:
+def _launched(request: StartConversationRequest, browser_enabled: bool, launch: ResolvedLaunch | None) -> LaunchedAgent:
     browser_available = browser_enabled and is_tool_usable(_BROWSER_TOOL)
-    source: AgentBase | ResolvedLaunch = request.agent
+    source: AgentBase | ResolvedLaunch = launch or request.agent
     try:
         if request.agent_settings is not None:
             source = ResolvedLaunch(validate_agent_settings(request.agent_settings))
@@ -97,14 +101,14 @@ def _agent(request: StartConversationRequest, browser_enabled: bool) -> AgentBas
             LaunchRuntime(browser_available=browser_available),
             additions=request.agent_launch_additions,
             client_tools=client_tools,
-        ).agent
+        )
     except ValidationError as error:
         raise invalid(error) from None
     except (AgentLaunchError, TypeError, ValueError) as error:
         raise InvalidRequest(str(error)) from error
 
 
-def _private_copy(agent: AgentBase) -> AgentBase:
+def private_copy(agent: AgentBase) -> AgentBase:
     """The SDK shares the LLM object it is given; each conversation must have its own."""
     return type(agent).model_validate(agent.model_dump(context={"expose_secrets": True}))
 
@@ -145,9 +149,10 @@ def _prepare_workspace(path: Path) -> None:
         return  # without git there is nothing to show, and the agent works all the same
 
 
-def _meta(request: StartConversationRequest, idempotency_key: str | None) -> Meta:
-    chosen = uuid4() if idempotency_key is None else uuid5(_KEYED_IDS, idempotency_key)
+def _meta(request: StartConversationRequest, idempotency_key: str | None, profile: LaunchedAgentProfile | None) -> Meta:
+    chosen = uuid4() if idempotency_key is None else uuid5(KEYED_IDS, idempotency_key)
     conversation_id: UUID = request.conversation_id or chosen
     settings = {name: getattr(request, name) for name in Meta.model_fields if name in type(request).model_fields}
     settings |= {"conversation_id": None, "agent_launch_additions": None, "secrets": {}}
+    settings["launched_agent_profile"] = profile and profile.model_dump(mode="json")
     return Meta.model_construct(id=conversation_id, **settings)

@@ -10,12 +10,12 @@ from openhands.sdk.conversation.state import ConversationExecutionStatus, Conver
 from openhands.sdk.event.conversation_state import FULL_STATE_KEY, ConversationStateUpdateEvent
 from openhands.sdk.tool.registry import get_tool_module_qualnames
 
+from service.redaction import REDACTED_SECRET
 from service.runner.meta import Meta
 from service.store.snapshot import Snapshot, SnapshotHeader
 
 JsonObject = dict[str, Any]
 
-_REDACTED = "**********"
 _STATE_ONLY = ("activated_path_rules", "head_is_empty")
 _FULL_STATE_LIMIT_BYTES = 900_000
 """The SDK's client gives up on frames of 1 MiB; a full_state beyond this is sent without skills and call lists."""
@@ -96,14 +96,14 @@ def _hide_secrets(value: Any) -> Any:
     """Redacted values become null, as clients expect in REST answers; redacted headers are left out."""
     if isinstance(value, dict):
         return {
-            key: {name: text for name, text in item.items() if text != _REDACTED}
+            key: {name: text for name, text in item.items() if text != REDACTED_SECRET}
             if key == "headers" and isinstance(item, dict)
             else _hide_secrets(item)
             for key, item in value.items()
         }
     if isinstance(value, list):
         return [_hide_secrets(item) for item in value]
-    return None if value == _REDACTED else value
+    return None if value == REDACTED_SECRET else value
 
 
 def _without_skills(agent: JsonObject) -> bool:

@@ -12,18 +12,23 @@ import os
 import signal
 import time
 from contextlib import suppress
+from multiprocessing import current_process, parent_process
 
 import structlog
 
 from service.child_process import default_signals, die_with_parent
 from service.logs import configure_logging
+from service.metrics import forget_metrics, metrics, share_metrics, take_place
+from service.metrics_port import serve_metrics
 from service.redis_source import RedisSource
 from service.runner.environment import prepare_environment
 from service.settings import Settings
+from service.tracing import start_tracing, stop_tracing
 
 _log = structlog.get_logger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+_PLACE = "Runners"
 _FIRST_DELAY_SECONDS = 0.1
 _LONGEST_DELAY_SECONDS = 4.0
 _STEADY_SECONDS = 30.0
@@ -41,7 +46,14 @@ def run_fleet(settings: Settings, processes: int) -> None:
     # From here on signals are taken one by one in `watch`; none may arrive between a fork and its bookkeeping.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     gc.freeze()
-    _Fleet(settings, processes).watch()
+    is_alone = parent_process() is None
+    directory = share_metrics() if is_alone else None
+    take_place(_PLACE)
+    try:
+        _Fleet(settings, processes, metrics_port=settings.metrics_port if is_alone else None).watch()
+    finally:
+        if directory is not None:
+            forget_metrics(directory)
 
 
 def _import_sdk() -> None:
@@ -49,10 +61,12 @@ def _import_sdk() -> None:
 
 
 class _Fleet:
-    def __init__(self, settings: Settings, processes: int) -> None:
+    def __init__(self, settings: Settings, processes: int, metrics_port: int | None) -> None:
         self._settings = settings
         self._processes = processes
+        self._metrics_port = metrics_port
         self._born: dict[int, float] = {}
+        self._places: dict[int, int] = {}
         self._delay_seconds = 0.0
         self._next_birth = 0.0
 
@@ -68,10 +82,12 @@ class _Fleet:
     def _fill_up(self) -> None:
         while len(self._born) < self._processes and time.monotonic() >= self._next_birth:
             parent_pid = os.getpid()
+            place = min(set(range(self._processes)) - set(self._places.values()))
             pid = os.fork()
             if pid == 0:
-                _be_runner(self._settings, parent_pid)
+                _be_runner(self._settings, parent_pid, place, self._metrics_port if place == 0 else None)
             self._born[pid] = time.monotonic()
+            self._places[pid] = place
 
     def _wait_seconds(self) -> float:
         if len(self._born) == self._processes:
@@ -85,6 +101,8 @@ class _Fleet:
                 if pid == 0:
                     return
                 lived = time.monotonic() - self._born.pop(pid, 0.0)
+                self._places.pop(pid, None)
+                metrics().processes_replaced.inc()
                 _log.warning("runner_ended", pid=pid, exit_code=os.waitstatus_to_exitcode(status))
                 self._delay_seconds = (
                     0.0
@@ -105,13 +123,19 @@ class _Fleet:
             os.kill(pid, signal.SIGKILL)
 
 
-def _be_runner(settings: Settings, parent_pid: int) -> None:
+def _be_runner(settings: Settings, parent_pid: int, place: int, metrics_port: int | None) -> None:
     """The child's whole life; never returns into the parent's code."""
     code = 1
     try:
         default_signals()
         die_with_parent(parent_pid)
+        current_process().name = f"Runner-{place}"
+        take_place(current_process().name)
+        if metrics_port is not None:
+            serve_metrics(settings.bind_host, metrics_port, settings.metrics_token)
+        start_tracing(settings.trace_endpoint)
         asyncio.run(_serve(settings))
+        stop_tracing()
         code = 0
     except Exception:  # noqa: BLE001  supervisor of the process: the parent replaces it
         _log.exception("runner_failed")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections import defaultdict
+from collections.abc import Callable
 from uuid import UUID, uuid4
 
 import structlog
@@ -15,6 +15,7 @@ from service.catalog.catalog import Catalog
 from service.catalog.liveness import Pulse, has_stopped, is_dead
 from service.errors import (
     BrokerUnavailable,
+    Conflict,
     ConversationNotFound,
     NoRunner,
     OwnerMoving,
@@ -22,12 +23,19 @@ from service.errors import (
     RunLimitReached,
 )
 from service.identity import RunnerId
+from service.metrics import metrics
 from service.runner.agent_loop import AgentLoop
 from service.runner.creation import Plan
+from service.runner.forking import settle, write_fork
 from service.runner.hosted import HostedConversation
-from service.runner.meta import write_meta
+from service.runner.keyed_locks import KeyedLocks
+from service.runner.making import Maker
 from service.runner.opening import Opened, Opener
+from service.runner.request_models import ForkConversationRequest
 from service.runner.run_slots import RunSlots
+from service.runner.stored_profiles import persistence_root
+from service.runner.titles import TitleLlms
+from service.runner.webhooks import Webhooks
 from service.runner.workers import Workers
 from service.settings import Settings
 from service.store.layout import ConversationDirectory, ConversationsRoot
@@ -51,6 +59,7 @@ class Host:
         catalog: Catalog,
         agent_loop: AgentLoop,
         workers: Workers,
+        webhooks: Webhooks,
     ) -> None:
         self.root = ConversationsRoot(settings.conversations_path)
         self.slots = RunSlots(settings.max_concurrent_runs, catalog.cluster_runs, settings.max_cluster_runs)
@@ -58,19 +67,33 @@ class Host:
         self._settings = settings
         self._runner_id = runner_id
         self._opener = opener
+        self._maker = Maker(settings, opener)
         self._owners = catalog.owners
         self._runners = catalog.runners
         self._index = catalog.index
         self._agent_loop = agent_loop
         self._workers = workers
+        self._webhooks = webhooks
+        self._title_llms = TitleLlms(persistence_root(settings.persistence_dir), opener.cipher)
+        self._untold = catalog.untold
+        self._goals = catalog.goals
         self._hosted: dict[UUID, HostedConversation] = {}
         self._claimed: set[UUID] = set()
         """Leases held: of what is hosted, and of what is being opened or let go."""
-        self._locks: defaultdict[UUID, asyncio.Lock] = defaultdict(asyncio.Lock)
-        """Kept for good: callers have seen that the conversation exists, so there are no more than of those."""
+        self._locks = KeyedLocks[UUID]()
         self._closing = TaskSet()
         self._has_activity = False
         self._is_draining = False
+
+    @property
+    def hosted(self) -> int:
+        """How many conversations are in memory here."""
+        return len(self._hosted)
+
+    @property
+    def waiting_webhook_events(self) -> int:
+        """Of the conversations in memory here."""
+        return sum(hosted.webhooks.waiting for hosted in self._hosted.values())
 
     async def open(self, conversation_id: UUID) -> HostedConversation:
         """The conversation, claimed and opened if it was not yet.
@@ -82,8 +105,9 @@ class Host:
         """
         hosted = self._hosted.get(conversation_id)
         if hosted is not None:
+            hosted.note_use()
             return hosted
-        async with self._locks[conversation_id]:
+        async with self._locks.hold(conversation_id):
             hosted = self._hosted.get(conversation_id)
             return hosted if hosted is not None else await self._open(conversation_id)
 
@@ -95,7 +119,7 @@ class Host:
             OwnerMoving: another runner holds the id's lease.
         """
         conversation_id = plan.meta.id
-        async with self._locks[conversation_id]:
+        async with self._locks.hold(conversation_id):
             existing = self._hosted.get(conversation_id)
             if existing is not None:
                 return existing, False
@@ -108,12 +132,35 @@ class Host:
             await self._claim(conversation_id)
             directory = self.root.directory(conversation_id)
             try:
-                opened = await self._workers.call(self._make, directory, plan)
+                opened = await self._workers.call(self._maker.make, directory, plan)
             except BaseException:
                 await self._workers.call(shutil.rmtree, directory.path, ignore_errors=True)
                 await self._release(conversation_id)
                 raise
             return await self._host(opened), True
+
+    async def fork(
+        self, source: HostedConversation, conversation_id: UUID, request: ForkConversationRequest
+    ) -> HostedConversation:
+        """A new conversation with the events of `source`, which may be running.
+
+        Raises:
+            Conflict: there is one of that id.
+            NotFound: the event to fork from does not exist.
+            OwnerMoving: another runner holds the id's lease.
+        """
+        async with self._locks.hold(conversation_id):
+            if self.root.exists(conversation_id):
+                raise Conflict(f"Conversation {conversation_id} already exists")
+            if self._is_draining:
+                raise OwnerMoving(str(source.conversation_id))
+            await self._claim(conversation_id)
+            try:
+                opened = await self._workers.call(self._make_fork, source, conversation_id, request)
+            except BaseException:
+                await self._release(conversation_id)
+                raise
+            return await self._host(opened)
 
     async def delete(self, conversation_id: UUID) -> None:
         """Remove the directory; readers are told, a run is cancelled, nobody waits for a tool.
@@ -122,18 +169,23 @@ class Host:
             ConversationNotFound, OwnerMoving, RequestFailed: as `open`.
         """
         hosted = await self.open(conversation_id)
-        async with self._locks[conversation_id]:
+        async with self._locks.hold(conversation_id):
             if self._hosted.pop(conversation_id, None) is None:
                 raise ConversationNotFound(str(conversation_id))
             hosted.tell_deleted()
+            for letter in await hosted.webhooks.take_rest():
+                self._webhooks.letters.put(letter)
             await self._workers.call(_remove, hosted.directory)
+            await self._workers.call(self._maker.clean_up, hosted.reporter.meta)
             with contextlib.suppress(BrokerUnavailable):  # lists leave out what has no snapshot
                 await self._index.remove(conversation_id)
+                await self._untold.remove(conversation_id)
+                await self._goals.remove(conversation_id)
             await self._release(conversation_id)
             self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
 
     async def recover_interrupted(self, candidates: list[UUID]) -> None:
-        """Open those whose owner is dead: they were running, or have accepted commands waiting."""
+        """Open those whose owner is dead: they were running, or something of theirs waits to be done."""
         for conversation_id in set(candidates) - self._claimed:
             with contextlib.suppress(ConversationNotFound, OwnerMoving):
                 try:
@@ -146,6 +198,21 @@ class Host:
         await self.slots.renew()
         for conversation_id in await self._owners.renew(list(self._claimed), self._runner_id):
             await self._lose(conversation_id)
+
+    async def evict_idle(self, idle_seconds: float, is_busy: Callable[[UUID], bool]) -> None:
+        """Let go of what nobody has used for so long and nothing is left to do for; the next request opens it again."""
+        used_before = time.monotonic() - idle_seconds
+        for hosted in list(self._hosted.values()):
+            if hosted.is_idle_since(used_before) and not is_busy(hosted.conversation_id):
+                await self._evict(hosted, used_before)
+
+    async def _evict(self, hosted: HostedConversation, used_before: float) -> None:
+        conversation_id = hosted.conversation_id
+        async with self._locks.hold(conversation_id):
+            if self._hosted.get(conversation_id) is hosted and hosted.is_idle_since(used_before):
+                del self._hosted[conversation_id]  # from here on requests wait for the lock, and then open it again
+                await self._hand_over(hosted)
+                _log.info("conversation_evicted", conversation_id=str(conversation_id))
 
     def note_activity(self) -> None:
         """An agent or a client did something."""
@@ -202,22 +269,23 @@ class Host:
         holder = await self._owners.acquire(conversation_id, self._runner_id)
         if holder != self._runner_id:
             await self._require_dead(conversation_id, holder)
+            metrics().leases.labels("taken_over").inc()
             _log.warning("lease_taken_over", conversation_id=str(conversation_id), dead_runner_id=holder)
             holder = await self._owners.acquire(conversation_id, self._runner_id, dead=holder)
         if holder != self._runner_id:
             raise OwnerMoving(str(conversation_id))
+        metrics().leases.labels("claimed").inc()
         self._claimed.add(conversation_id)
 
     async def _require_lost(self, conversation_id: UUID, runner_id: RunnerId) -> None:
         """Raises OwnerMoving unless the runner is dead, or no longer renews its lease."""
-        now = time.monotonic()
         is_free = await self._owners.find(conversation_id) is None
         ttl_seconds = self._settings.lease_ttl_seconds
-        if not (is_free and await has_stopped(runner_id, self._runners, self.pulse, now, ttl_seconds)):
+        if not (is_free and await has_stopped(runner_id, self._runners, self.pulse, ttl_seconds)):
             await self._require_dead(conversation_id, runner_id)
 
     async def _require_dead(self, conversation_id: UUID, runner_id: RunnerId) -> None:
-        if not await is_dead(runner_id, self._runners, self.pulse, time.monotonic()):
+        if not await is_dead(runner_id, self._runners, self.pulse):
             raise OwnerMoving(str(conversation_id))
 
     async def _release(self, conversation_id: UUID) -> None:
@@ -228,16 +296,25 @@ class Host:
     async def _lose(self, conversation_id: UUID) -> None:
         """Another runner owns it: stop at once, write nothing."""
         self._claimed.discard(conversation_id)
-        async with self._locks[conversation_id]:
+        async with self._locks.hold(conversation_id):
             hosted = self._hosted.pop(conversation_id, None)
             if hosted is not None:
+                metrics().leases.labels("lost").inc()
                 _log.warning("lease_lost", conversation_id=str(conversation_id))
                 self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
 
-    def _make(self, directory: ConversationDirectory, plan: Plan) -> Opened:
-        directory.path.mkdir(mode=0o700, parents=True)
-        write_meta(directory, plan.meta, fsync=self._settings.fsync)
-        return self._opener.create(directory, plan.meta, plan.agent, plan.secrets)
+    def _make_fork(self, source: HostedConversation, conversation_id: UUID, request: ForkConversationRequest) -> Opened:
+        directory, meta = self.root.directory(conversation_id), source.reporter.meta
+        fsync, cipher = self._settings.fsync, self._opener.cipher
+        moment = write_fork(source.conversation, source.directory, meta, directory, request, cipher, fsync=fsync)
+        try:
+            opened = self._opener.open(directory)
+            settle(opened.conversation.state, moment)
+            opened.outbox.resume(len(opened.conversation.state.events))
+        except BaseException:
+            _remove(directory)
+            raise
+        return opened
 
     async def _host(self, opened: Opened) -> HostedConversation:
         hosted = HostedConversation(
@@ -247,6 +324,9 @@ class Host:
             self._workers,
             self.slots,
             self.note_activity,
+            self._webhooks.of(opened),
+            self._goals,
+            self._title_llms,
             cipher=self._opener.cipher,
             fsync=self._settings.fsync,
             resume_runs=self._settings.resume_runs,

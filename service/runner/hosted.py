@@ -8,22 +8,30 @@ from collections.abc import Callable
 from uuid import UUID
 
 import structlog
+from openhands.sdk.conversation.impl.local_conversation import LocalConversation
 from openhands.sdk.conversation.state import ConversationExecutionStatus
 from openhands.sdk.event.conversation_error import ConversationErrorEvent
 from openhands.sdk.utils.cipher import Cipher
 
+from service.catalog.conversation_set import ConversationSet
 from service.catalog.index import ConversationIndex
-from service.errors import BrokerUnavailable, RunLimitReached
+from service.errors import AlreadyRunning, BrokerUnavailable, NotFound, RunLimitReached
 from service.runner.agent_loop import AgentLoop
 from service.runner.command import Command
 from service.runner.command_queue import CommandQueue
+from service.runner.commands import condense
+from service.runner.event_tree import is_in_log
+from service.runner.goal_loop import GoalLoop
 from service.runner.opening import Opened
 from service.runner.recovery import Navigation, recover
 from service.runner.reporter import Reporter
+from service.runner.request_models import NavigateRequest
 from service.runner.run_driver import RunDriver
 from service.runner.run_slots import RunSlots
+from service.runner.titles import AutoTitle, TitleLlms
+from service.runner.webhooks import ConversationWebhooks
 from service.runner.workers import Workers
-from service.store.owner_record import INTERRUPTION_SECONDS, give_up, note_interruption
+from service.store.owner_record import INTERRUPTION_SECONDS, give_up, note_interruption, note_navigation
 
 _log = structlog.get_logger(__name__)
 
@@ -31,6 +39,12 @@ _RUNNING_PATIENCE_SECONDS = 0.1
 _COLD_PATIENCE_SECONDS = 2.0
 """How long an answer waits for its command to be applied before it only says accepted: while a run may hold the
 conversation, and when the first message has to start the agent's tools."""
+
+_LAST_WEBHOOKS_SECONDS = 2.0
+"""For what waits to be told to receivers when an idle conversation is let go; its next owner tells the rest."""
+
+_ENDS_GOAL = ("message", "history", "pause")
+"""What a client does to a conversation that works for a goal."""
 
 _INTERRUPTION_LIMIT = 3
 _POISONED = "RunInterruptedRepeatedly"
@@ -51,6 +65,9 @@ class HostedConversation:
         workers: Workers,
         slots: RunSlots,
         note_activity: Callable[[], None],
+        webhooks: ConversationWebhooks,
+        goals: ConversationSet,
+        title_llms: TitleLlms,
         *,
         cipher: Cipher,
         fsync: bool,
@@ -59,6 +76,7 @@ class HostedConversation:
         self.directory = opened.directory
         self.conversation = opened.conversation
         self.reporter = Reporter(opened, index, workers, note_activity, fsync=fsync)
+        self.webhooks = webhooks
         self._claim = opened.claim
         self._was_handed_over = opened.was_handed_over
         self._fsync = fsync
@@ -66,25 +84,44 @@ class HostedConversation:
         self._store = opened.store
         self._outbox = opened.outbox
         self._workers = workers
-        self._driver = RunDriver(opened.conversation, agent_loop, workers, slots, self.reporter.run_ended)
-        self._queue = CommandQueue(opened, workers, cipher, self._applied)
+        self._slots = slots
+        self._driver = RunDriver(opened.conversation, agent_loop, workers, slots, self._run_ended)
+        self._queue = CommandQueue(
+            opened, workers, cipher, self._applied, {"navigate": self._navigate, "condense": condense}
+        )
+        self.goal = GoalLoop(opened, workers, goals, self)
+        self._title = AutoTitle(opened.conversation, self.reporter, workers, title_llms)
         self._is_warm = False
         """Whether the agent's tools are started; the first message starts them, which may take long."""
+        self._used_at = time.monotonic()
 
     @property
     def conversation_id(self) -> UUID:
         return self.directory.conversation_id
 
+    def note_use(self) -> None:
+        """Somebody wants it or it changes; callable from any thread."""
+        self._used_at = time.monotonic()
+
+    def is_idle_since(self, moment: float) -> bool:
+        """Whether nothing has happened since (monotonic time), and nothing is left to be done."""
+        is_at_work = self._driver.is_busy or self.goal.is_active
+        is_at_work = is_at_work or self._title.is_at_work or not self._queue.is_empty or not self.webhooks.is_done
+        return self._used_at < moment and not is_at_work
+
     async def start(self) -> None:
         """Repair what a crash left, tell readers, begin to apply commands, and go on with a run that was cut off."""
-        self._store.on_append = self.reporter.on_append
+        await self.webhooks.start(self._outbox.last_seq + 1)
+        self._store.on_append = self._on_append
         self.reporter.watch(self._driver)
         must_resume = await self._workers.call(self._recover)
-        await self.reporter.refresh()
-        self.reporter.publish_full_state()
+        snapshot = await self.reporter.refresh()
+        self.webhooks.note_state(snapshot.full_state)
+        self.reporter.tell_new_owner()
         self._queue.start()
         if must_resume:
             await self._resume()
+        await self.goal.open(will_resume=self._resume_runs)
 
     async def let_go(self, drain_seconds: float) -> None:
         """Leave the conversation to its next owner; waiting commands stay in the inbox. Call `abandon` afterwards.
@@ -92,21 +129,26 @@ class HostedConversation:
         A run stops at the end of its step, and its next owner goes on with it; a tool that takes longer than
         `drain_seconds` is cut off. Where runs are not resumed, this one is paused.
         """
+        await self.goal.stop()
         if self._driver.is_active and self._resume_runs:
             await self._freeze(drain_seconds)
             await self._stop()
+            await self.webhooks.stop()
         else:
             await self._driver.interrupt()
             if not await self._driver.wait_ended(drain_seconds):
                 _log.warning("run_does_not_end", conversation_id=str(self.conversation_id))
             await self._stop()
             await self.reporter.refresh()
+            await self.webhooks.finish(_LAST_WEBHOOKS_SECONDS)
         await self._workers.call(give_up, self.directory, self._claim, fsync=self._fsync)
 
     async def abandon(self) -> None:
         """Write nothing more, and let go of terminals and other resources."""
         self._store.discard_writes()
         self.reporter.discard()
+        await self.goal.stop()
+        await self.webhooks.stop()
         await self._driver.interrupt()
         await self._stop()
         await self._workers.call(self.conversation.close)
@@ -141,7 +183,11 @@ class HostedConversation:
             RunLimitReached: the message is stored, its run was not started.
             RequestFailed: the SDK refused; nothing is left in the inbox.
         """
-        command = Command(kind, content, starts_run, key)
+        if kind in _ENDS_GOAL:
+            await self.goal.interrupt()
+        await self._submit(Command(kind, content, starts_run, key))
+
+    async def _submit(self, command: Command) -> None:
         await self._queue.submit(command, self._patience_seconds(command))
 
     async def run(self) -> None:
@@ -153,11 +199,91 @@ class HostedConversation:
         await self._driver.start()
         await self.reporter.refresh()
 
+    async def meets_run(self, key: str | None) -> bool:
+        """Whether a command that is submitted next, with nothing awaited in between, comes while the agent is at work;
+        one that was submitted before does not come again.
+        """
+        await self._driver.let_end()
+        return (self._driver.is_busy or self.goal.is_active) and not self._queue.knows(key)
+
+    async def navigate(self, event_id: str | None) -> None:
+        """Go on from another event of the log, or from the beginning. Not while a run is going on.
+
+        Raises:
+            AlreadyRunning: nothing happened.
+            NotFound: there is no such event.
+        """
+        await self._driver.let_end()
+        if self._driver.is_busy:
+            raise AlreadyRunning
+        content = NavigateRequest(event_id=event_id).model_dump_json().encode()
+        await self._queue.submit(Command("navigate", content), None)
+
+    async def condense(self) -> None:
+        """Have the LLM summarise what was said, while no run is going on.
+
+        Raises:
+            AlreadyRunning: nothing happened.
+            Conflict: as `commands.condense`.
+            RequestFailed: the LLM did not answer.
+        """
+        await self._driver.alone(lambda: self._queue.submit(Command("condense", b"{}"), None))
+
+    async def start_goal(self, objective: str, max_iterations: int) -> None:
+        """Have the agent work until its LLM finds the objective reached. Raises as `run`, and as `GoalLoop.start`."""
+        await self._require_free()
+        await self.goal.start(objective, max_iterations)
+
+    async def resume_goal(self) -> None:
+        """Go on with a goal that was interrupted. Raises as `run`, and as `GoalLoop.resume`."""
+        await self._require_free()
+        await self.goal.resume()
+
+    async def tell_agent(self, message: bytes, key: str) -> None:
+        """See `goal_loop.Surroundings`."""
+        await self._submit(Command("message", message, True, key))
+
+    async def append(self, event: bytes) -> None:
+        """See `goal_loop.Surroundings`."""
+        await self._submit(Command("state_update", event))
+
+    async def run_to_its_end(self) -> None:
+        """See `goal_loop.Surroundings`."""
+        await self._settled()
+        if self.conversation.state.execution_status is ConversationExecutionStatus.IDLE:
+            await self._driver.start_or_repeat()
+            await self._settled()
+
+    async def _settled(self) -> None:
+        while self._driver.is_active or not self._queue.is_empty:
+            await self._queue.wait_empty()
+            await self._driver.wait_ended()
+
+    async def _require_free(self) -> None:
+        await self._driver.let_end()
+        if self._driver.is_busy or self.goal.is_active:
+            raise AlreadyRunning
+        if self._slots.is_full:
+            raise RunLimitReached
+
     async def interrupt(self) -> None:
         """Cancel what is in flight and pause; returns once that is so, or after 5 s."""
+        await self.goal.interrupt()
         if not await self._driver.interrupt():
             await self.submit("pause", b"{}")
         self.reporter.publish_full_state()
+
+    def _navigate(self, conversation: LocalConversation, content: bytes) -> None:
+        event_id = NavigateRequest.model_validate_json(content).event_id
+        with conversation.state as state:
+            if state.execution_status is ConversationExecutionStatus.RUNNING:
+                raise AlreadyRunning
+            if event_id is not None and not is_in_log(state, event_id):
+                raise NotFound(f"Unknown event_id: {event_id}")
+            length = len(state.events)
+            conversation.navigate_to(event_id)
+        # Else its next owner would take HEAD to the end of the log again.
+        note_navigation(self.directory, self._claim, length, fsync=self._fsync)
 
     def _recover(self) -> bool:
         """True when a run is to be resumed. Blocking."""
@@ -180,16 +306,28 @@ class HostedConversation:
 
     def _patience_seconds(self, command: Command) -> float | None:
         """None: nothing can be in the way and nothing is to be remembered, so the inbox is not needed."""
-        if self._driver.is_active or not self._queue.is_empty:
+        if self._driver.is_busy or not self._queue.is_empty:
             return _RUNNING_PATIENCE_SECONDS
         is_cold = command.kind == "message" and not self._is_warm
         return _COLD_PATIENCE_SECONDS if is_cold or command.key is not None else None
 
+    def _on_append(self, seq: int, event_id: str, data: bytes) -> None:
+        self.note_use()
+        self.reporter.on_append(seq, event_id, data)
+        self.webhooks.note(seq, len(data))
+
+    async def _run_ended(self) -> None:
+        snapshot = await self.reporter.run_ended()
+        self.webhooks.note_state(snapshot.full_state)
+
     async def _applied(self, command: Command) -> None:
-        self._is_warm = self._is_warm or command.kind == "message"
+        if command.kind == "message":
+            self._is_warm = True
+            self._title.note_message(command.content)
         if command.starts_run:
             await self._start_run()
         await self.reporter.refresh()
+        await self.webhooks.register()
         if command.kind == "pause":
             self._driver.forget_repeat()
             self.reporter.publish_full_state()
@@ -201,5 +339,6 @@ class HostedConversation:
             raise RunLimitReached(saved_in=str(self.conversation_id)) from None
 
     async def _stop(self) -> None:
+        await self._title.stop()
         await self._queue.stop()
         await self.reporter.stop()

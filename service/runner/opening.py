@@ -22,12 +22,13 @@ from service.runner.meta import Meta, read_meta
 from service.runner.outbox import Outbox
 from service.runner.owned_store import OwnedStore
 from service.runner.publisher import Publisher
-from service.runner.streaming import delta_publisher
+from service.runner.secrets_at_rest import renew_secrets, require_known_keys
+from service.runner.streaming import Progressing, know_secrets
 from service.settings import Settings
 from service.store.inbox import Inbox
 from service.store.layout import ConversationDirectory
 from service.store.owner_record import NOBODY, Fence, OwnerRecord, claim, read_owner
-from service.store.secret_key import load_or_create
+from service.store.secret_key import load_kept, load_or_create
 from service.store.torn_tail import note_told, set_aside_torn_tail
 
 _log = structlog.get_logger(__name__)
@@ -44,6 +45,7 @@ class Opened:
     inbox: Inbox
     outbox: Outbox
     claim: OwnerRecord
+    fence: Fence
     was_handed_over: bool
     """The last owner let go in good order; a run that it was at has been stopped at a step's end."""
 
@@ -74,8 +76,10 @@ class Opener:
         """Open one that exists, whoever wrote it.
 
         Raises:
+            UnknownSecretKey: its secrets are encrypted under a key that is not configured.
             ValueError, OSError: the files are not readable as a conversation.
         """
+        require_known_keys(directory, self.cipher)
         meta = read_meta(directory)
         import_tool_modules(meta.tool_module_qualnames)
         for name, reason in register_agent_definitions(meta).items():
@@ -92,9 +96,12 @@ class Opener:
         # Claim first: from here on a previous owner's writes fail, and the constructor below may write.
         previous = read_owner(directory)
         record = claim(directory, self._runner_id, fsync=self._settings.fsync)
+        if agent is None:
+            renew_secrets(directory, self.cipher, fsync=self._settings.fsync)
         torn = set_aside_torn_tail(directory)
-        inbox = Inbox(directory, fsync=self._settings.fsync)
-        store = OwnedStore(directory, Fence(directory, record), inbox, fsync=self._settings.fsync)
+        fence = Fence(directory, record)
+        inbox = Inbox(directory, fsync=self._settings.fsync, fence=fence)
+        store = OwnedStore(directory, fence, inbox, fsync=self._settings.fsync)
         channel = Channel(self._keys.events(directory.conversation_id))
         outbox = Outbox(self._publisher, channel, record.stream_epoch)
         conversation = LocalConversation(
@@ -116,15 +123,16 @@ class Opener:
             observability_tags=meta.observability_tags or None,
             observability_span_name=meta.observability_span_name,
             observability_parent_span_context=meta.observability_parent_span_context,
-            token_callbacks=[delta_publisher(outbox)],
+            stream_callbacks=[Progressing(outbox)],
             file_store=store,
         )
         for path in torn:
             _log.error("torn_event_set_aside", conversation_id=str(directory.conversation_id), file=path.name)
             _tell_torn(conversation, path)
+        know_secrets(conversation.state.secret_registry)
         outbox.resume(len(conversation.state.events))
         was_handed_over = previous is not None and previous.runner_id == NOBODY
-        return Opened(directory, conversation, meta, store, inbox, outbox, record, was_handed_over)
+        return Opened(directory, conversation, meta, store, inbox, outbox, record, fence, was_handed_over)
 
 
 def _tell_torn(conversation: LocalConversation, path: Path) -> None:
@@ -135,9 +143,14 @@ def _tell_torn(conversation: LocalConversation, path: Path) -> None:
 
 
 def make_cipher(settings: Settings) -> Cipher:
-    """What encrypts secrets on disk: the configured key, or one kept beside the conversations. Blocking."""
-    key = settings.cipher_key or load_or_create(settings.conversations_path)
-    return Cipher(key, settings.previous_cipher_keys)
+    """What encrypts secrets on disk: the configured key, or one kept beside the conversations. Blocking.
+
+    The latter still decrypts what was stored before there was a configured one.
+    """
+    if settings.cipher_key is None:
+        return Cipher(load_or_create(settings.conversations_path), settings.previous_cipher_keys)
+    kept = load_kept(settings.conversations_path)
+    return Cipher(settings.cipher_key, (*settings.previous_cipher_keys, *([kept] if kept else [])))
 
 
 def import_tool_modules(modules: dict[str, str]) -> dict[str, str]:

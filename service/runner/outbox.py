@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable
 from typing import NewType
 
 from service.identity import StreamEpoch
 from service.pubsub.broker import Channel
 from service.pubsub.envelope import Envelope, Kind, encode
-from service.runner.publisher import Publisher
+from service.runner.publisher import Message, Publisher
 
 Hold = NewType("Hold", int)
 
@@ -29,7 +30,7 @@ class Outbox:
         self._lock = threading.RLock()
         self._holds: set[Hold] = set()
         self._hold_numbers = itertools.count()
-        self._waiting: list[bytes] = []
+        self._waiting: list[Message] = []
 
     @property
     def last_seq(self) -> int:
@@ -50,6 +51,13 @@ class Outbox:
         """Publish something that is never stored, after all that was appended so far."""
         with self._lock:
             self._put(Kind.TRANSIENT, payload)
+
+    def progress(self, make_payload: Callable[[], bytes]) -> None:
+        """Publish how far an answer has come; what is called when the turn has come to say it."""
+        with self._lock:
+            seq = self._last_seq
+            self._waiting.append(lambda: self._encode(Kind.PROGRESS, seq, make_payload()))
+            self._flush()
 
     def deleted(self) -> None:
         """Tell every reader that the conversation is gone."""
@@ -77,8 +85,11 @@ class Outbox:
             self._flush()
 
     def _put(self, kind: Kind, payload: bytes) -> None:
-        self._waiting.append(encode(Envelope(kind, self._last_seq, self._stream_epoch, payload)))
+        self._waiting.append(self._encode(kind, self._last_seq, payload))
         self._flush()
+
+    def _encode(self, kind: Kind, seq: int, payload: bytes) -> bytes:
+        return encode(Envelope(kind, seq, self._stream_epoch, payload))
 
     def _flush(self) -> None:
         if self._holds:

@@ -83,12 +83,19 @@ class OwnedStore(FileStore):
             return
         self._fence.check()
         target.parent.mkdir(mode=0o700, exist_ok=True)
-        if name is None:
-            write_atomically(target, data, fsync=self._fsync, fsync_name=False)
-            return
-        self._note_message(name.event_id, data)
-        write_atomically(target, data, fsync=self._fsync, fsync_name=False)
-        self.on_append(name.seq, name.event_id, data)
+        if name is not None:
+            self._note_message(name.event_id, data)
+        write_atomically(target, data, fsync=self._fsync, fsync_name=False, committing=self._while_owned)
+        if name is not None:
+            self.on_append(name.seq, name.event_id, data)
+
+    @contextmanager
+    def _while_owned(self) -> Iterator[None]:
+        """Asks once more when the bytes are on disk, which may have taken seconds."""
+        if self._is_black_hole:
+            raise OwnershipLost
+        self._fence.check()
+        yield
 
     def _note_message(self, event_id: str, data: bytes) -> None:
         """Let the inbox know which event its entry becomes, so that a crash from here on cannot apply it twice."""

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -17,33 +18,57 @@ from openhands.sdk.tool.registry import list_usable_tools
 from openhands.tools.preset.default import register_default_tools
 
 from service.catalog.catalog import Catalog
-from service.catalog.index import IndexEntry
 from service.catalog.keys import Keys
 from service.catalog.liveness import Pulse, new_runner_id
-from service.catalog.rebuild import IndexBuild, in_batches
 from service.catalog.runners import HEARTBEAT_SECONDS, RunnerRecord
 from service.errors import BrokerUnavailable
 from service.identity import RunnerId
+from service.metrics import metrics, sample
 from service.pubsub.broker import Channel
 from service.pubsub.redis_broker import RedisBroker
 from service.redis_source import RedisSource
 from service.requests.responder import Responder
+from service.runner.acp_models import AcpModels
 from service.runner.agent_loop import PROCESS_AGENT_LOOP
+from service.runner.agent_profile_operations import AgentProfileOperations
 from service.runner.bash_host import BashHost
+from service.runner.bash_operations import BashOperations
+from service.runner.branch_operations import BranchOperations
+from service.runner.child_operations import ChildOperations
+from service.runner.conversation_operations import ConversationOperations
+from service.runner.extension_operations import ExtensionOperations
+from service.runner.extensions import Extensions
+from service.runner.gateway_operations import GatewayOperations
+from service.runner.goal_operations import GoalOperations
 from service.runner.host import Host
+from service.runner.host_operations import HostOperations
+from service.runner.index_building import IndexBuilding
+from service.runner.llm_trial import LlmTrial
+from service.runner.mcp_oauth import McpOAuth
 from service.runner.opening import Opener, make_cipher
 from service.runner.operations import Operations
+from service.runner.profile_operations import ProfileOperations
 from service.runner.publisher import Publisher
+from service.runner.repository_operations import RepositoryOperations
+from service.runner.sdk_operations import SdkOperations
+from service.runner.server_operations import ServerOperations
+from service.runner.settings_operations import SettingsOperations
+from service.runner.store_access import StoreAccess
+from service.runner.stored_profiles import persistence_root
+from service.runner.subscription_operations import SubscriptionOperations
+from service.runner.switch_operations import SwitchOperations
+from service.runner.webhook_operations import WebhookOperations
+from service.runner.webhook_receiver import make_client
+from service.runner.webhooks import Webhooks
 from service.runner.workers import Workers
+from service.runner.workspace_operations import WorkspaceOperations
 from service.settings import Settings
-from service.store.inbox import waiting_files
-from service.store.layout import ConversationsRoot
-from service.store.scan import Found, scan
 from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
 
 _LEASE_RENEWALS_PER_TTL = 3
+_UNTOLD_SECONDS = 2.0
 _TAKEOVER_SECONDS = 0.5
 """How often a runner looks for conversations that lost theirs."""
 
@@ -71,11 +96,46 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         catalog = Catalog(redis, keys, settings.lease_ttl_seconds)
         cipher = await workers.call(make_cipher, settings)
         opener = Opener(settings, runner_id, publisher, keys, cipher)
-        host = Host(settings, runner_id, opener, catalog, agent_loop, workers)
+        client = await workers.call(make_client)
+        stack.push_async_callback(client.aclose)
+        webhooks = Webhooks(settings, catalog.untold, workers, client)
+        stack.push_async_callback(webhooks.letters.close)
+        host = Host(settings, runner_id, opener, catalog, agent_loop, workers, webhooks)
 
-        interrupted = await _build_index(catalog.index_build, host.root, workers)
+        build = IndexBuilding(settings, catalog, workers)
+        interrupted = await build.run()
         bash = BashHost(settings, runner_id, publisher, keys, workers)
-        operations = Operations(settings, host, bash, workers, cipher)
+        programs = HostOperations(settings)
+        extensions = Extensions(persistence_root(settings.persistence_dir))
+        stack.callback(extensions.close)
+        oauth = McpOAuth(runner_id, catalog.oauth_jobs, cipher)
+        stack.push_async_callback(oauth.close)
+        acp = AcpModels()
+        stack.callback(acp.close)
+        access = StoreAccess(workers, catalog.store_lock)
+        operations = Operations(
+            ConversationOperations(settings, host, bash, workers, webhooks, cipher, extensions).table,
+            BranchOperations(host, workers).table,
+            GoalOperations(host).table,
+            ChildOperations(host, workers, webhooks).table,
+            SwitchOperations(host, workers, persistence_root(settings.persistence_dir), cipher).table,
+            BashOperations(settings, host, bash).table,
+            SdkOperations(workers).table,
+            GatewayOperations(settings, host, workers, cipher, extensions).table,
+            ExtensionOperations(settings, extensions).table,
+            ServerOperations(cipher, extensions, oauth, acp).table,
+            SettingsOperations(persistence_root(settings.persistence_dir), cipher, access).table,
+            RepositoryOperations(settings, workers, client, cipher).table,
+            ProfileOperations(persistence_root(settings.persistence_dir), cipher, access).table,
+            AgentProfileOperations(settings, cipher, access, extensions).table,
+            SubscriptionOperations(
+                persistence_root(settings.persistence_dir), workers, catalog.oauth_jobs, cipher
+            ).table,
+            LlmTrial(workers, cipher).table,
+            WorkspaceOperations(settings, cipher, access).table,
+            WebhookOperations(webhooks).table,
+            programs.table,
+        )
         await stack.enter_async_context(Responder(broker, Channel(keys.inbox(runner_id)), operations.handle))
         _background(stack, _renew(host, settings.lease_ttl_seconds), "lease-renewal")
         # Before the above ends, and after what follows: it takes no more, and is heard of through its inbox.
@@ -84,8 +144,13 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         _background(stack, _end_orphaned_commands(bash, catalog, host.pulse), "orphaned-commands")
         _background(stack, _delete_old_commands(bash, settings.bash_events_retention_seconds), "bash-retention")
         _background(stack, _take_over(host, catalog, interrupted), "takeover")
+        _background(stack, _evict_idle(host, bash, settings.conversation_idle_ttl_seconds), "eviction")
+        _background(stack, _tell_for_the_dead(host, catalog), "untold-webhooks")
+        for program in programs.programs:
+            _background(stack, program.keep(), "host-program")
         stack.push_async_callback(catalog.runners.leave, runner_id)
-        _background(stack, _beat(catalog, runner_id, host, workers, facts), "heartbeat")
+        _background(stack, sample("runner", partial(_set_gauges, host, publisher)), "metrics")
+        _background(stack, _beat(catalog, runner_id, host, build, facts), "heartbeat")
         _log.info("runner_ready", runner_id=runner_id)
         yield runner_id
 
@@ -97,7 +162,15 @@ def _background(stack: AsyncExitStack, coroutine: Coroutine[Any, Any, None], nam
     stack.push_async_callback(tasks.stop)
 
 
-async def _beat(catalog: Catalog, runner_id: RunnerId, host: Host, workers: Workers, facts: dict[str, Any]) -> None:
+def _set_gauges(host: Host, publisher: Publisher) -> None:
+    metrics().runners.set(1)
+    metrics().runs.set(host.slots.taken)
+    metrics().conversations.set(host.hosted)
+    metrics().publish_queue_bytes.set(publisher.queue_bytes)
+    metrics().webhook_queue.set(host.waiting_webhook_events)
+
+
+async def _beat(catalog: Catalog, runner_id: RunnerId, host: Host, build: IndexBuilding, facts: dict[str, Any]) -> None:
     """Show that this runner lives, and see to what Redis may have lost."""
     while True:
         try:
@@ -106,7 +179,7 @@ async def _beat(catalog: Catalog, runner_id: RunnerId, host: Host, workers: Work
             if not was_there:
                 await host.renew_leases()
             if not await catalog.index_build.is_done():
-                await _build_index(catalog.index_build, host.root, workers)
+                await build.run()
             if host.take_activity():
                 await catalog.activity.note()
         except BrokerUnavailable as error:
@@ -124,6 +197,14 @@ async def _take_over(host: Host, catalog: Catalog, interrupted: list[uuid.UUID])
         await asyncio.sleep(_TAKEOVER_SECONDS)
 
 
+async def _tell_for_the_dead(host: Host, catalog: Catalog) -> None:
+    """Go on telling receivers of webhooks where an owner died, once its lease has run out: there is no hurry."""
+    while True:
+        with suppress(BrokerUnavailable):
+            await host.recover_interrupted(await catalog.untold.without_owner() + await catalog.goals.without_owner())
+        await asyncio.sleep(_UNTOLD_SECONDS)
+
+
 async def _end_orphaned_commands(bash: BashHost, catalog: Catalog, pulse: Pulse) -> None:
     while True:
         with suppress(BrokerUnavailable):
@@ -137,6 +218,12 @@ async def _delete_old_commands(bash: BashHost, retention_seconds: int | None) ->
         await asyncio.sleep(max(60.0, retention_seconds / 2))
 
 
+async def _evict_idle(host: Host, bash: BashHost, idle_seconds: float | None) -> None:
+    while idle_seconds is not None:
+        await asyncio.sleep(min(max(idle_seconds / 4, 0.5), 60.0))
+        await host.evict_idle(idle_seconds, bash.runs_for)
+
+
 async def _renew(host: Host, lease_ttl_seconds: float) -> None:
     while True:
         await asyncio.sleep(lease_ttl_seconds / _LEASE_RENEWALS_PER_TTL)
@@ -144,18 +231,6 @@ async def _renew(host: Host, lease_ttl_seconds: float) -> None:
             await host.renew_leases()
         except BrokerUnavailable as error:
             _log.warning("lease_renewal_failed", error=str(error.__cause__))
-
-
-async def _build_index(build: IndexBuild, root: ConversationsRoot, workers: Workers) -> list[uuid.UUID]:
-    """Make the index if nobody has; returns the conversations that a dead owner left in the middle of something."""
-    found = await workers.call(lambda: list(scan(root)))
-    entries = (IndexEntry(*conversation) for conversation in found)
-    await build.run(in_batches(entries))
-    return [conversation.conversation_id for conversation in found if _is_interrupted(root, conversation)]
-
-
-def _is_interrupted(root: ConversationsRoot, found: Found) -> bool:
-    return found.status == "running" or bool(waiting_files(root.directory(found.conversation_id).inbox))
 
 
 def _facts(settings: Settings) -> dict[str, Any]:

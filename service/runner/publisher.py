@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 
 import structlog
 
@@ -18,6 +19,11 @@ _QUEUE_LIMIT_BYTES = 64 << 20
 """Without a broker the queue keeps this much and then drops the oldest: readers have the log."""
 _RETRY_SECONDS = 0.2
 
+Message = bytes | Callable[[], bytes]
+"""What is published, or what makes it when its turn has come."""
+UNMADE_BYTES = 16 << 10
+"""What a message that is not made yet counts for; it must not become much larger."""
+
 
 class Publisher:
     """One queue and one task per runner. `put` may be called from any thread."""
@@ -25,18 +31,23 @@ class Publisher:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[tuple[Channel, bytes]] = deque()
+        self._queue: deque[tuple[Channel, Message]] = deque()
         self._queue_bytes = 0
         self._lock = threading.Lock()
         self._news = asyncio.Event()
 
-    def put(self, channel: Channel, message: bytes) -> None:
+    @property
+    def queue_bytes(self) -> int:
+        """What waits for the broker."""
+        return self._queue_bytes
+
+    def put(self, channel: Channel, message: Message) -> None:
         """Queue a message; never blocks."""
         with self._lock:
             self._queue.append((channel, message))
-            self._queue_bytes += len(message)
+            self._queue_bytes += _size_of(message)
             while self._queue_bytes > _QUEUE_LIMIT_BYTES:
-                self._queue_bytes -= len(self._queue.popleft()[1])
+                self._queue_bytes -= _size_of(self._queue.popleft()[1])
         self._loop.call_soon_threadsafe(self._news.set)
 
     async def run(self) -> None:
@@ -58,8 +69,8 @@ class Publisher:
     def _take(self) -> list[tuple[Channel, bytes]]:
         with self._lock:
             batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
-            self._queue_bytes -= sum(len(message) for _, message in batch)
-            return batch
+            self._queue_bytes -= sum(_size_of(message) for _, message in batch)
+        return [(channel, message if isinstance(message, bytes) else message()) for channel, message in batch]
 
     async def _publish(self, batch: list[tuple[Channel, bytes]]) -> None:
         try:
@@ -72,3 +83,7 @@ class Publisher:
                 self._queue_bytes += sum(len(message) for _, message in batch)
             self._news.set()
             await asyncio.sleep(_RETRY_SECONDS)
+
+
+def _size_of(message: Message) -> int:
+    return len(message) if isinstance(message, bytes) else UNMADE_BYTES

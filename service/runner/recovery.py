@@ -39,8 +39,7 @@ def recover(state: ConversationState, navigation: Navigation | None, *, will_res
     with state:
         _repair_head(state, navigation)
         if state.execution_status is ConversationExecutionStatus.RUNNING:
-            for action in ConversationState.get_unmatched_actions(state.active_branch()):
-                state.append_event(_interrupted(action))
+            close_open_calls(state, INTERRUPTED_TOOL_CALL)
             after = ConversationExecutionStatus.IDLE if will_resume else ConversationExecutionStatus.ERROR
             state.execution_status = after
         # Mandatory after moving HEAD: the cached view drops an action without a result, and its later error would
@@ -48,11 +47,17 @@ def recover(state: ConversationState, navigation: Navigation | None, *, will_res
         state.rebuild_view()
 
 
-def _interrupted(action: ActionEvent) -> AgentErrorEvent:
+def close_open_calls(state: ConversationState, error: str) -> None:
+    """Give every call without a result this error as its result, in their order. The caller holds the state's lock."""
+    for action in ConversationState.get_unmatched_actions(state.active_branch()):
+        state.append_event(_closed(action, error))
+
+
+def _closed(action: ActionEvent, error: str) -> AgentErrorEvent:
     return AgentErrorEvent(
         tool_name=action.tool_name,
         tool_call_id=action.tool_call_id,
-        error=INTERRUPTED_TOOL_CALL,
+        error=error,
         classification=ErrorClassification(kind=FailureKind.INTERNAL, retryable=False),
     )
 

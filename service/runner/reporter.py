@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -17,14 +18,17 @@ from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
 
 from service.catalog.index import ConversationIndex, IndexEntry
 from service.errors import BrokerUnavailable
+from service.metrics import metrics
 from service.runner.description import describe, full_state_event
 from service.runner.meta import write_meta
 from service.runner.opening import Opened
 from service.runner.outbox import Hold
 from service.runner.run_driver import RunDriver
+from service.runner.streaming import reset
 from service.runner.workers import Workers
 from service.store.snapshot import Snapshot, SnapshotHeader, write_snapshot
 from service.tasks import TaskSet
+from service.tracing import note
 
 _SNAPSHOT_DELAY_SECONDS = 0.25
 """How old the snapshot may be while a run appends events."""
@@ -32,6 +36,10 @@ _DESCRIBE_TRIES = 5
 _REPEAT_FULL_STATE_SECONDS = 0.5
 """The SDK's client begins to wait for the end of a run only after the reply to `POST run`, so the end of a quick run
 is told once more; the client drops what it knows by event id."""
+
+
+_AGENTS_KINDS = (b'"kind":"ActionEvent"}', b'"kind":"MessageEvent"}')
+_ANSWER = re.compile(rb'"llm_response_id":"([^"]+)"')
 
 
 class Reporter:
@@ -60,6 +68,9 @@ class Reporter:
         self._refreshing = asyncio.Lock()
         self._refresh_timer: asyncio.TimerHandle | None = None
         self._error_hold: Hold | None = None
+        self._events_stored = metrics().events_stored
+        self._steps = metrics().steps
+        self._last_answer: bytes | None = None
         self._is_discarded = False
 
     @property
@@ -73,8 +84,7 @@ class Reporter:
         """From here on readers are told what changes."""
         self._driver = driver
         self._conversation.state.set_on_state_change(self._on_state_change)
-        for llm in self._conversation.agent.get_all_llms():
-            llm.telemetry.set_stats_update_callback(self._on_stats)
+        self._watch_costs()
 
     def discard(self) -> None:
         """Show nothing from here on: the conversation was deleted, or belongs to another runner."""
@@ -110,36 +120,58 @@ class Reporter:
         with contextlib.suppress(BrokerUnavailable):  # the index is made again from the snapshots
             await self._index.put([entry])
 
+    def tell_new_owner(self) -> None:
+        """Nothing more will come of what the former owner was in the middle of telling."""
+        self._outbox.progress(reset)
+        self.publish_full_state()
+
     def publish_full_state(self) -> None:
         """Tell readers the state as it is, after all that happened before."""
         self._outbox.transient(full_state_event(self._conversation.state, self.status))
         self._outbox.release_all()
 
-    async def run_ended(self) -> None:
-        """Readers get the result of the run, and the message that it is over comes last."""
+    async def run_ended(self) -> Snapshot:
+        """Readers get the result of the run, and the message that it is over comes last; returns what they get."""
         await self._save_meta()
         snapshot = await self.refresh()
         self._outbox.transient(snapshot.full_state)
         self._outbox.release_all()
         self._loop.call_later(_REPEAT_FULL_STATE_SECONDS, self._repeat, snapshot.full_state, self._outbox.last_seq)
+        return snapshot
 
     def on_append(self, seq: int, event_id: str, data: bytes) -> None:
         """An event is on disk; called on the appending thread."""
         self._outbox.durable(seq, data)
+        self._count(data)
+        note("event", seq=seq, id=event_id)
         if self._error_hold is not None and data.endswith(b'"kind":"ConversationErrorEvent"}'):
             self._loop.call_soon_threadsafe(self._announce_status, self._error_hold)
             self._error_hold = None
         is_state_update = data.endswith(b'"kind":"ConversationStateUpdateEvent"}')
         self._loop.call_soon_threadsafe(self._note_change, is_state_update)
 
+    def _count(self, data: bytes) -> None:
+        """One LLM answer may become several events, one for each tool call."""
+        self._events_stored.inc()
+        answer = _ANSWER.search(data) if data.endswith(_AGENTS_KINDS) else None
+        if answer is not None and answer[1] != self._last_answer:
+            self._last_answer = answer[1]
+            self._steps.inc()
+
     def _on_state_change(self, event: Event) -> None:
         """Called by the SDK on whatever thread changed the state."""
         assert isinstance(event, ConversationStateUpdateEvent)
         if event.key == "secret_registry":
             return  # set by `commands.update_secrets` only to have it saved
+        if event.key == "agent":
+            self._watch_costs()  # it may have an LLM that nobody watches yet
         if event.key == "execution_status":
             self._hold_for_status(event.value)
         self._conversation.state.append_event(event)
+
+    def _watch_costs(self) -> None:
+        for llm in self._conversation.agent.get_all_llms():
+            llm.telemetry.set_stats_update_callback(self.on_stats)
 
     def _hold_for_status(self, status: ConversationExecutionStatus) -> None:
         if status is ConversationExecutionStatus.RUNNING:
@@ -159,7 +191,8 @@ class Reporter:
         finally:
             self._outbox.release(hold)
 
-    def _on_stats(self) -> None:
+    def on_stats(self) -> None:
+        """An LLM call has cost something; called on the calling thread."""
         state = self._conversation.state
         state.append_event(ConversationStateUpdateEvent(key="stats", value=state.stats))
 

@@ -17,10 +17,12 @@ from openhands.sdk.conversation.state import ConversationExecutionStatus
 from openhands.sdk.event.conversation_error import ConversationErrorEvent
 
 from service.errors import AlreadyRunning, OwnershipLost
+from service.metrics import metrics
 from service.runner.agent_loop import AgentLoop
 from service.runner.run_slots import RunSlots
-from service.runner.traced import traced
+from service.runner.untyped import untyped
 from service.runner.workers import Workers
+from service.tracing import traced
 
 _log = structlog.get_logger(__name__)
 
@@ -63,6 +65,11 @@ class RunDriver:
         return self._task is not None
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a run is active or asked for, or something is done that no run may meet."""
+        return self.is_active or self._is_asking
+
+    @property
     def is_starting(self) -> bool:
         """Whether a run is accepted and the SDK's status does not show it yet."""
         status = self._conversation.state.execution_status
@@ -80,7 +87,7 @@ class RunDriver:
             RunLimitReached: this runner or the deployment is full.
             BrokerUnavailable: whether the deployment is full cannot be found out.
         """
-        await self._let_end()
+        await self.let_end()
         if self._task is not None or self._is_asking:
             raise AlreadyRunning
         self._is_asking = True
@@ -92,7 +99,7 @@ class RunDriver:
         self._interrupt_wanted = False
         self._task = asyncio.create_task(self._drive(), name=f"run {self._conversation.id}")
 
-    async def _let_end(self) -> None:
+    async def let_end(self) -> None:
         """A client that was just told of the end of a run may start the next at once, while this one wraps up."""
         is_over = self._has_entered and self._conversation.state.execution_status != _RUNNING
         if self._task is not None and is_over:
@@ -107,6 +114,21 @@ class RunDriver:
             await self.start()
         except AlreadyRunning:
             self._is_wanted_again = True
+
+    async def alone[Result](self, function: Callable[[], Awaitable[Result]]) -> Result:
+        """Await what holds the state lock for long. A run that began meanwhile would wait for that lock on the agent
+        loop, and all others with it: so it is refused, or comes afterwards. Raises AlreadyRunning.
+        """
+        await self.let_end()
+        if self.is_busy:
+            raise AlreadyRunning
+        self._is_asking = True
+        try:
+            return await function()
+        finally:
+            self._is_asking = False
+            if self._is_wanted_again:
+                await self.start_or_repeat()
 
     def forget_repeat(self) -> None:
         """What was asked for before a pause is not to be done after it."""
@@ -124,7 +146,7 @@ class RunDriver:
         await asyncio.wait([task], timeout=_INTERRUPT_WAIT_SECONDS)
         return True
 
-    async def wait_ended(self, timeout_seconds: float) -> bool:
+    async def wait_ended(self, timeout_seconds: float | None = None) -> bool:
         """Until no run is active; False when the time was over first."""
         if self._task is None:
             return True
@@ -132,6 +154,10 @@ class RunDriver:
         return bool(done)
 
     async def _drive(self) -> None:
+        with traced("run", conversation_id=str(self._conversation.id)):
+            await self._drive_to_end()
+
+    async def _drive_to_end(self) -> None:
         try:
             while True:
                 self._is_wanted_again = False
@@ -144,6 +170,7 @@ class RunDriver:
                 if not self._must_repeat:
                     return
         finally:
+            metrics().runs_ended.labels(self._conversation.state.execution_status.value).inc()
             self._task = None
             self._slots.give_back(self._conversation.id)
 
@@ -156,7 +183,7 @@ class RunDriver:
         try:
             if type(self._conversation.agent).astep is AgentBase.astep:
                 # a custom agent that only knows the blocking step
-                await self._workers.call(traced(self._conversation).run)
+                await self._workers.call(untyped(self._conversation).run)
             else:
                 await asyncio.wrap_future(self._agent_loop.submit(self._arun()))
         except ConversationRunError as error:
@@ -178,7 +205,7 @@ class RunDriver:
             return
         self._is_on_agent_loop = True
         try:
-            await traced(self._conversation).arun()
+            await untyped(self._conversation).arun()
         except asyncio.CancelledError:
             # Interrupted while the agent was being initialised, which the SDK does not expect; `_run_once` pauses.
             _log.info("interrupted_before_first_step", conversation_id=str(self._conversation.id))

@@ -5,17 +5,35 @@ from __future__ import annotations
 from functools import cache
 
 import pydantic_core
-from openhands.sdk.conversation.request import SendMessageRequest, StartConversationRequest
+from openhands.sdk.conversation.request import (
+    StartChildConversationRequest,
+    StartChildConversationResponse,
+    StartConversationRequest,
+)
 from openhands.sdk.event import Event
+from openhands.sdk.settings.api_models import MCPServerPatch, SettingsResponse
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service.runner.request_models import (
+    AcpModelsRequest,
     AskAgentRequest,
     ConfirmationResponseRequest,
+    ForkConversationRequest,
     GenerateTitleRequest,
+    LlmDraft,
+    LoadPluginRequest,
+    NavigateRequest,
+    NewMCPServer,
+    NewProfile,
+    PostMessageRequest,
     SetConfirmationPolicyRequest,
     SetSecurityAnalyzerRequest,
+    SettingsPatch,
+    StartGoalRequest,
+    SwitchAcpModelRequest,
+    SwitchLlmRequest,
+    SwitchProfileRequest,
     UpdateConversationRequest,
     UpdateSecretsRequest,
 )
@@ -31,14 +49,30 @@ from service.runner.wire_models import (
 REF_TEMPLATE = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (
     StartConversationRequest,
-    SendMessageRequest,
+    StartChildConversationRequest,
+    StartChildConversationResponse,
+    PostMessageRequest,
     ConfirmationResponseRequest,
     SetConfirmationPolicyRequest,
     SetSecurityAnalyzerRequest,
     UpdateSecretsRequest,
     UpdateConversationRequest,
+    AcpModelsRequest,
     AskAgentRequest,
     GenerateTitleRequest,
+    ForkConversationRequest,
+    NavigateRequest,
+    SwitchLlmRequest,
+    SwitchProfileRequest,
+    SwitchAcpModelRequest,
+    LoadPluginRequest,
+    SettingsPatch,
+    NewMCPServer,
+    NewProfile,
+    LlmDraft,
+    MCPServerPatch,
+    SettingsResponse,
+    StartGoalRequest,
     ConversationInfo,
     ConversationPage,
     EventPage,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -22,8 +23,9 @@ def parse[Model: BaseModel](model: type[Model], body: bytes, context: dict[str, 
         return model.model_validate(from_json(body), context=context, from_attributes=True)
     except ValidationError as error:
         raise invalid(error) from None
-    except (AttributeError, TypeError) as error:
-        # The SDK's own validators assume shapes that a client need not send (workspace: {}, a tag that is no text).
+    except (AttributeError, TypeError, ValueError, re.error) as error:
+        # The SDK's own validators assume what a client need not send (workspace: {}, a tag that is no text, a pattern
+        # that is none).
         raise InvalidRequest(f"The request is not well formed: {error}") from error
 
 

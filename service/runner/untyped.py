@@ -7,6 +7,6 @@ from typing import Any
 from openhands.sdk.conversation.impl.local_conversation import LocalConversation
 
 
-def traced(conversation: LocalConversation) -> Any:
+def untyped(conversation: LocalConversation) -> Any:
     """The conversation without its types: the tracing decorator on these methods (SDK 1.58) hides their signatures."""
     return conversation

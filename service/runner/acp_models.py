@@ -1,0 +1,71 @@
+"""Which models an ACP server offers: it is started for that, so what it said is kept for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from functools import partial
+
+import httpx
+import pydantic_core
+from openhands.sdk.agent.acp_model_discovery import discover_acp_models
+from openhands.sdk.secret import SecretSource
+from openhands.sdk.settings.model import ACPAgentSettings
+
+from service.errors import InvalidRequest, RemoteUnavailable
+from service.runner.workers import Workers
+
+_AT_ONCE = 2
+_KEPT_SECONDS = 300.0
+_KEPT = 32
+
+
+class AcpModels:
+    """Methods of the runner's loop."""
+
+    def __init__(self) -> None:
+        self._workers = Workers(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._found: OrderedDict[bytes, tuple[float, bytes]] = OrderedDict()
+        """By a digest of what was asked, which has secrets in it: when, and what was found."""
+
+    async def find(self, settings: ACPAgentSettings, secrets: dict[str, SecretSource], *, refresh: bool) -> bytes:
+        """ACPModelDiscovery as JSON; a server that cannot be started is an answer, with the reason in `error`.
+
+        Raises:
+            InvalidRequest: the settings name no server, or a secret's source makes no sense.
+            RemoteUnavailable: a secret is to be looked up elsewhere, and cannot be.
+        """
+        try:
+            command = settings.resolve_acp_command()
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from error
+        values = await self._workers.call(_values, secrets)
+        shown = settings.model_dump(mode="json", context={"expose_secrets": True})
+        question = hashlib.sha256(pydantic_core.to_json([command, shown, values])).digest()
+        at, found = self._found.get(question, (0.0, b""))
+        if found and not refresh and time.monotonic() - at < _KEPT_SECONDS:
+            return found
+        async with self._slots:
+            discovered = await self._workers.call(partial(discover_acp_models, settings, secrets=dict(secrets)))
+        content = pydantic_core.to_json(discovered)
+        if discovered.error is None:
+            self._found[question] = (time.monotonic(), content)
+            while len(self._found) > _KEPT:
+                self._found.popitem(last=False)
+        return content
+
+    def close(self) -> None:
+        self._workers.close()
+
+
+def _values(secrets: dict[str, SecretSource]) -> dict[str, str | None]:
+    """Blocking: one may be asked for over HTTP."""
+    try:
+        return {name: source.get_value() for name, source in secrets.items()}
+    except httpx.HTTPError as error:
+        raise RemoteUnavailable(f"A secret cannot be looked up: {error}") from error
+    except (httpx.InvalidURL, ValueError) as error:
+        raise InvalidRequest(f"A secret cannot be looked up: {error}") from error

@@ -1,0 +1,63 @@
+"""What OpenAI's interface asks of a runner: which models there are, and a conversation to ask one in."""
+
+from __future__ import annotations
+
+import json
+
+import pydantic_core
+from openhands.sdk.launch import ResolvedLaunch
+from openhands.sdk.utils.cipher import Cipher
+
+from service.requests.message import JsonObject, Request
+from service.requests.requester import Answer
+from service.runner.creation import plan
+from service.runner.extensions import Extensions
+from service.runner.host import Host
+from service.runner.operations import SUCCESS, Operation, answered, conversation_id
+from service.runner.stored_profiles import StoredProfiles, persistence_root
+from service.runner.workers import Workers
+from service.settings import Settings
+
+
+class GatewayOperations:
+    """Those of `/v1`."""
+
+    def __init__(
+        self, settings: Settings, host: Host, workers: Workers, cipher: Cipher, extensions: Extensions
+    ) -> None:
+        self._settings = settings
+        self._host = host
+        self._workers = workers
+        self._cipher = cipher
+        self._extensions = extensions
+        self._profiles = StoredProfiles(persistence_root(settings.persistence_dir), cipher)
+        self.table: dict[str, Operation] = {"gateway.models": self._models, "gateway.create": self._create}
+
+    async def _models(self, request: Request) -> Answer:
+        return answered(await self._workers.call(self._profiles.llm_names))
+
+    async def _create(self, request: Request) -> Answer:
+        """`{"llm_profile", "system", "history"}`; nothing happens to a conversation that exists."""
+        wanted = json.loads(request.body)
+        if self._host.root.exists(conversation_id(request)):
+            return SUCCESS
+        workspace = str(self._settings.workspace_path)
+        skills = await self._extensions.available_skills(workspace)
+        launch = await self._workers.call(self._profiles.launch, wanted["llm_profile"], skills)
+        body = pydantic_core.to_json(self._start(request, launch, wanted["system"], workspace))
+        planned = await self._workers.call(plan, body, self._cipher, self._settings.enable_browser, None)
+        hosted, is_new = await self._host.create(planned)
+        await hosted.reporter.refresh()
+        if is_new and wanted["history"]:
+            await hosted.submit("history", pydantic_core.to_json(wanted["history"]))
+        return SUCCESS
+
+    def _start(self, request: Request, launch: ResolvedLaunch, system: str, workspace: str) -> JsonObject:
+        settings = launch.settings.model_dump(mode="json", context={"expose_secrets": True})
+        return {
+            "conversation_id": str(conversation_id(request)),
+            "agent_settings": settings,
+            "agent_launch_additions": {"system_message_suffix_append": system} if system else None,
+            "workspace": {"working_dir": workspace},
+            "autotitle": False,  # nobody looks for it by its title
+        }

@@ -1,0 +1,94 @@
+"""A conversation's first moment, and what is left to take away at its last. Blocking, under the conversation's lock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import UUID
+
+from openhands.sdk.agent.base import AgentBase
+from openhands.sdk.context import AgentContext
+from openhands.sdk.conversation.request import ConversationWorktreeOptions
+
+from service.errors import InvalidRequest
+from service.runner.creation import Plan
+from service.runner.meta import Meta, read_meta, write_meta
+from service.runner.opening import Opened, Opener
+from service.runner.worktrees import add_worktree, remove_worktree
+from service.settings import Settings
+from service.store.children import forget_child, note_child
+from service.store.layout import ConversationDirectory, ConversationsRoot
+
+
+class Maker:
+    """Makes conversations of plans, with their worktrees, and tells their parents."""
+
+    def __init__(self, settings: Settings, opener: Opener) -> None:
+        self._opener = opener
+        self._root = ConversationsRoot(settings.conversations_path)
+        self._worktrees = settings.conversation_worktree_root
+        self._fsync = settings.fsync
+
+    def make(self, directory: ConversationDirectory, plan: Plan) -> Opened:
+        """Raises InvalidRequest for a parent or a worktree that cannot be; nothing of a worktree is left then."""
+        self._require_parent(plan.meta)
+        directory.path.mkdir(mode=0o700, parents=True)
+        placed = self._placed(plan)
+        try:
+            write_meta(directory, placed.meta, fsync=self._fsync)
+            opened = self._opener.create(directory, placed.meta, placed.agent, placed.secrets)
+            if placed.meta.parent_conversation_id is not None:
+                note_child(self._root.directory(placed.meta.parent_conversation_id), placed.meta.id)
+        except BaseException:
+            remove_worktree(self._worktrees, placed.meta.id)
+            raise
+        return opened
+
+    def clean_up(self, meta: Meta) -> None:
+        """The conversation is gone: take away its worktree, unless another conversation works in it."""
+        if meta.parent_conversation_id is not None:
+            forget_child(self._root.directory(meta.parent_conversation_id), meta.id)
+        folder = self._worktrees / str(meta.id)
+        if folder.is_dir() and not self._is_worked_in(folder):
+            remove_worktree(self._worktrees, meta.id)
+
+    def _require_parent(self, meta: Meta) -> None:
+        parent_id = meta.parent_conversation_id
+        if parent_id is None:
+            return
+        if parent_id == meta.id:
+            raise InvalidRequest("A conversation cannot be its own parent")
+        if not self._root.exists(parent_id):
+            raise InvalidRequest(f"Parent conversation {parent_id} not found")
+        if _working_dir(read_meta(self._root.directory(parent_id))) != _working_dir(meta):
+            raise InvalidRequest(f"Parent conversation {parent_id} belongs to a different workspace")
+
+    def _placed(self, plan: Plan) -> Plan:
+        """The plan in its worktree, if it is to have one and can."""
+        if not plan.meta.worktree:
+            return plan
+        options = plan.meta.worktree_options or ConversationWorktreeOptions()
+        made = add_worktree(self._worktrees, plan.meta.id, _working_dir(plan.meta), options)
+        if made is None:
+            return plan
+        workspace = plan.meta.workspace.model_copy(update={"working_dir": str(made.working_dir)})
+        meta = plan.meta.model_copy(update={"workspace": workspace})
+        return plan._replace(meta=meta, agent=_guided(plan.agent, made.guidance))
+
+    def _is_worked_in(self, folder: Path) -> bool:
+        return any(self._works_in(conversation_id, folder) for conversation_id in self._root.ids())
+
+    def _works_in(self, conversation_id: UUID, folder: Path) -> bool:
+        try:
+            return _working_dir(read_meta(self._root.directory(conversation_id))).is_relative_to(folder)
+        except (OSError, ValueError):
+            return False  # it cannot be opened either
+
+
+def _working_dir(meta: Meta) -> Path:
+    return Path(meta.workspace.working_dir).resolve()
+
+
+def _guided(agent: AgentBase, guidance: str) -> AgentBase:
+    context = agent.agent_context or AgentContext()
+    suffix = "\n\n".join(filter(None, (context.system_message_suffix, guidance)))
+    return agent.model_copy(update={"agent_context": context.model_copy(update={"system_message_suffix": suffix})})

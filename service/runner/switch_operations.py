@@ -1,0 +1,88 @@
+"""What is asked of a conversation's agent, by name: see `service.runner.switches`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from openhands.sdk.llm import LLM
+from openhands.sdk.llm.llm_profile_store import PROFILE_NAME_PATTERN, LLMProfileStore, canonical_profile_name
+from openhands.sdk.llm.provider_connection_store import ProviderConnectionNotFound
+from openhands.sdk.utils.cipher import Cipher
+
+from service.errors import BadRequest, InvalidRequest, NotFound
+from service.requests.message import Request
+from service.requests.requester import Answer
+from service.runner.host import Host
+from service.runner.operations import SUCCESS, Operation, conversation_id
+from service.runner.profile_operations import load_usable
+from service.runner.request_models import (
+    LoadPluginRequest,
+    SwitchAcpModelRequest,
+    SwitchLlmRequest,
+    SwitchProfileRequest,
+)
+from service.runner.validation import parse
+from service.runner.workers import Workers
+
+
+class SwitchOperations:
+    """Asked of the conversation's owner. What can be wrong is found before anything is promised."""
+
+    def __init__(self, host: Host, workers: Workers, persistence_root: Path, cipher: Cipher) -> None:
+        self._host = host
+        self._workers = workers
+        self._folder = persistence_root / "profiles"
+        self._cipher = cipher
+        self.table: dict[str, Operation] = {
+            "agent.switch_llm": self._switch_llm,
+            "agent.switch_profile": self._switch_profile,
+            "agent.switch_acp_model": self._switch_acp_model,
+            "agent.load_plugin": self._load_plugin,
+        }
+
+    async def _switch_llm(self, request: Request) -> Answer:
+        given = parse(SwitchLlmRequest, request.body, {"cipher": self._cipher}).llm
+        return await self._install(request, await self._workers.call(self._connected, given))
+
+    async def _switch_profile(self, request: Request) -> Answer:
+        name = parse(SwitchProfileRequest, request.body).profile_name
+        if not re.fullmatch(PROFILE_NAME_PATTERN, name):
+            raise BadRequest(f"Invalid profile name: {name!r}")
+        return await self._install(request, await self._workers.call(self._profile, canonical_profile_name(name)))
+
+    async def _install(self, request: Request, llm: LLM) -> Answer:
+        content = SwitchLlmRequest(llm=llm).model_dump_json(context={"expose_secrets": True}).encode()
+        return await self._submit(request, "switch_llm", content)
+
+    async def _switch_acp_model(self, request: Request) -> Answer:
+        parse(SwitchAcpModelRequest, request.body)
+        return await self._submit(request, "switch_acp_model", request.body)
+
+    async def _load_plugin(self, request: Request) -> Answer:
+        parse(LoadPluginRequest, request.body)
+        return await self._submit(request, "load_plugin", request.body)
+
+    async def _submit(self, request: Request, kind: str, content: bytes) -> Answer:
+        await (await self._host.open(conversation_id(request))).submit(kind, content)
+        return SUCCESS
+
+    def _connected(self, llm: LLM) -> LLM:
+        """With the key and address of the provider connection that it names, if it names one."""
+        if llm.provider_connection_id is None:
+            return llm
+        try:
+            return LLMProfileStore(self._folder).resolve_provider_connection(llm, cipher=self._cipher)
+        except ProviderConnectionNotFound as error:
+            raise InvalidRequest(str(error)) from error
+
+    def _profile(self, name: str) -> LLM:
+        try:
+            llm = load_usable(self._folder, name, self._cipher)
+        except FileNotFoundError:
+            raise NotFound(f"Profile '{name}' not found") from None
+        except ProviderConnectionNotFound as error:
+            raise InvalidRequest(str(error)) from error
+        except ValueError as error:
+            raise BadRequest(f"Profile '{name}' cannot be used: {error}") from error
+        return llm.model_copy(update={"usage_id": f"profile:{name}"})
