@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from argparse import Namespace
 from typing import Any
@@ -10,27 +11,52 @@ from sanic import Sanic
 
 from service import private_redis, supervisor
 from service.blueprints import (
+    agent_changes,
+    agent_extras,
+    agent_profiles,
+    archive,
     bash,
+    bash_input,
     bash_live,
     bash_socket,
+    branches,
     conversations,
+    editor,
     event_socket,
+    event_stream,
     events,
     files,
     git,
+    goals,
+    llm,
+    mcp,
+    openai_gateway,
+    plugins,
+    profiles,
+    runtime,
+    session_socket,
     shell,
+    skills,
+    subscription,
     tools,
+    webhooks,
     workspace_files,
     workspace_session,
+    workspaces,
+)
+from service.blueprints import (
+    settings as settings_routes,
 )
 from service.blueprints.context import WebContext
 from service.blueprints.socket import close_all
 from service.logs import configure_logging
+from service.metrics import forget_metrics, share_metrics
 from service.redis_source import RedisSource
 from service.runner.embedded import EmbeddedRunner
 from service.runner.fleet import run_fleet
 from service.settings import Settings
 from service.settings_loading import hand_down, load_settings
+from service.tracing import start_tracing, stop_tracing
 
 _KEEP_ALIVE_SECONDS = 75
 """Longer than the usual 60 s of a load balancer, so that it and not we closes an idle connection (guess)."""
@@ -52,18 +78,44 @@ def create_app(settings: Settings | Namespace | None = None, *, embedded_runner:
     shell.install(app, settings)
     for blueprint in (
         conversations.blueprint,
+        branches.blueprint,
+        goals.blueprint,
+        agent_changes.blueprint,
+        runtime.blueprint,
+        event_stream.blueprint,
         events.blueprint,
         event_socket.blueprint,
+        session_socket.blueprint,
         bash.blueprint,
         bash.scoped,
+        bash_input.blueprint,
+        bash_input.scoped,
         bash_live.blueprint,
         bash_live.scoped,
         bash_socket.blueprint,
+        archive.blueprint,
+        archive.scoped,
         files.blueprint,
         files.scoped,
         git.blueprint,
         git.scoped,
+        openai_gateway.blueprint,
+        skills.blueprint,
+        plugins.blueprint,
+        agent_extras.blueprint,
+        mcp.blueprint,
+        settings_routes.blueprint,
+        profiles.blueprint,
+        profiles.meta,
+        agent_profiles.blueprint,
+        llm.blueprint,
+        subscription.blueprint,
+        workspaces.blueprint,
         tools.blueprint,
+        editor.blueprint,
+        editor.scoped,
+        editor.desktop,
+        webhooks.blueprint,
         workspace_files.blueprint,
         workspace_session.blueprint,
     ):
@@ -86,8 +138,8 @@ def _configure(app: Sanic[Any, Any], settings: Settings) -> None:
         KEEP_ALIVE_TIMEOUT=_KEEP_ALIVE_SECONDS,
         GRACEFUL_SHUTDOWN_TIMEOUT=settings.drain_seconds,
         WEBSOCKET_MAX_SIZE=settings.request_max_bytes,
-        WEBSOCKET_PING_INTERVAL=10,
-        WEBSOCKET_PING_TIMEOUT=20,
+        WEBSOCKET_PING_INTERVAL=settings.socket_ping_seconds,
+        WEBSOCKET_PING_TIMEOUT=2 * settings.socket_ping_seconds,
         ACCESS_LOG=False,
         MOTD=False,
     )
@@ -99,6 +151,7 @@ def _manage_processes(app: Sanic[Any, Any], settings: Settings) -> None:
     @app.main_process_ready
     async def add_processes(app: Sanic[Any, Any]) -> None:
         configure_logging(settings)  # Sanic's own command line has not
+        app.ctx.metrics_directory = share_metrics()
         used = settings
         if settings.redis_address is None:
             socket_path = private_redis.choose_socket(settings.conversations_path.parent)
@@ -106,6 +159,10 @@ def _manage_processes(app: Sanic[Any, Any], settings: Settings) -> None:
             app.manager.manage(supervisor.REDIS, private_redis.become_redis_server, {"socket_path": str(socket_path)})
         if settings.runners:
             app.manager.manage("Runners", run_fleet, {"settings": used, "processes": settings.runners})
+
+    @app.main_process_stop
+    async def remove_metrics(app: Sanic[Any, Any]) -> None:
+        forget_metrics(app.ctx.metrics_directory)
 
 
 def _manage_lifetime(app: Sanic[Any, Any], settings: Settings, embedded_runner: bool | None) -> None:
@@ -116,6 +173,7 @@ def _manage_lifetime(app: Sanic[Any, Any], settings: Settings, embedded_runner: 
         is_managed_worker = hasattr(app, "multiplexer")
         if is_managed_worker:
             configure_logging(settings)
+        start_tracing(settings.trace_endpoint)
         is_embedded = not is_managed_worker and settings.runners > 0 if embedded_runner is None else embedded_runner
         runner = EmbeddedRunner(settings, source) if is_embedded else None
         app.ctx.runner = runner
@@ -134,3 +192,4 @@ def _manage_lifetime(app: Sanic[Any, Any], settings: Settings, embedded_runner: 
         if app.ctx.runner is not None:
             await app.ctx.runner.stop()
         await app.ctx.web.__aexit__(None, None, None)
+        await asyncio.to_thread(stop_tracing)

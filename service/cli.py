@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
 from typing import Annotated, NoReturn
 
 import typer
+from rich.console import Console
+from rich.markup import escape
 from sanic import Sanic
 from sanic.worker.loader import AppLoader
 
 from service.app import create_app
+from service.conversations_command import conversations
+from service.doctor import Level, examine
 from service.logs import configure_logging
 from service.private_redis import RedisServerMissing, require_redis_server
 from service.runner.fleet import run_fleet
@@ -23,7 +28,10 @@ from service.supervisor import CannotListen, require_address
 
 _BACKLOG = 1024
 
-cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+_MARKS = {Level.GOOD: "[green]good   [/]", Level.WARNING: "[yellow]warning[/]", Level.PROBLEM: "[red]problem[/]"}
+
+cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+cli.add_typer(conversations, name="conversations")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1 without keys, else 0.0.0.0.")]
 Port = Annotated[int | None, typer.Option(help="TCP port to listen on. Default: 8000.")]
@@ -32,7 +40,11 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Web worker processes. 
 
 @cli.callback()
 def fanout() -> None:
-    """An OpenHands agent server that spreads over many processes and hosts."""
+    """An OpenHands agent server that spreads over many processes and hosts.
+
+    `fanout serve` is all it takes on one machine. Settings come from the environment and a JSON file
+    (docs/configuration.md lists them); what is said here goes over both.
+    """
 
 
 @cli.command()
@@ -69,6 +81,39 @@ def runner(
     settings = _settings()
     _require_redis(settings)
     run_fleet(settings, processes)
+
+
+@cli.command()
+def demo() -> None:
+    """Watch an agent write a small program and run it; needs no network and no API key.
+
+    A server and a scripted LLM are started on the loopback address, in a folder that is removed at the end. Exit status
+    0 when the agent has finished.
+    """
+    from service.demo.play import play  # it imports the SDK, which takes seconds
+
+    raise typer.Exit(play())
+
+
+@cli.command()
+def doctor() -> None:
+    """Look at disk, locks, Redis, clocks and versions with the settings that a server would have here, and explain.
+
+    Exit status 1 when there is a problem; warnings leave it 0.
+    """
+    try:
+        settings = load_settings()
+        refuse_unserved(settings)
+    except SettingsError as error:
+        sys.exit(f"fanout: {error}")
+    console = Console(soft_wrap=True, highlight=False)
+    findings = asyncio.run(examine(settings))
+    for finding in findings:
+        console.print(f"{_MARKS[finding.level]} [bold]{finding.subject}[/]  {escape(finding.what)}")
+        if finding.advice:
+            console.print(f"         {escape(finding.advice)}")
+    if any(finding.level is Level.PROBLEM for finding in findings):
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -11,11 +11,14 @@
     │   ├── Conflict                409
     │   │   ├── AlreadyRunning
     │   │   └── OwnershipLost
+    │   ├── SourceRefused           422, a code and a sentence
     │   └── RunLimitReached         429
     ├── Unavailable                 nothing happened; the same request may work shortly (503 + Retry-After)
     │   ├── NoRunner
     │   ├── OwnerMoving
     │   └── BrokerUnavailable
+    ├── SourceUnavailable           502, as SourceRefused
+    ├── SourceTimedOut              504, likewise
     ├── OutcomeUnknown              it may or may not have happened; retry with the same idempotency key (504)
     └── RequestFailed               500, a failure of the work itself, with its text
 
@@ -177,6 +180,59 @@ class OwnershipLost(Conflict):
         return "Conversation is owned by another agent server instance; the write was refused"
 
 
+class _Remote(FanoutError):
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class RemoteUnavailable(_Remote):
+    """Another server that was to be asked cannot be reached, fails, or refuses our credentials."""
+
+    code = "remote_unavailable"
+
+
+class RemoteTimedOut(_Remote):
+    """Another server that was asked did not answer in time."""
+
+    code = "remote_timed_out"
+
+
+class _SourceProblem:
+    """Why a plugin cannot be had from where it should come from; `reason_code` is the SDK's."""
+
+    def __init__(self, reason_code: str, reason: str) -> None:
+        self.reason_code = reason_code
+        self.reason = reason
+
+    @property
+    def detail(self) -> Any:
+        return {"code": self.reason_code, "message": self.reason}
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class SourceRefused(_SourceProblem, Refused):
+    """What was asked for is not there, or may not be used."""
+
+    code = "source_refused"
+
+
+class SourceUnavailable(_SourceProblem, FanoutError):
+    """It cannot be reached."""
+
+    code = "source_unavailable"
+
+
+class SourceTimedOut(_SourceProblem, FanoutError):
+    """It did not answer in the time that the client gave it."""
+
+    code = "source_timed_out"
+
+
 class RunLimitReached(Refused):
     """No run slot is free. With `saved_in`, the message was stored all the same."""
 
@@ -213,6 +269,18 @@ class Unavailable(FanoutError):
     def __init__(self, reason: str, retry_after_seconds: int = 1) -> None:
         self.reason = reason
         self.retry_after_seconds = retry_after_seconds
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Disabled(FanoutError):
+    """The configuration leaves it out, so trying again does not help."""
+
+    code = "disabled"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
 
     def __str__(self) -> str:
         return self.reason

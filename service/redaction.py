@@ -18,6 +18,8 @@ from uuid import UUID
 from service.errors import JsonObject
 
 REDACTED = "<redacted>"
+REDACTED_SECRET = "**********"
+"""What the SDK's models show of a secret; who sends it back does not mean it."""
 
 _SECRET_WORDS = ("AUTHORIZATION", "COOKIE", "CREDENTIAL", "KEY", "PASSWORD", "SECRET", "SESSION", "TOKEN")
 _SECRET_MAPPINGS = frozenset({"ENVIRONMENT", "ENV", "HEADERS"})

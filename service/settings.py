@@ -18,6 +18,7 @@ from service.settings_values import (
     AbsolutePath,
     DebugFlag,
     Flag,
+    HttpUrl,
     Integer,
     LeaseSeconds,
     LocalRuntime,
@@ -56,7 +57,7 @@ class Settings(BaseSettings):
         "event_cache_bytes": "Bounds",
         "webhooks": "Webhooks and marketplaces",
         "enable_vscode": "Tools and editors",
-        "debug": "Logs and build",
+        "metrics_key": "Metrics, logs and build",
     }
     """The heading each group of fields begins with, by its first field. A group has one kind of reader."""
 
@@ -165,6 +166,11 @@ class Settings(BaseSettings):
     socket_stall_seconds: Number = Field(
         30.0, gt=0, description="Seconds after which a socket that takes nothing is closed (1013)."
     )
+    socket_ping_seconds: Number = Field(
+        10.0,
+        gt=0,
+        description="Seconds between pings on a socket; who leaves one unanswered for two is closed (1011).",
+    )
     request_max_bytes: Integer = Field(100 * _MIB, ge=1, description="Bytes of the largest request body; more is 413.")
 
     upload_max_bytes: Integer = Field(10 * 1024 * _MIB, ge=1, description="Bytes of the largest upload; more is 413.")
@@ -181,14 +187,28 @@ class Settings(BaseSettings):
     registered_marketplaces: tuple[Marketplace, ...] = Field(
         (), description="Where plugins and skills are resolved from."
     )
+    github_api_url: HttpUrl = Field(
+        "https://api.github.com", description="Where repositories are looked for; a GitHub Enterprise has its own."
+    )
     acp_skill_sourcing: Literal["native", "openhands_managed"] = Field(
         "native", description="Who gives ACP agents their skills: themselves, or this server."
     )
 
     enable_vscode: Flag = Field(True, description="Serve an editor where it is installed.")
     vscode_port: Integer = Field(8001, ge=1, le=65535, description="TCP port of the editor.")
+    vscode_path: str = Field("/openhands/.openvscode-server", description="Directory of OpenVSCode Server.")
     vscode_base_path: OptionalText = Field(None, description="Path that a proxy adds before the editor's URLs.")
     enable_vnc: Flag = Field(False, description="Serve a desktop where it is installed.")
+    novnc_port: Annotated[Integer, Named(("NOVNC_PORT",))] = Field(
+        8002, ge=1, le=65535, description="TCP port of the desktop in the browser."
+    )
+    novnc_web: Annotated[str, Named(("NOVNC_WEB",))] = Field(
+        "/opt/novnc-web", description="Directory of noVNC's pages."
+    )
+    vnc_display: str = Field(":1", pattern=r"^:\d{1,4}$", description="X display of the desktop, such as :1.")
+    vnc_geometry: Annotated[str, Named(("VNC_GEOMETRY",))] = Field(
+        "1280x800", pattern=r"^\d{2,5}x\d{2,5}$", description="Size of the desktop in pixels."
+    )
     enable_browser: Flag = Field(True, description="Offer the browser tool where a browser is installed.")
     preload_tools: Flag = Field(True, description="Load the tools when a runner starts, not on first use.")
     runtime_idle_timeout_seconds: OptionalSeconds = Field(
@@ -198,6 +218,17 @@ class Settings(BaseSettings):
         "it. Null, blank or 0: never.",
     )
 
+    metrics_key: SecretStr | None = Field(
+        None, description="Token that `/metrics` demands (`Authorization: Bearer`). Null or blank: open, as `/docs` is."
+    )
+    metrics_port: Integer | None = Field(
+        None, ge=1, le=65535, description="TCP port on which `fanout runner` serves `/metrics`. Null: none."
+    )
+    trace_endpoint: HttpUrl | None = Field(
+        None,
+        description="Where traces are posted, OTLP over HTTP (`http://collector:4318/v1/traces`); needs the extra "
+        "`tracing`. Null: nothing is traced.",
+    )
     debug: Annotated[DebugFlag, Named(("DEBUG",))] = Field(
         False, description="Log at DEBUG and put tracebacks into 5xx bodies. Any text but 1, true, yes and on is false."
     )
@@ -246,6 +277,12 @@ class Settings(BaseSettings):
     def redis_address(self) -> str | None:
         """`redis_url` in clear, password included, or None."""
         return self.redis_url.get_secret_value() if self.redis_url is not None else None
+
+    @property
+    def metrics_token(self) -> str | None:
+        """`metrics_key` in clear, or None: anybody may read the metrics."""
+        given = self.metrics_key.get_secret_value() if self.metrics_key is not None else ""
+        return given.strip() or None
 
     @property
     def bind_host(self) -> str:

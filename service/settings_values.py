@@ -5,6 +5,8 @@ Every validator here raises ValueErrors whose text is safe to print: it never qu
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import re
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ DEFAULT_LEASE_TTL_SECONDS = 10.0
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
+_SIGNING_PREFIX = "whsec_"
 _LOG_LEVEL_ALIASES = {"WARN": "WARNING", "FATAL": "CRITICAL", "TRACE": "DEBUG"}
 
 
@@ -132,6 +135,27 @@ def _http_url(url: str) -> str:
     return url
 
 
+def signing_key(secret: str) -> bytes:
+    """The key in a secret of a webhook: standardwebhooks.com's form, else the text itself.
+
+    Raises:
+        ValueError: it has the prefix, and no base64 follows.
+    """
+    if not secret.startswith(_SIGNING_PREFIX):
+        return secret.encode()
+    try:
+        return base64.b64decode(secret.removeprefix(_SIGNING_PREFIX), validate=True)
+    except binascii.Error:
+        raise ValueError(f"expected base64 after {_SIGNING_PREFIX}") from None
+
+
+def _signing_secret(secret: SecretStr | None) -> SecretStr | None:
+    if secret is None or not secret.get_secret_value():
+        return None
+    signing_key(secret.get_secret_value())
+    return secret
+
+
 def _auto_load(value: Any) -> bool | tuple[str, ...]:
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
@@ -160,6 +184,7 @@ SecretKeys = Annotated[
     AfterValidator(_drop_empty),
 ]
 RedisUrl = Annotated[SecretStr | None, BeforeValidator(_blank_as_none), AfterValidator(_redis_url)]
+SigningSecret = Annotated[SecretStr | None, AfterValidator(_signing_secret)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_log_level)]
 LocalRuntime = Annotated[Literal["local"], BeforeValidator(_refuse_docker)]
@@ -179,10 +204,19 @@ class WebhookSpec(BaseModel):
     num_retries: Integer = Field(3, ge=0, description="Attempts after the first one failed.")
     retry_delay: Number = Field(5.0, ge=0, description="Seconds between two attempts.")
     max_queue_size: Integer = Field(
-        1000, ge=1, description="Events kept per conversation; the oldest are dropped first."
+        1000, ge=1, description="Events of a deleted conversation that are still told; the oldest are dropped first."
     )
     max_batch_bytes: Integer = Field(5 * 1024**2, ge=1, description="Bytes of events in one post.")
-    max_queue_bytes: Integer = Field(50 * 1024**2, ge=1, description="Bytes of events kept per conversation.")
+    max_queue_bytes: Integer = Field(
+        50 * 1024**2, ge=1, description="Bytes of events of a deleted conversation that are still told."
+    )
+    signing_secret: SigningSecret = Field(
+        None,
+        description="Signs every post as standardwebhooks.com describes; `whsec_<base64>`, or the key as text.",
+    )
+    dead_letter_seconds: Number = Field(
+        86400.0, ge=0, description="Age of events from which on they are given up when all attempts failed."
+    )
 
 
 class Marketplace(BaseModel):

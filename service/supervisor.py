@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import current_process
 from multiprocessing.managers import SyncManager
 from types import FrameType
 from typing import Any
@@ -32,6 +33,7 @@ from sanic.worker.process import WorkerProcess
 from sanic.worker.serve import worker_serve
 
 from service.child_process import die_with_parent
+from service.metrics import metrics, take_place
 
 _log = structlog.get_logger(__name__)
 
@@ -175,7 +177,8 @@ class SupervisedManager(WorkerManager):
     def _start_again(self, process: WorkerProcess) -> None:
         if not self._backoff.is_due(process.name, time.monotonic()):
             return
-        _log.warning("process_replaced", process=process.name, pid=process.pid, exit_code=process.exitcode)
+        _log.warning("process_replaced", replaced=process.name, pid=process.pid, exit_code=process.exitcode)
+        metrics().processes_replaced.inc()
         with self._signals_held():
             process.restart()
         self._backoff.started(process.name, time.monotonic())
@@ -240,6 +243,7 @@ def _reserve_port(server_settings: dict[str, Any]) -> socket.SocketType | None:
 def serve_on_own_socket(*args: Any, **kwargs: Any) -> None:
     """Sanic's `worker_serve`, in a worker process, listening on a socket of its own."""
     die_with_parent()
+    take_place(current_process().name)
     if not kwargs.get("unix") and kwargs.get("sock") is None:
         # Sanic listens on it once it can serve: connections that come earlier are not for this worker.
         kwargs |= {"sock": _bind(kwargs["host"], kwargs["port"]), "host": None, "port": None}

@@ -26,6 +26,9 @@ AUTHENTICATION_FAILED = 4001
 """Close code: do not come back with the same key."""
 
 _GUARDED = "api/"
+_GUARDED_OPENAI = "v1/"
+"""Where a key may also come as OpenAI's clients send it."""
+_BEARER = "bearer "
 _KEYED_OTHERWISE = ("api/init",)
 """Under /api/, but guarded by a key of its own."""
 
@@ -67,7 +70,7 @@ def api_keys(request: Request) -> ApiKeys:
 
 
 def require_key(request: Request) -> None:
-    """Request middleware: refuse a call under /api/ that brings no valid key.
+    """Request middleware: refuse a call under /api/ or /v1/ that brings no valid key.
 
     Runs before any argument is looked at, so a bad body without a key is 401, not 422. Sockets and the workspace's
     static files (`ctx_keyed_otherwise=True` on the route) see to themselves.
@@ -76,12 +79,20 @@ def require_key(request: Request) -> None:
         Unauthorized: no key, or none that is configured.
     """
     route = request.route
-    if route is None or not route.path.startswith(_GUARDED):
+    if route is None or not route.path.startswith((_GUARDED, _GUARDED_OPENAI)):
         return
     if route.path in _KEYED_OTHERWISE or getattr(route.ctx, "keyed_otherwise", False):
         return
-    if not api_keys(request).admit(request.headers.getone(HEADER, None)):
+    presented = request.headers.getone(HEADER, None)
+    if presented is None and route.path.startswith(_GUARDED_OPENAI):
+        presented = _bearer(request)
+    if not api_keys(request).admit(presented):
         raise Unauthorized
+
+
+def _bearer(request: Request) -> str | None:
+    given = request.headers.getone("authorization", "")
+    return given[len(_BEARER) :].strip() if given.lower().startswith(_BEARER) else None
 
 
 def socket_auth(request: Request) -> SocketAuth:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 from datetime import datetime
 from enum import Enum
@@ -35,7 +36,14 @@ _route = Routes(blueprint, scoped)
 _LOOK_AGAIN_SECONDS = 1.0
 """How long a waiting request trusts that it will be told."""
 _FOREVER = 1 << 53
-_SUCCESS = b'{"success":true}'
+SUCCESS = b'{"success":true}'
+
+
+class TerminalSize(BaseModel):
+    """In characters."""
+
+    columns: int = Field(80, ge=1, le=10_000)
+    rows: int = Field(24, ge=1, le=10_000)
 
 
 class ExecuteBashRequest(BaseModel):
@@ -44,6 +52,9 @@ class ExecuteBashRequest(BaseModel):
     command: str
     cwd: str | None = Field(None, description="Directory to run in; relative to the server's.")
     timeout: int = Field(300, description="Seconds until its process group is ended.")
+    stdin: bool = Field(False, description="Whether it takes input while it runs; otherwise its input is empty.")
+    pty: bool = Field(False, description="Whether it runs on a terminal, which takes input, too; all output is stdout.")
+    size: TerminalSize = Field(default_factory=TerminalSize, description="Of the terminal.")
 
 
 class BashCommand(BaseModel):
@@ -188,15 +199,27 @@ async def clear_bash_events(request: Request, runtime_conversation_id: str | Non
 async def stop_bash_command(
     request: Request, command_id: str, runtime_conversation_id: str | None = None
 ) -> HTTPResponse:
-    scope = await scope_of(request, runtime_conversation_id)
+    await ask_runner_of(await scope_of(request, runtime_conversation_id), command_id, "bash.stop")
+    return json_answer(SUCCESS)
+
+
+async def ask_runner_of(scope: Scope, command_id: str, operation: str, content: bytes = b"") -> bool:
+    """Have the runner of a command do something with it; False when the command has ended.
+
+    Raises:
+        InvalidRequest: the id is none.
+        NotFound: no command of the scope has it.
+        FanoutError: what the runner raised.
+    """
     wanted = uuid_path(command_id, "command_id").hex
     running = await asyncio.to_thread(scope.web.running_commands.find, wanted)
     if running is not None and running.history == scope.history.directory:
         arguments = {"command_id": wanted}
-        await scope.web.requester.ask("bash.stop", runner_id=running.runner_id, arguments=arguments)
-    elif await asyncio.to_thread(scope.history.event, wanted) is None:
+        await scope.web.requester.ask(operation, runner_id=running.runner_id, body=content, arguments=arguments)
+        return True
+    if await asyncio.to_thread(scope.history.event, wanted) is None:
         raise NotFound
-    return json_answer(_SUCCESS)
+    return False
 
 
 async def start(scope: Scope, wanted: ExecuteBashRequest) -> bytes:
@@ -214,8 +237,11 @@ async def start(scope: Scope, wanted: ExecuteBashRequest) -> bytes:
     return answer.body
 
 
-def search(history: BashHistory, wanted: BashSearch) -> tuple[list[bytes], str | None]:
-    """The events of a page and the name of the next. Blocking. Raises BadRequest for an unknown `page_id`."""
+def search(history: BashHistory, wanted: BashSearch, page_bytes: float = math.inf) -> tuple[list[bytes], str | None]:
+    """The events of a page and the name of the next. Blocking. Raises BadRequest for an unknown `page_id`.
+
+    A page ends with the event that brings it to `page_bytes`; not that of a single command.
+    """
     descending = wanted.sort_order is BashSortOrder.TIMESTAMP_DESC
     if wanted.command_id__eq is not None:
         if wanted.kind__eq == "BashCommand":
@@ -228,6 +254,7 @@ def search(history: BashHistory, wanted: BashSearch) -> tuple[list[bytes], str |
         page = _page(wanted.page_id)
         first, last = (first, min(last, page[0] + 1)) if descending else (max(first, page[0]), last)
     items: list[bytes] = []
+    size = 0
     for entry in history.entries(first, last, descending=descending):
         if page is not None and _is_before(entry, page, descending=descending):
             continue
@@ -236,9 +263,10 @@ def search(history: BashHistory, wanted: BashSearch) -> tuple[list[bytes], str |
         event = history.read(entry)
         if event is None or not _passes(event, entry, wanted):
             continue
-        if len(items) == wanted.limit:
+        if len(items) == wanted.limit or size >= page_bytes:
             return items, entry.cursor
         items.append(event)
+        size += len(event)
     return items, None
 
 
@@ -246,7 +274,8 @@ def _search_command(
     history: BashHistory, wanted: BashSearch, command_id: str, *, descending: bool
 ) -> tuple[list[bytes], str | None]:
     found = []
-    for event in history.outputs(command_id):
+    after_order = -1 if wanted.order__gt is None else wanted.order__gt
+    for event in history.outputs(command_id, after_order):
         output = json.loads(event)
         micros = micros_of(datetime.fromisoformat(output["timestamp"]))
         entry = Entry(micros, output["id"], command_id)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
+from functools import partial
 
 from sanic import Blueprint, Request
 
@@ -16,6 +16,7 @@ from service.blueprints.arguments import problem, uuid_path
 from service.blueprints.bash import Scope, scope_of
 from service.blueprints.openapi import documented
 from service.blueprints.scopes import SCOPED_PREFIX, Routes
+from service.blueprints.server_sent import EventStream, answer_with_events
 from service.errors import NotFound
 from service.pubsub.broker import Channel
 from service.store.live_output import STREAMS, Delta, LiveOutput, Position, deltas_of
@@ -26,9 +27,6 @@ _route = Routes(blueprint, scoped)
 
 _PIECE_BYTES = 256 * 1024
 _LOOK_AGAIN_SECONDS = 1.0
-_KEEP_ALIVE_SECONDS = 10.0
-"""How often a quiet stream sends a comment, so that proxies do not cut it off."""
-_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 @_route("GET", "/bash_commands/<command_id:str>/stream")
@@ -45,23 +43,18 @@ async def stream_bash_command(request: Request, command_id: str, runtime_convers
     position = _position(request)
     if await asyncio.to_thread(scope.history.event, wanted) is None:
         raise NotFound
-    response = await request.respond(headers=_HEADERS, content_type="text/event-stream; charset=utf-8")
-    sent_at = time.monotonic()
-    async for deltas in _follow(scope, wanted, position):
+    await answer_with_events(request, partial(_send_output, scope, wanted, position))
+
+
+async def _send_output(scope: Scope, command_id: str, position: Position, stream: EventStream) -> None:
+    async for deltas in _follow(scope, command_id, position):
         for delta in deltas:
             position = position.after(delta)
-            await response.send(_event(str(position), "BashOutputDelta", delta_event(wanted, delta)))
-        now = time.monotonic()
-        if deltas:
-            sent_at = now
-        elif now - sent_at > _KEEP_ALIVE_SECONDS:
-            sent_at = now
-            await response.send(": alive\n\n")
-    outputs = await asyncio.to_thread(scope.history.outputs, wanted)
+            await stream.write(_event(str(position), "BashOutputDelta", delta_event(command_id, delta)))
+    outputs = await asyncio.to_thread(scope.history.outputs, command_id)
     exit_code = json.loads(outputs[-1])["exit_code"] if outputs else None
-    end = {"command_id": wanted, "exit_code": exit_code, "kind": "BashEnd"}
-    await response.send(_event(str(position), "BashEnd", json.dumps(end)))
-    await response.eof()
+    end = {"command_id": command_id, "exit_code": exit_code, "kind": "BashEnd"}
+    await stream.write(_event(str(position), "BashEnd", json.dumps(end)))
 
 
 def delta_event(command_id: str, delta: Delta) -> str:
@@ -77,7 +70,7 @@ def delta_event(command_id: str, delta: Delta) -> str:
 
 
 async def _follow(scope: Scope, command_id: str, position: Position) -> AsyncIterator[list[Delta]]:
-    """What comes after `position`, until the command has ended; an empty list now and then when nothing comes."""
+    """What comes after `position`, until the command has ended."""
     live = LiveOutput(scope.history.directory, command_id)
     channel = Channel(scope.web.keys.bash_command(command_id))
     async with scope.web.hub.subscribe(channel, scope.web.settings.socket_backlog_bytes) as subscriber:
@@ -114,6 +107,6 @@ def _position(request: Request) -> Position:
         raise problem("value_error", ["header", "last-event-id"], "Not an id of this stream", given) from None
 
 
-def _event(event_id: str, name: str, data: str) -> str:
+def _event(event_id: str, name: str, data: str) -> bytes:
     """One server-sent event; JSON has no line breaks."""
-    return f"id: {event_id}\nevent: {name}\ndata: {data}\n\n"
+    return f"id: {event_id}\nevent: {name}\ndata: {data}\n\n".encode()

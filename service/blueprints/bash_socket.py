@@ -22,6 +22,7 @@ from service.blueprints.frames import event_frame, text_frame
 from service.blueprints.inbound import NotJson, parse_frame
 from service.blueprints.socket import Socket, serving
 from service.errors import FanoutError
+from service.metrics import metrics
 from service.pubsub.broker import Channel
 from service.pubsub.hub import Subscriber
 from service.store.bash_history import BashHistory
@@ -98,6 +99,7 @@ async def _send_live(subscriber: Subscriber, socket: Socket, sent: OrderedDict[b
         news = [arrival for arrival in subscriber.take() if _is_new(arrival.envelope.payload, sent)]
         if news:
             await socket.write(b"".join([arrival.frame(event_frame) for arrival in news]))
+            metrics().deliveries.inc(len(news))
 
 
 async def _send_live_output(web: WebContext, socket: Socket) -> None:
@@ -126,10 +128,12 @@ async def _send_history(
     """What is stored since then and was not sent."""
     wanted = BashSearch(timestamp__gte=datetime.fromtimestamp(since_micros / 1_000_000, UTC))
     while True:
-        events, next_page_id = await asyncio.to_thread(search, history, wanted)
+        events, next_page_id = await asyncio.to_thread(search, history, wanted, _PIECE_BYTES)
         frames = [text_frame(event) for event in events if _is_new(event, sent)]
         if frames:
             await socket.write(b"".join(frames))
+            metrics().deliveries.inc(len(frames))
+            metrics().replay_bytes.inc(sum(map(len, frames)))
         if next_page_id is None:
             return
         wanted = wanted.model_copy(update={"page_id": next_page_id})

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 from uuid import UUID
 
 import structlog
 from sanic import Request
 
+from service.blueprints.presence import Presence
 from service.catalog.catalog import Catalog
 from service.catalog.keys import Keys
 from service.errors import BrokerUnavailable, ConversationNotFound, FanoutError
+from service.metrics import metrics, sample
 from service.pubsub.broker import Channel
-from service.pubsub.hub import Hub
+from service.pubsub.hub import Hub, Subscriber
 from service.pubsub.redis_broker import RedisBroker
 from service.redis_source import RedisSource
 from service.requests.requester import Requester
@@ -25,6 +27,7 @@ from service.settings import Settings
 from service.store.disk import disk_problem
 from service.store.event_log import EventLogs
 from service.store.layout import ConversationsRoot
+from service.store.owner_record import StreamEpochs
 from service.store.running_commands import RunningCommands
 from service.store.snapshot import Snapshot, SnapshotReader
 from service.tasks import TaskSet
@@ -46,6 +49,7 @@ class WebContext:
         self.root = ConversationsRoot(settings.conversations_path)
         self.logs = EventLogs(self.root, settings.event_cache_bytes)
         self.snapshots = SnapshotReader()
+        self.stream_epochs = StreamEpochs()
         self.running_commands = RunningCommands(settings.bash_events_dir)
         self._redis = source.commands()
         self.catalog = Catalog(self._redis, keys, settings.lease_ttl_seconds)
@@ -61,6 +65,7 @@ class WebContext:
             timeout_seconds=settings.request_timeout_seconds,
             moving_seconds=settings.lease_ttl_seconds,
         )
+        self.presence = Presence(self.catalog.watchers)
         self._runner_failure = runner_failure
         self.is_stopping = False
         self._reasons = ["Server is still initializing"]
@@ -72,10 +77,13 @@ class WebContext:
         await self.hub.__aenter__()
         await self.requester.__aenter__()
         self._watcher = self._tasks.start(self._watch(), "readiness")
+        self._tasks.start(self.presence.run(), "presence")
+        self._tasks.start(sample("web", self._set_gauges), "metrics")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self._tasks.stop()
+        await self.presence.announce()
         await self.requester.__aexit__(*exc)
         await self.hub.__aexit__(*exc)
         await self._event_broker.close()
@@ -115,6 +123,14 @@ class WebContext:
             self._schemas = json.loads(answer.body)
         return self._schemas
 
+    @asynccontextmanager
+    async def watch(self, conversation_id: UUID, watcher: str | None) -> AsyncIterator[Subscriber]:
+        """What is published of a conversation, for a client that counts as one who watches it."""
+        channel = Channel(self.keys.events(conversation_id))
+        async with self.hub.subscribe(channel, self.settings.socket_backlog_bytes) as subscriber:
+            with self.presence.watching(conversation_id, watcher):
+                yield subscriber
+
     def require(self, conversation_id: UUID) -> None:
         """Raises ConversationNotFound unless there is such a conversation, wherever it is running."""
         if not self.root.exists(conversation_id):
@@ -135,6 +151,12 @@ class WebContext:
             self.require(conversation_id)
             await self.requester.ask("conversation.describe", conversation_id)
         raise ConversationNotFound(str(conversation_id))
+
+    def _set_gauges(self) -> None:
+        is_ready = not self.readiness()
+        metrics().web_workers.labels("ready").set(is_ready)
+        metrics().web_workers.labels("not_ready").set(not is_ready)
+        metrics().backlog_bytes.set(self.hub.backlog_bytes)
 
     async def _watch(self) -> None:
         while True:

@@ -14,16 +14,18 @@ from sanic import Blueprint, HTTPResponse, Request
 from service.blueprints.answers import json_answer
 from service.blueprints.arguments import idempotency, json_body, json_bytes, query, uuid_path
 from service.blueprints.context import WebContext, web_of
+from service.blueprints.observability import with_observability
 from service.blueprints.openapi import array_of, documented
 from service.catalog.index import SortOrder
-from service.errors import BadRequest, ConversationNotFound, NotFound, RequestFailed, Unavailable
+from service.errors import BadRequest, ConversationNotFound, JsonObject, NotFound, RequestFailed, Unavailable
 from service.requests.requester import Answer
+from service.store.children import with_children
 from service.store.final_response import final_response
 from service.store.snapshot import leaf_of
 
 blueprint = Blueprint("conversations", url_prefix="/api/conversations")
 
-_LLM_TIMEOUT_SECONDS = 600
+LLM_TIMEOUT_SECONDS = 600
 """An answer that an LLM must give first; the SDK's client waits as long."""
 
 _MAX_IDS = 99
@@ -50,6 +52,10 @@ class IncludeSkills(BaseModel):
     include_skills: bool = False
 
 
+class OneQuery(IncludeSkills):
+    include_presence: bool = False
+
+
 class BatchQuery(IncludeSkills):
     ids: Annotated[list[UUID], Field(max_length=_MAX_IDS)]
 
@@ -74,13 +80,13 @@ class SearchQuery(StatusQuery, IncludeSkills):
     errors=(422, 429, 503),
 )
 async def create(request: Request) -> HTTPResponse:
-    content = json_body(request)
+    content = with_observability(request, json_body(request))
     wanted = query(request, IncludeSkills)
     given_id = content.get("conversation_id") if isinstance(content, dict) else None
     answer = await web_of(request).requester.ask(
         "conversation.create",
         _known_id(given_id),
-        body=json_bytes(request),
+        body=to_json(content),
         arguments={"include_skills": wanted.include_skills, **idempotency(request)},
     )
     return json_answer(answer.body, answer.status)
@@ -90,7 +96,7 @@ async def create(request: Request) -> HTTPResponse:
 @documented(
     summary="Several conversations by id, null for an unknown one",
     query=BatchQuery,
-    response=array_of("ConversationInfo"),
+    response=array_of("ConversationInfo", with_nulls=True),
 )
 async def batch(request: Request) -> HTTPResponse:
     wanted = query(request, BatchQuery)
@@ -126,51 +132,55 @@ async def count(request: Request) -> HTTPResponse:
 
 
 @blueprint.get("/<conversation_id:str>")
-@documented(summary="One conversation", query=IncludeSkills, response="ConversationInfo", errors=(404,))
+@documented(summary="One conversation", query=OneQuery, response="ConversationInfo", errors=(404,))
 async def get(request: Request, conversation_id: str) -> HTTPResponse:
-    wanted = query(request, IncludeSkills)
+    wanted, web = query(request, OneQuery), web_of(request)
+    found = uuid_path(conversation_id)
     try:
-        return json_answer(await _info(web_of(request), uuid_path(conversation_id), wanted.include_skills))
+        info = await _info(web, found, wanted.include_skills)
     except ConversationNotFound:
         raise NotFound from None
+    if wanted.include_presence:
+        info = info[:-1] + b',"presence":' + await web.catalog.watchers.of(found) + b"}"
+    return json_answer(info)
 
 
 @blueprint.patch("/<conversation_id:str>")
 @documented(summary="Change title and tags", body="UpdateConversationRequest", response=Success, errors=(404, 422))
 async def patch(request: Request, conversation_id: str) -> HTTPResponse:
     json_body(request)
-    return await _tell(request, "conversation.patch", conversation_id, body=json_bytes(request))
+    return await tell(request, "conversation.patch", conversation_id, body=json_bytes(request))
 
 
 @blueprint.delete("/<conversation_id:str>")
 @documented(summary="Delete a conversation; its workspace stays", response=Success, errors=(404,))
 async def delete(request: Request, conversation_id: str) -> HTTPResponse:
-    return await _tell(request, "conversation.delete", conversation_id)
+    return await tell(request, "conversation.delete", conversation_id)
 
 
 @blueprint.post("/<conversation_id:str>/run")
 @documented(summary="Start a run in the background", response=Success, errors=(404, 409, 429))
 async def run(request: Request, conversation_id: str) -> HTTPResponse:
-    return await _tell(request, "conversation.run", conversation_id)
+    return await tell(request, "conversation.run", conversation_id)
 
 
 @blueprint.post("/<conversation_id:str>/pause")
 @documented(summary="Pause at the end of the current step", response=Success, errors=(404,))
 async def pause(request: Request, conversation_id: str) -> HTTPResponse:
-    return await _tell(request, "conversation.pause", conversation_id)
+    return await tell(request, "conversation.pause", conversation_id)
 
 
 @blueprint.post("/<conversation_id:str>/interrupt")
 @documented(summary="Cancel the LLM call or tool in flight, and pause", response=Success, errors=(404,))
 async def interrupt(request: Request, conversation_id: str) -> HTTPResponse:
-    return await _tell(request, "conversation.interrupt", conversation_id)
+    return await tell(request, "conversation.interrupt", conversation_id)
 
 
 @blueprint.post("/<conversation_id:str>/secrets")
 @documented(summary="Add or replace secrets", body="UpdateSecretsRequest", response=Success, errors=(404, 422))
 async def secrets(request: Request, conversation_id: str) -> HTTPResponse:
     json_body(request)
-    return await _tell(request, "conversation.secrets", conversation_id, body=json_bytes(request))
+    return await tell(request, "conversation.secrets", conversation_id, body=json_bytes(request))
 
 
 @blueprint.post("/<conversation_id:str>/confirmation_policy")
@@ -179,7 +189,7 @@ async def secrets(request: Request, conversation_id: str) -> HTTPResponse:
 )
 async def confirmation_policy(request: Request, conversation_id: str) -> HTTPResponse:
     json_body(request)
-    return await _tell(request, "conversation.confirmation_policy", conversation_id, body=json_bytes(request))
+    return await tell(request, "conversation.confirmation_policy", conversation_id, body=json_bytes(request))
 
 
 @blueprint.post("/<conversation_id:str>/security_analyzer")
@@ -191,7 +201,7 @@ async def confirmation_policy(request: Request, conversation_id: str) -> HTTPRes
 )
 async def security_analyzer(request: Request, conversation_id: str) -> HTTPResponse:
     json_body(request)
-    return await _tell(request, "conversation.security_analyzer", conversation_id, body=json_bytes(request))
+    return await tell(request, "conversation.security_analyzer", conversation_id, body=json_bytes(request))
 
 
 @blueprint.post("/<conversation_id:str>/ask_agent")
@@ -203,12 +213,12 @@ async def security_analyzer(request: Request, conversation_id: str) -> HTTPRespo
 )
 async def ask_agent(request: Request, conversation_id: str) -> HTTPResponse:
     json_body(request)
-    return await _tell(
+    return await tell(
         request,
         "conversation.ask_agent",
         conversation_id,
         body=json_bytes(request),
-        timeout_seconds=_LLM_TIMEOUT_SECONDS,
+        timeout_seconds=LLM_TIMEOUT_SECONDS,
         missing="Conversation not found",
     )
 
@@ -222,12 +232,12 @@ async def ask_agent(request: Request, conversation_id: str) -> HTTPResponse:
 )
 async def generate_title(request: Request, conversation_id: str) -> HTTPResponse:
     json_body(request)
-    return await _tell(
+    return await tell(
         request,
         "conversation.generate_title",
         conversation_id,
         body=json_bytes(request),
-        timeout_seconds=_LLM_TIMEOUT_SECONDS,
+        timeout_seconds=LLM_TIMEOUT_SECONDS,
     )
 
 
@@ -249,12 +259,13 @@ async def agent_final_response(request: Request, conversation_id: str) -> HTTPRe
 _NULL = b"null"
 
 
-async def _tell(
+async def tell(
     request: Request,
     operation: str,
     conversation_id: str,
     *,
     body: bytes = b"",
+    arguments: JsonObject | None = None,
     timeout_seconds: float | None = None,
     missing: str = "Not Found",
 ) -> HTTPResponse:
@@ -263,7 +274,9 @@ async def _tell(
     wanted = uuid_path(conversation_id)
     try:
         web.require(wanted)
-        answer: Answer = await web.requester.ask(operation, wanted, body=body, timeout_seconds=timeout_seconds)
+        answer: Answer = await web.requester.ask(
+            operation, wanted, body=body, arguments=arguments, timeout_seconds=timeout_seconds
+        )
     except ConversationNotFound:
         raise NotFound(missing) from None
     return json_answer(answer.body, answer.status)
@@ -271,7 +284,8 @@ async def _tell(
 
 async def _info(web: WebContext, conversation_id: UUID, include_skills: bool) -> bytes:
     snapshot = await web.snapshot(conversation_id)
-    return snapshot.info_with_skills if include_skills else snapshot.info
+    info = snapshot.info_with_skills if include_skills else snapshot.info
+    return with_children(info, web.root.directory(conversation_id))
 
 
 async def _info_or_null(web: WebContext, conversation_id: UUID, include_skills: bool) -> bytes:

@@ -33,9 +33,15 @@ STATUS: Mapping[type[FanoutError], int] = {
     errors.Conflict: 409,
     errors.AlreadyRunning: 409,
     errors.OwnershipLost: 409,
+    errors.RemoteUnavailable: 502,
+    errors.RemoteTimedOut: 504,
+    errors.SourceRefused: 422,
+    errors.SourceUnavailable: 502,
+    errors.SourceTimedOut: 504,
     errors.RunLimitReached: 429,
     errors.BashLimitReached: 429,
     errors.Unavailable: 503,
+    errors.Disabled: 503,
     errors.NoRunner: 503,
     errors.OwnerMoving: 503,
     errors.BrokerUnavailable: 503,
@@ -62,7 +68,7 @@ def answer_fanout(request: Request, error: FanoutError) -> HTTPResponse:
     status = status_of(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.warning("request_failed", status=status, reason=str(error), method=request.method, path=request.path)
-        content = _purposeful(status, str(error))
+        content = {**_purposeful(status, str(error)), "detail": error.detail}
     else:
         content = {"detail": error.detail}
     return json(content, status=status, headers=_retry_headers(error))

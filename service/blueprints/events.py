@@ -60,7 +60,7 @@ async def get(request: Request, conversation_id: str, event_id: str) -> HTTPResp
     summary="Several events by id, null for an unknown one",
     description="The ids are a JSON array in the body, or, where none can be sent, `event_ids` values in the query.",
     body=array_of("EventId"),
-    response=array_of("Event"),
+    response=array_of("Event", with_nulls=True),
     errors=(404, 422),
 )
 async def batch(request: Request, conversation_id: str) -> HTTPResponse:
@@ -77,7 +77,7 @@ async def batch(request: Request, conversation_id: str) -> HTTPResponse:
 @blueprint.post("")
 @documented(
     summary="Send a message, and with `run` start a run",
-    body="SendMessageRequest",
+    body="PostMessageRequest",
     response=Success,
     errors=(404, 422, 429),
 )

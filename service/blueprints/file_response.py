@@ -9,7 +9,8 @@ import re
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
+from urllib.parse import quote
 
 from sanic import HTTPResponse, Request
 
@@ -35,7 +36,7 @@ async def send_file(request: Request, path: Path, headers: dict[str, str] | None
 
 
 async def send_open_file(
-    request: Request, source: BinaryIO, media_type: str, headers: dict[str, str] | None = None
+    request: Request, source: IO[bytes], media_type: str, headers: dict[str, str] | None = None
 ) -> HTTPResponse | None:
     """Answer `request` with the file, all of it or the range asked for; None: the response is already on its way.
 
@@ -54,6 +55,13 @@ async def send_open_file(
     return None
 
 
+def as_attachment(name: str) -> dict[str, str]:
+    """The header that has a browser save it; RFC 6266: a plain name as it is, others encoded."""
+    is_plain = quote(name) == name
+    told = f'filename="{name}"' if is_plain else f"filename*=utf-8''{quote(name)}"
+    return {"content-disposition": f"attachment; {told}"}
+
+
 def content_type(path: Path) -> str:
     """The media type by the file's name; texts are taken for UTF-8."""
     guessed = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
@@ -61,7 +69,7 @@ def content_type(path: Path) -> str:
 
 
 async def _stream(
-    request: Request, source: BinaryIO, span: Span, size: int, headers: dict[str, str], media_type: str
+    request: Request, source: IO[bytes], span: Span, size: int, headers: dict[str, str], media_type: str
 ) -> None:
     length = span.last - span.first + 1
     is_partial = length != size

@@ -10,7 +10,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
@@ -19,7 +19,7 @@ from service.blueprints.answers import json_answer
 from service.blueprints.arguments import query, uuid_path
 from service.blueprints.context import web_of
 from service.blueprints.conversations import Success
-from service.blueprints.file_response import send_open_file
+from service.blueprints.file_response import as_attachment, send_open_file
 from service.blueprints.openapi import documented
 from service.blueprints.places import Place, open_file, place
 from service.blueprints.scopes import SCOPED_PREFIX, Routes, workspace_of
@@ -168,7 +168,7 @@ async def download_trajectory(
     web.require(wanted)
     with tempfile.TemporaryFile() as archive:
         await asyncio.to_thread(write_trajectory, web.root.directory(wanted).path, archive)
-        return await send_open_file(request, archive, _OCTETS, _as_attachment(f"{wanted.hex}.zip"))
+        return await send_open_file(request, archive, _OCTETS, as_attachment(f"{wanted.hex}.zip"))
 
 
 @blueprint.get("/home")
@@ -228,7 +228,7 @@ async def _send(request: Request, path: str, runtime_conversation_id: str | None
         raise RequestFailed(f"Failed to download file: {error}") from None
     with source:
         await web_of(request).note_activity()
-        return await send_open_file(request, source, _OCTETS, _as_attachment(target.parts[-1]))
+        return await send_open_file(request, source, _OCTETS, as_attachment(target.parts[-1]))
 
 
 async def _place(request: Request, path: str, runtime_conversation_id: str | None) -> Place:
@@ -286,10 +286,3 @@ def _directories(directory: Path, include_hidden: bool) -> list[Path]:
             if entry.is_dir(follow_symlinks=False) and (include_hidden or not entry.name.startswith("."))
         ]
     return [directory / name for name in sorted(names, key=lambda name: (name.casefold(), name))]
-
-
-def _as_attachment(name: str) -> dict[str, str]:
-    """RFC 6266: a plain name as it is, others encoded."""
-    is_plain = quote(name) == name
-    told = f'filename="{name}"' if is_plain else f"filename*=utf-8''{quote(name)}"
-    return {"content-disposition": f"attachment; {told}"}

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from service.pubsub.envelope import Envelope, Kind
 from service.pubsub.hub import Arrival
+from service.pubsub.progress import decode
 
 _TEXT_FINAL = 0x81
 
@@ -20,7 +21,8 @@ MARKER_BYTES = 1024
 _PYTHON_WEBSOCKETS_BYTES = 1024**2
 """What the `websockets` library, which the SDK's client uses, accepts unless told otherwise (its `max_size`)."""
 
-_HEAD_BYTES = 400
+HEAD_BYTES = 400
+"""So much of a stored event holds its id and its time stamp."""
 _ID = re.compile(rb'"id":"([^"\\]{1,200})"')
 _TIMESTAMP = re.compile(rb'"timestamp":"([^"\\]{1,40})"')
 
@@ -36,8 +38,11 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def event_frame(envelope: Envelope) -> bytes:
-    """An event as the events socket sends it: the stored bytes and nothing else."""
-    return text_frame(envelope.payload)
+    """An event as the events socket sends it: the stored bytes and nothing else. Empty when there is none to send."""
+    if envelope.kind is Kind.PRESENCE:
+        return b""
+    event = decode(envelope.payload).event if envelope.kind is Kind.PROGRESS else envelope.payload
+    return text_frame(event) if event else b""
 
 
 def accepted_bytes(user_agent: str) -> int | None:
@@ -49,11 +54,7 @@ def accepted_bytes(user_agent: str) -> int | None:
 
 
 class SizedFrames:
-    """A conversation's events for one client. Larger ones than it takes are told by a marker: where to fetch them.
-
-    The marker is a ConversationStateUpdateEvent with the key `oversize_event`, which every client can read. Its id
-    follows from the event's, so that it too is told once.
-    """
+    """A conversation's events for one client of the events socket; of those that it cannot take, the markers."""
 
     def __init__(self, conversation_id: UUID, limit_bytes: int | None) -> None:
         self._conversation_id = conversation_id
@@ -63,32 +64,38 @@ class SizedFrames:
         """The frame shared by all clients, unless this one cannot take it."""
         envelope = arrival.envelope
         if envelope.kind is Kind.DURABLE and self._is_too_large(envelope.payload):
-            return self._marker(envelope.payload)
+            return self.of_event(envelope.payload)
         return arrival.frame(event_frame)
 
     def of_event(self, stored: bytes) -> bytes:
-        return self._marker(stored) if self._is_too_large(stored) else text_frame(stored)
+        return text_frame(oversize_marker(self._conversation_id, stored) if self._is_too_large(stored) else stored)
 
     def _is_too_large(self, payload: bytes) -> bool:
         return self._limit_bytes is not None and len(payload) > self._limit_bytes
 
-    def _marker(self, stored: bytes) -> bytes:
-        # Every SDK puts these in front of what may be large.
-        head = stored[:_HEAD_BYTES]
-        event_id, timestamp = (_first(pattern, head) for pattern in (_ID, _TIMESTAMP))
-        marker = {
-            "id": f"oversize-{event_id}",
-            "timestamp": timestamp,
-            "source": "environment",
-            "key": "oversize_event",
-            "value": {
-                "event_id": event_id,
-                "size_bytes": len(stored),
-                "url": f"/api/conversations/{self._conversation_id}/events/{event_id}",
-            },
-            "kind": "ConversationStateUpdateEvent",
-        }
-        return text_frame(json.dumps(marker).encode())
+
+def oversize_marker(conversation_id: UUID, stored: bytes) -> bytes:
+    """What is sent in place of an event that is larger than the client takes: where to fetch it.
+
+    A ConversationStateUpdateEvent with the key `oversize_event`, which every client can read. Its id follows from the
+    event's, so that it too is told once.
+    """
+    # Every SDK puts these in front of what may be large.
+    head = stored[:HEAD_BYTES]
+    event_id, timestamp = (_first(pattern, head) for pattern in (_ID, _TIMESTAMP))
+    marker = {
+        "id": f"oversize-{event_id}",
+        "timestamp": timestamp,
+        "source": "environment",
+        "key": "oversize_event",
+        "value": {
+            "event_id": event_id,
+            "size_bytes": len(stored),
+            "url": f"/api/conversations/{conversation_id}/events/{event_id}",
+        },
+        "kind": "ConversationStateUpdateEvent",
+    }
+    return json.dumps(marker).encode()
 
 
 def _first(pattern: re.Pattern[bytes], head: bytes) -> str:

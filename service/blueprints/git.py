@@ -19,12 +19,12 @@ from service.blueprints.arguments import problem, query
 from service.blueprints.context import web_of
 from service.blueprints.files import absolute
 from service.blueprints.openapi import documented
-from service.blueprints.places import place
+from service.blueprints.places import Place, open_file, place
 from service.blueprints.scopes import SCOPED_PREFIX, Routes, workspace_of
 from service.errors import BadRequest
 from service.git.changes import Change, changes, changes_of
 from service.git.commits import commits
-from service.git.diff import NoDiff, diff, diff_of
+from service.git.diff import Diff, File, NoDiff, diff, diff_of
 from service.git.program import GitFailed
 
 blueprint = Blueprint("git", url_prefix="/api/git")
@@ -69,6 +69,35 @@ class GitChange(BaseModel):
     path: str
 
 
+class RepositoryQuery(BaseModel):
+    """Query of the repositories of a host."""
+
+    provider: Literal["github", "gitlab", "bitbucket", "azure_devops"]
+    query: str | None = Field(None, description="Part of the full name.")
+    limit: int = Field(100, ge=1, le=100)
+    page_id: str | None = None
+
+
+class Repository(BaseModel):
+    """One that the stored token's owner works with."""
+
+    id: str
+    full_name: str
+    git_provider: str
+    is_public: bool
+    stargazers_count: int | None
+    pushed_at: str | None
+    main_branch: str | None
+
+
+class RepositoryPage(BaseModel):
+    """A page, the last pushed to first."""
+
+    items: list[Repository]
+    next_page_id: str | None
+    missing_token: bool
+
+
 _CHANGES = {"type": "array", "items": GitChange.model_json_schema()}
 
 
@@ -105,8 +134,8 @@ class GitCommitPage(BaseModel):
 )
 async def list_changes(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
     wanted = query(request, ChangesQuery)
-    directory = await _path(request, wanted.path, runtime_conversation_id)
-    return await _changes(request, lambda: changes(directory, wanted.ref))
+    where = await _place(request, wanted.path, runtime_conversation_id)
+    return await _changes(request, where, lambda directory: changes(directory, wanted.ref))
 
 
 @blueprint.get("/changes/<directory_path:path>")
@@ -117,8 +146,8 @@ async def list_changes(request: Request, runtime_conversation_id: str | None = N
     errors=(400,),
 )
 async def list_changes_of_path(request: Request, directory_path: str) -> HTTPResponse:
-    directory = Path(absolute(directory_path))
-    return await _changes(request, lambda: changes(directory, None))
+    where = await _place(request, absolute(directory_path))
+    return await _changes(request, where, lambda directory: changes(directory, None))
 
 
 @_route("GET", "/diff")
@@ -127,8 +156,8 @@ async def get_diff(request: Request, runtime_conversation_id: str | None = None)
     wanted = query(request, DiffQuery)
     if wanted.ref is not None and wanted.commit is not None:
         raise BadRequest("'ref' and 'commit' are mutually exclusive")
-    file = await _path(request, wanted.path, runtime_conversation_id)
-    return await _diff(request, file, wanted.ref, wanted.commit)
+    where = await _place(request, wanted.path, runtime_conversation_id)
+    return await _diff(request, where, wanted.ref, wanted.commit)
 
 
 @blueprint.get("/diff/<file_path:path>")
@@ -136,15 +165,15 @@ async def get_diff(request: Request, runtime_conversation_id: str | None = None)
     summary="One file before and after; the older server's form", response=GitDiff, deprecated=True, errors=(400,)
 )
 async def get_diff_of_path(request: Request, file_path: str) -> HTTPResponse:
-    return await _diff(request, Path(absolute(file_path)), None, None)
+    return await _diff(request, await _place(request, absolute(file_path)), None, None)
 
 
 @_route("GET", "/commits")
 @documented(summary="The newest commits", query=CommitsQuery, response=GitCommitPage, errors=(400, 404, 422))
 async def list_commits(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
     wanted = query(request, CommitsQuery)
-    directory = await _path(request, wanted.path, runtime_conversation_id)
-    found, has_more = await _ask(request, lambda: commits(directory, wanted.limit))
+    where = await _place(request, wanted.path, runtime_conversation_id)
+    found, has_more = await _ask_in(request, where, lambda directory: commits(directory, wanted.limit)) or ([], False)
     page = GitCommitPage(commits=[GitCommit(**commit._asdict()) for commit in found], has_more=has_more)
     return json_answer(page.model_dump_json().encode())
 
@@ -162,19 +191,51 @@ async def list_changes_of_commit(
     wanted = query(request, CommitChangesQuery)
     if not 4 <= len(sha) <= 64 or not all(digit in "0123456789abcdefABCDEF" for digit in sha):
         raise problem("string_pattern_mismatch", ["path", "sha"], f"String should match pattern '{_SHA}'", sha)
-    directory = await _path(request, wanted.path, runtime_conversation_id)
-    return await _changes(request, lambda: changes_of(directory, sha))
+    where = await _place(request, wanted.path, runtime_conversation_id)
+    return await _changes(request, where, lambda directory: changes_of(directory, sha))
 
 
-async def _changes(request: Request, find: Callable[[], list[Change]]) -> HTTPResponse:
-    found = await _ask(request, find)
+@blueprint.get("/repositories/search")
+@documented(
+    summary="Repositories that the stored token gives access to",
+    query=RepositoryQuery,
+    response=RepositoryPage,
+    errors=(400, 409, 422, 502, 504),
+)
+async def search_repositories(request: Request) -> HTTPResponse:
+    wanted = query(request, RepositoryQuery)
+    if wanted.provider != "github":
+        raise BadRequest(f"Repository discovery is not supported for provider '{wanted.provider}'")
+    arguments = wanted.model_dump(include={"query", "limit", "page_id"})
+    answer = await web_of(request).requester.ask("repositories.search", arguments=arguments, timeout_seconds=60)
+    return json_answer(answer.body)
+
+
+async def _changes(request: Request, where: Place, find: Callable[[Path], list[Change]]) -> HTTPResponse:
+    found = await _ask_in(request, where, find) or []
     listed = [GitChange(status=each.status, path=each.path) for each in found]
     return json_answer(b"[" + b",".join(each.model_dump_json().encode() for each in listed) + b"]")
 
 
-async def _diff(request: Request, file: Path, ref: str | None, commit: str | None) -> HTTPResponse:
-    found = await _ask(request, lambda: diff(file, ref) if commit is None else diff_of(file, commit))
-    return json_answer(GitDiff(**found._asdict()).model_dump_json().encode())
+async def _diff(request: Request, where: Place, ref: str | None, commit: str | None) -> HTTPResponse:
+    def find() -> Diff:
+        with where.held() as (directory, rest):
+            if not rest:
+                raise NoDiff(f"Path is not a file: {where.path}")
+            file = File(where.path, directory, "/".join(rest), lambda: open_file(where))
+            return diff(file, ref) if commit is None else diff_of(file, commit)
+
+    return json_answer(GitDiff(**(await _ask(request, find))._asdict()).model_dump_json().encode())
+
+
+async def _ask_in[Found](request: Request, where: Place, find: Callable[[Path], Found]) -> Found | None:
+    """What git says in a directory; None where there is none. Raises BadRequest."""
+
+    def ask() -> Found | None:
+        with where.held() as (directory, rest):
+            return None if rest else find(directory)
+
+    return await _ask(request, ask)
 
 
 async def _ask[Found](request: Request, find: Callable[[], Found]) -> Found:
@@ -182,13 +243,13 @@ async def _ask[Found](request: Request, find: Callable[[], Found]) -> Found:
     await web_of(request).note_activity()
     try:
         return await asyncio.to_thread(find)
-    except (GitFailed, NoDiff) as error:
+    except (GitFailed, NoDiff, OSError) as error:
         raise BadRequest(str(error)) from None
 
 
-async def _path(request: Request, path: str, runtime_conversation_id: str | None) -> Path:
-    """On the machine a relative one is below the server's directory; in a workspace it is refused."""
+async def _place(request: Request, path: str, runtime_conversation_id: str | None = None) -> Place:
+    """On the machine a relative path is below the server's directory; in a workspace it is refused."""
     if runtime_conversation_id is None:
-        return Path(await asyncio.to_thread(os.path.abspath, path))
+        return await asyncio.to_thread(lambda: place(os.path.abspath(path), "path", None))
     _, inside = await workspace_of(request, runtime_conversation_id)
-    return (await asyncio.to_thread(place, path, "path", inside)).path
+    return await asyncio.to_thread(place, path, "path", inside)

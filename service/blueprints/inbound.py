@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
@@ -25,8 +25,10 @@ class NotJson(ValueError):
     """A frame that is no JSON text."""
 
 
-def message_body(frame: str | bytes) -> bytes | None:
-    """The frame as the body of `POST .../events`; None for a repeated authentication, which is ignored.
+def message_body(frame: str | bytes, watcher: str | None = None) -> bytes | None:
+    """The frame as the body of `POST .../events`, from the `watcher` unless it names a sender.
+
+    None for a repeated authentication, which is ignored.
 
     Raises:
         NotJson: the frame is binary or no JSON.
@@ -42,22 +44,31 @@ def message_body(frame: str | bytes) -> bytes | None:
     content = message.get("content", [])
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
-    return to_json({"role": message["role"], "content": content})
+    sender = message.get("sender", watcher)
+    return to_json({"role": message["role"], "content": content, "sender": sender})
 
 
-def server_error_event(error: Exception) -> bytes:
+class Problem(NamedTuple):
+    """What was wrong with what a client sent, in the contract's words."""
+
+    code: str
+    detail: str
+
+
+def problem_of(error: NotJson | FanoutError) -> Problem:
+    if isinstance(error, NotJson):
+        return Problem("JSONDecodeError", str(error))
+    detail = error.detail if isinstance(error.detail, str) else json.dumps(error.detail)
+    return Problem(_CODES.get(type(error), type(error).__name__), detail)
+
+
+def server_error_event(problem: Problem) -> bytes:
     """A ServerErrorEvent as JSON: tells this one client what was wrong with what it sent; never stored."""
-    code = "JSONDecodeError" if isinstance(error, NotJson) else type(error).__name__
-    detail: Any = str(error)
-    if isinstance(error, FanoutError):
-        code = _CODES.get(type(error), code)
-        detail = error.detail if isinstance(error.detail, str) else json.dumps(error.detail)
     event = {
         "id": str(uuid.uuid4()),
         "timestamp": datetime.now().isoformat(),  # noqa: DTZ005  events carry the server's local time (contract)
         "source": "environment",
-        "code": code,
-        "detail": detail,
+        **problem._asdict(),
         "kind": "ServerErrorEvent",
     }
     return to_json(event)

@@ -30,7 +30,7 @@ Shape = str | type[BaseModel] | JsonObject | None
 
 VERSION = "3.1.0"
 _ATTRIBUTE = "__documentation__"
-_DOCUMENTED_PREFIX = "/api/"
+_DOCUMENTED_PREFIXES = ("/api/", "/v1/")
 _UUID_NAMES = frozenset({"conversation_id", "runtime_conversation_id"})
 _PATH_PARAMETER = re.compile(r"<(\w+)(?::[^>]*)?>")
 _KEY_SCHEME = "APIKeyHeader"
@@ -47,6 +47,8 @@ class Documentation:
     response: Shape = None
     status: int = 200
     errors: Sequence[int] = ()
+    error: Shape = None
+    """Of every error; None: those of the contract."""
     media_type: str = "application/json"
     """Of the response."""
     deprecated: bool = False
@@ -62,6 +64,7 @@ def documented[Handler: Callable[..., Any]](
     response: Shape = None,
     status: int = 200,
     errors: Sequence[int] = (),
+    error: Shape = None,
     media_type: str = "application/json",
     deprecated: bool = False,
     hidden: bool = False,
@@ -69,11 +72,11 @@ def documented[Handler: Callable[..., Any]](
     """Describe a handler, below the route's decorator. The handler itself is returned, so a call costs nothing more.
 
     `body`, `response`: a name such as "ConversationInfo" (the SDK's schema, from a runner), a pydantic model, JSON
-    Schema, or None for no content. Handlers under /api/ that carry no description appear with what the route tells;
-    others do not appear.
+    Schema, or None for no content. Handlers under /api/ and /v1/ that carry no description appear with what the route
+    tells; others do not appear.
     """
     what = Documentation(
-        summary, description, body, query, response, status, tuple(errors), media_type, deprecated, hidden
+        summary, description, body, query, response, status, tuple(errors), error, media_type, deprecated, hidden
     )
 
     def attach(handler: Handler) -> Handler:
@@ -83,10 +86,10 @@ def documented[Handler: Callable[..., Any]](
     return attach
 
 
-def array_of(item: str | type[BaseModel]) -> JsonObject:
-    """The schema of a list."""
-    name = item if isinstance(item, str) else item.__name__
-    return {"type": "array", "items": _reference(name)}
+def array_of(item: str | type[BaseModel], *, with_nulls: bool = False) -> JsonObject:
+    """The schema of a list; with `with_nulls` it may say null in an item's place."""
+    reference = _reference(item if isinstance(item, str) else item.__name__)
+    return {"type": "array", "items": {"anyOf": [reference, {"type": "null"}]} if with_nulls else reference}
 
 
 class OpenApiDocument:
@@ -125,7 +128,7 @@ class OpenApiDocument:
         models: dict[type[BaseModel], None] = {}
         for route, what in sorted(_described_routes(self._app), key=lambda found: found[0].path):
             models.update(dict.fromkeys(_models(what)))
-            operations = paths.setdefault(_openapi_path(route), {})
+            operations = paths.setdefault(path_of(route), {})
             for method in sorted(route.methods):
                 operations[method.lower()] = _operation(route, method, what)
         tags = sorted({tag for operations in paths.values() for found in operations.values() for tag in found["tags"]})
@@ -145,22 +148,21 @@ def _described_routes(app: Sanic[Any, Any]) -> Iterator[tuple[Route, Documentati
     for group in app.router.groups.values():
         for route in group:
             what = getattr(route.handler, _ATTRIBUTE, None)
-            if what is None and _openapi_path(route).startswith(_DOCUMENTED_PREFIX):
+            if what is None and path_of(route).startswith(_DOCUMENTED_PREFIXES):
                 what = Documentation()
             if what is not None and not what.hidden:
                 yield route, what
 
 
 def _operation(route: Route, method: str, what: Documentation) -> JsonObject:
-    path = _openapi_path(route)
+    path = path_of(route)
     name = route.name.rpartition(".")[2]
-    is_guarded = path.startswith(_DOCUMENTED_PREFIX)
     operation: JsonObject = {
         "tags": [_tag(route)],
         "summary": what.summary or clean_route_name(name),
         "operationId": f"{re.sub(r'\W', '_', f'{name}{path}')}_{method.lower()}",
         "parameters": [*_path_parameters(route), *_query_parameters(what.query)],
-        "responses": dict(_responses(what, is_guarded)),
+        "responses": dict(_responses(route, what)),
     }
     if what.description:
         operation["description"] = what.description
@@ -168,19 +170,34 @@ def _operation(route: Route, method: str, what: Documentation) -> JsonObject:
         operation["deprecated"] = True
     if what.body is not None:
         operation["requestBody"] = {"required": True, "content": _content(what.body)}
-    if is_guarded:
+    if _is_guarded(route):
         operation["security"] = [{_KEY_SCHEME: []}]
     return operation
 
 
-def _responses(what: Documentation, is_guarded: bool) -> Iterator[tuple[str, JsonObject]]:
+def _responses(route: Route, what: Documentation) -> Iterator[tuple[str, JsonObject]]:
     success: JsonObject = {"description": HTTPStatus(what.status).phrase}
     if what.response is not None:
         success["content"] = _content(what.response, what.media_type)
     yield str(what.status), success
-    for status in sorted({*what.errors, *([401] if is_guarded else [])}):
-        schema = "HTTPValidationError" if status == HTTPStatus.UNPROCESSABLE_ENTITY else "ErrorDetail"
-        yield str(status), {"description": HTTPStatus(status).phrase, "content": _content(schema)}
+    for status in sorted({*what.errors, *_usual_errors(route, what)}):
+        usual = "HTTPValidationError" if status == HTTPStatus.UNPROCESSABLE_ENTITY else "ErrorDetail"
+        yield str(status), {"description": HTTPStatus(status).phrase, "content": _content(what.error or usual)}
+
+
+def _usual_errors(route: Route, what: Documentation) -> Iterator[int]:
+    """What follows from the shape of a request, and so is not said with each handler."""
+    if _is_guarded(route):
+        yield HTTPStatus.UNAUTHORIZED
+    if what.body is not None or what.query is not None or _UUID_NAMES.intersection(_PATH_PARAMETER.findall(route.path)):
+        yield HTTPStatus.UNPROCESSABLE_ENTITY
+    if what.body is not None:
+        yield HTTPStatus.BAD_REQUEST  # it is no text
+        yield HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+def _is_guarded(route: Route) -> bool:
+    return path_of(route).startswith(_DOCUMENTED_PREFIXES)
 
 
 def _path_parameters(route: Route) -> list[JsonObject]:
@@ -223,7 +240,7 @@ def _reference(name: str) -> JsonObject:
 
 
 def _models(what: Documentation) -> list[type[BaseModel]]:
-    return [shape for shape in (what.body, what.query, what.response) if isinstance(shape, type)]
+    return [shape for shape in (what.body, what.query, what.response, what.error) if isinstance(shape, type)]
 
 
 def _model_schemas(models: Iterable[type[BaseModel]]) -> dict[str, JsonObject]:
@@ -232,7 +249,8 @@ def _model_schemas(models: Iterable[type[BaseModel]]) -> dict[str, JsonObject]:
     return found
 
 
-def _openapi_path(route: Route) -> str:
+def path_of(route: Route) -> str:
+    """The path with `{name}` for each parameter."""
     return f"/{_PATH_PARAMETER.sub(r'{\1}', route.path)}"
 
 

@@ -32,6 +32,7 @@ ERROR_SCHEMAS: Mapping[str, JsonObject] = {
                 "anyOf": [
                     {"type": "array", "items": {"$ref": f"{_REF_PREFIX}ValidationError"}},
                     {"type": "string"},
+                    {"type": "object", "description": "A code and a message, where a route says so."},
                 ]
             }
         },
@@ -73,7 +74,10 @@ def complete(schemas: Mapping[str, JsonObject], paths: JsonObject) -> dict[str, 
 
 def _repointed(node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: _repointed(value) for key, value in node.items()}
+        # The SDK's unions map names of pydantic's own; without a mapping the schemas' names count, which are the kinds.
+        # What it calls write-only is in answers too, masked.
+        dropped = {"mapping"} if "propertyName" in node else {"writeOnly"}
+        return {key: _repointed(value) for key, value in node.items() if key not in dropped}
     if isinstance(node, list):
         return [_repointed(item) for item in node]
     if isinstance(node, str) and node.startswith(_LOCAL_PREFIX):

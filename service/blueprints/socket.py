@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import IntEnum
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from sanic import Request, Sanic
@@ -19,6 +19,8 @@ from sanic.exceptions import RequestCancelled, WebsocketClosed
 from sanic.server.websockets.impl import OPEN, WebsocketImplProtocol
 
 from service.blueprints.context import web_of
+from service.blueprints.openapi import path_of
+from service.metrics import metrics
 
 _log = structlog.get_logger(__name__)
 
@@ -34,6 +36,13 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
     AUTHENTICATION_FAILED = 4001
     NOT_FOUND = 4004
+
+
+class Closable(Protocol):
+    """A connection that the server keeps open."""
+
+    async def close(self, code: CloseCode, reason: str = "") -> None:
+        """Say why where that is possible, and let the client go."""
 
 
 class ClientGone(Exception):
@@ -61,6 +70,7 @@ class Socket:
         except TimeoutError:
             # Not `close`: it would wait behind the unread bytes. This drops them and writes the close frame.
             self._websocket.fail_connection(CloseCode.TRY_AGAIN_LATER, "slow_consumer")
+            metrics().slow_sockets.inc()
             raise ClientGone from None
         except RequestCancelled:
             raise ClientGone from None
@@ -106,8 +116,11 @@ class Socket:
 async def serving(request: Request, websocket: WebsocketImplProtocol) -> AsyncIterator[Socket]:
     """The socket for the length of its handler. Whatever the handler raises is logged and closes it with 1011."""
     socket = Socket(websocket, web_of(request).settings.socket_stall_seconds)
-    sockets = _open_sockets(request.app)
+    sockets = open_sockets(request.app)
     sockets.add(socket)
+    assert request.route is not None
+    number = metrics().sockets.labels(path_of(request.route))
+    number.inc()
     try:
         if web_of(request).is_stopping:
             await socket.close(CloseCode.SERVICE_RESTART)
@@ -120,15 +133,17 @@ async def serving(request: Request, websocket: WebsocketImplProtocol) -> AsyncIt
         await socket.close(CloseCode.INTERNAL_ERROR, "internal error")
     finally:
         sockets.discard(socket)
+        number.dec()
 
 
 async def close_all(app: Sanic[Any, Any]) -> None:
     """The server stops: send every client elsewhere."""
-    await asyncio.gather(*(socket.close(CloseCode.SERVICE_RESTART) for socket in list(_open_sockets(app))))
+    await asyncio.gather(*(socket.close(CloseCode.SERVICE_RESTART) for socket in list(open_sockets(app))))
 
 
-def _open_sockets(app: Sanic[Any, Any]) -> set[Socket]:
+def open_sockets(app: Sanic[Any, Any]) -> set[Closable]:
+    """What `close_all` closes; who opens something adds it and takes it away again."""
     if not hasattr(app.ctx, "sockets"):
         app.ctx.sockets = set()
-    sockets: set[Socket] = app.ctx.sockets
+    sockets: set[Closable] = app.ctx.sockets
     return sockets

@@ -16,6 +16,7 @@ from sanic.exceptions import PayloadTooLarge
 
 from service.blueprints.arguments import problem
 from service.blueprints.places import Place
+from service.errors import BadRequest
 
 _FIELD = b"file"
 _OVERHEAD_BYTES = 64 * 1024
@@ -120,7 +121,7 @@ class _Replacement:
 
     def __init__(self, place: Place, fsync: bool) -> None:
         self._name = place.parts[-1]
-        self._temporary = f".{self._name[:200]}.{secrets.token_hex(4)}.upload"
+        self._temporary = f".{secrets.token_hex(8)}.upload"
         self._fsync = fsync
         with place.parent(create=True) as directory:
             self._directory = os.dup(directory)
@@ -151,11 +152,13 @@ class _Replacement:
 
 
 def _replaceable_mode(name: str, directory: int) -> int:
-    """The mode of the file that is replaced. Raises IsADirectoryError."""
+    """The mode of the file that is replaced. Raises IsADirectoryError, and BadRequest for what is no file otherwise."""
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return _NEW_FILE_MODE
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(name)
+    if not stat.S_ISREG(status.st_mode):
+        raise BadRequest("Path is not a file")
     return stat.S_IMODE(status.st_mode)

@@ -89,7 +89,7 @@ def _open(found: Place) -> tuple[Place, BinaryIO]:
         raise NotFound("Workspace directory does not exist")
     try:
         if stat.S_ISDIR(os.stat(found.path, follow_symlinks=False).st_mode):
-            index = found._replace(parts=(*found.parts, "index.html"))
+            index = found.below(("index.html",))
             try:
                 return index, open_file(index)
             except OSError:

@@ -24,6 +24,8 @@ class Request(NamedTuple):
     """Channel for the reply."""
     arguments: JsonObject
     body: bytes
+    traceparent: str | None = None
+    """The caller's span, as W3C Trace Context writes it; None while nothing is traced."""
 
 
 IN_PROGRESS = 102
@@ -51,6 +53,8 @@ def encode_request(request: Request) -> bytes:
         "reply_to": request.reply_to,
         "args": request.arguments,
     }
+    if request.traceparent is not None:
+        head["trace"] = request.traceparent
     return json.dumps(head).encode() + b"\n" + request.body
 
 
@@ -58,7 +62,7 @@ def decode_request(message: bytes) -> Request:
     """Reverse of `encode_request`; raises ValueError or KeyError for anything else."""
     head, body = _split(message)
     conversation = head["conversation"] and UUID(hex=str(head["conversation"]))
-    return Request(head["id"], head["op"], conversation, head["reply_to"], head["args"], body)
+    return Request(head["id"], head["op"], conversation, head["reply_to"], head["args"], body, head.get("trace"))
 
 
 def encode_reply(reply: Reply) -> bytes:

@@ -23,6 +23,7 @@ from service.catalog.owners import Owners
 from service.catalog.runners import Runners
 from service.errors import BrokerUnavailable, NoRunner, OutcomeUnknown, OwnerMoving, from_wire
 from service.identity import RunnerId
+from service.metrics import metrics
 from service.pubsub.broker import Broker, Channel, Reconnected
 from service.requests.message import (
     IN_PROGRESS,
@@ -34,6 +35,7 @@ from service.requests.message import (
     encode_request,
 )
 from service.tasks import TaskSet
+from service.tracing import traceparent
 
 _log = structlog.get_logger(__name__)
 
@@ -129,10 +131,29 @@ class Requester:
             FanoutError: whatever the runner raised.
         """
         asked_at = time.monotonic()
+        try:
+            return await self._ask(operation, conversation_id, body, arguments or {}, timeout_seconds, runner_id)
+        except (NoRunner, OwnerMoving, BrokerUnavailable, OutcomeUnknown) as error:
+            metrics().runner_request_failures.labels(type(error).__name__).inc()
+            raise
+        finally:
+            metrics().runner_request_seconds.labels(operation).observe(time.monotonic() - asked_at)
+
+    async def _ask(
+        self,
+        operation: str,
+        conversation_id: UUID | None,
+        body: bytes,
+        arguments: JsonObject,
+        timeout_seconds: float | None,
+        runner_id: RunnerId | None,
+    ) -> Answer:
+        asked_at = time.monotonic()
         give_up_at = asked_at + self._moving_seconds
         unheard: RunnerId | None = None
+        span = traceparent()
         while True:
-            request = Request(uuid.uuid4().hex, operation, conversation_id, self._reply_to, arguments or {}, body)
+            request = Request(uuid.uuid4().hex, operation, conversation_id, self._reply_to, arguments, body, span)
             try:
                 asked = runner_id or await self._place(conversation_id, unheard)
                 reply = await self._exchange(request, asked, timeout_seconds or self._timeout_seconds)
@@ -144,7 +165,7 @@ class Requester:
                     continue
                 raise NoRunner if conversation_id is None else OwnerMoving(str(conversation_id))
             except _RunnerDied:
-                if arguments is None or arguments.get("idempotency_key") is None:
+                if arguments.get("idempotency_key") is None:
                     raise OutcomeUnknown(operation, time.monotonic() - asked_at) from None
                 unheard = asked
                 continue

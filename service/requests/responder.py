@@ -13,12 +13,14 @@ from contextlib import suppress
 from typing import Self
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from service.errors import BrokerUnavailable, FanoutError, RequestFailed, to_wire
 from service.pubsub.broker import Broker, Channel, Reconnected
 from service.requests.message import IN_PROGRESS, PROGRESS_SECONDS, Reply, Request, decode_request, encode_reply
 from service.requests.requester import Answer
 from service.tasks import TaskSet
+from service.tracing import traced
 
 _log = structlog.get_logger(__name__)
 
@@ -73,12 +75,14 @@ class Responder:
             self._requests.start(self._respond(request), f"request {request.operation}")
 
     async def _respond(self, request: Request) -> None:
+        bind_contextvars(**_ids(request))
         remembered = self._replies.get(request.request_id)
         if remembered is None:
             remembered = self._replies[request.request_id] = asyncio.get_running_loop().create_future()
             if len(self._replies) > _REMEMBERED_REPLIES:
                 self._replies.popitem(last=False)
-            remembered.set_result(await self._reply(request))
+            with traced(request.operation, "SERVER", request.traceparent, **_ids(request)):
+                remembered.set_result(await self._reply(request))
         await self._send(request, await remembered)
 
     async def _send(self, request: Request, reply: Reply) -> None:
@@ -105,3 +109,8 @@ class Responder:
         finally:
             progress.cancel()
         return Reply(request.request_id, answer.status, None, answer.body)
+
+
+def _ids(request: Request) -> dict[str, str]:
+    ids = {"request_id": request.request_id, "conversation_id": request.conversation_id}
+    return {name: str(value) for name, value in ids.items() if value is not None}

@@ -1,0 +1,47 @@
+"""Another LLM, another model or one more plugin for a conversation's agent. All of it is asked of the owner."""
+
+from __future__ import annotations
+
+from sanic import Blueprint, HTTPResponse, Request
+
+from service.blueprints.arguments import json_body, json_bytes
+from service.blueprints.conversations import LLM_TIMEOUT_SECONDS, Success, tell
+from service.blueprints.openapi import documented
+
+blueprint = Blueprint("agent_changes", url_prefix="/api/conversations/<conversation_id:str>")
+
+
+@blueprint.post("/switch_llm")
+@documented(summary="Go on with another LLM", body="SwitchLlmRequest", response=Success, errors=(404,))
+async def switch_llm(request: Request, conversation_id: str) -> HTTPResponse:
+    return await _change(request, conversation_id, "agent.switch_llm")
+
+
+@blueprint.post("/switch_profile")
+@documented(summary="Go on with a stored LLM profile", body="SwitchProfileRequest", response=Success, errors=(404,))
+async def switch_profile(request: Request, conversation_id: str) -> HTTPResponse:
+    return await _change(request, conversation_id, "agent.switch_profile")
+
+
+@blueprint.post("/switch_acp_model")
+@documented(
+    summary="Have an ACP server go on with another model",
+    body="SwitchAcpModelRequest",
+    response=Success,
+    errors=(404, 504),
+)
+async def switch_acp_model(request: Request, conversation_id: str) -> HTTPResponse:
+    return await _change(request, conversation_id, "agent.switch_acp_model")
+
+
+@blueprint.post("/load_plugin")
+@documented(summary="Give the agent another plugin", body="LoadPluginRequest", response=Success, errors=(404,))
+async def load_plugin(request: Request, conversation_id: str) -> HTTPResponse:
+    return await _change(request, conversation_id, "agent.load_plugin")
+
+
+async def _change(request: Request, conversation_id: str, operation: str) -> HTTPResponse:
+    json_body(request)
+    return await tell(
+        request, operation, conversation_id, body=json_bytes(request), timeout_seconds=LLM_TIMEOUT_SECONDS
+    )

@@ -1,0 +1,72 @@
+"""Forks of a conversation, children, moves within it and summaries. All of it is asked of the conversation's owner."""
+
+from __future__ import annotations
+
+from sanic import Blueprint, HTTPResponse, Request
+
+from service.blueprints.arguments import idempotency, json_body, json_bytes
+from service.blueprints.conversations import LLM_TIMEOUT_SECONDS, Success, tell
+from service.blueprints.openapi import documented
+
+blueprint = Blueprint("branches", url_prefix="/api/conversations/<conversation_id:str>")
+
+_COPY_TIMEOUT_SECONDS = 120
+"""For the files of a conversation with very many events, on a slow disk."""
+
+
+@blueprint.post("/fork")
+@documented(
+    summary="A new conversation with the events of this one",
+    body="ForkConversationRequest",
+    response="ConversationInfo",
+    status=201,
+    errors=(404, 409, 422),
+)
+async def fork(request: Request, conversation_id: str) -> HTTPResponse:
+    json_body(request, required=False)
+    return await tell(
+        request,
+        "conversation.fork",
+        conversation_id,
+        body=json_bytes(request) if request.body else b"",
+        arguments=idempotency(request),
+        timeout_seconds=_COPY_TIMEOUT_SECONDS,
+    )
+
+
+@blueprint.post("/children")
+@documented(
+    summary="Start a conversation for a part of this one's work",
+    body="StartChildConversationRequest",
+    response="StartChildConversationResponse",
+    status=201,
+    errors=(404, 429),
+)
+async def start_child(request: Request, conversation_id: str) -> HTTPResponse:
+    json_body(request)
+    return await tell(
+        request,
+        "conversation.start_child",
+        conversation_id,
+        body=json_bytes(request),
+        timeout_seconds=_COPY_TIMEOUT_SECONDS,
+        missing="Parent conversation not found",
+    )
+
+
+@blueprint.post("/navigate")
+@documented(
+    summary="Go on from another event",
+    body="NavigateRequest",
+    response="ConversationInfo",
+    errors=(404, 409, 422),
+)
+async def navigate(request: Request, conversation_id: str) -> HTTPResponse:
+    json_body(request)
+    return await tell(request, "conversation.navigate", conversation_id, body=json_bytes(request))
+
+
+@blueprint.post("/condense")
+@documented(summary="Have the LLM summarise what was said so far", response=Success, errors=(404, 409, 500))
+async def condense(request: Request, conversation_id: str) -> HTTPResponse:
+    return await tell(request, "conversation.condense", conversation_id, timeout_seconds=LLM_TIMEOUT_SECONDS)

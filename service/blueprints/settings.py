@@ -1,0 +1,164 @@
+"""`/api/settings`: what front ends keep about agents, conversations and themselves, and secrets for agents."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic_core import from_json, to_json
+from sanic import Blueprint, HTTPResponse, Request
+from sanic.response import text
+
+from service.blueprints.arguments import Strict, body, json_body, json_bytes, problem, query
+from service.blueprints.asking import ask_any
+from service.blueprints.context import web_of
+from service.blueprints.openapi import documented
+from service.errors import BadRequest
+from service.redaction import REDACTED_SECRET
+
+blueprint = Blueprint("settings", url_prefix="/api/settings")
+
+EXPOSE_HEADER = "X-Expose-Secrets"
+_EXPOSURES = {"encrypted": "encrypted", "true": "encrypted", "plaintext": "plaintext"}
+_SECRET_NAME = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
+
+
+class SecretToPut(Strict):
+    name: str = Field(pattern=_SECRET_NAME)
+    value: SecretStr
+    description: str | None = None
+
+    @field_validator("value")
+    @classmethod
+    def _is_a_value(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value().strip() in ("", REDACTED_SECRET):
+            raise ValueError("a secret is neither blank nor redacted")
+        return value
+
+
+class SecretShown(BaseModel):
+    """Never its value."""
+
+    name: str
+    description: str | None
+
+
+class SecretsShown(BaseModel):
+    secrets: list[SecretShown]
+
+
+class SecretsQuestion(BaseModel):
+    agent_profile_id: UUID | None = Field(None, description="Only the secrets that this profile may use.")
+
+
+class Deleted(BaseModel):
+    deleted: Literal[True]
+
+
+def exposure(request: Request) -> dict[str, str]:
+    """`{"expose": ...}`, of the header that asks for secrets; empty when it is absent.
+
+    Raises:
+        BadRequest: the header says something else.
+    """
+    given = request.headers.get(EXPOSE_HEADER)
+    if given is None:
+        return {}
+    mode = _EXPOSURES.get(given.strip().lower())
+    if mode is None:
+        raise BadRequest(f"{EXPOSE_HEADER} is 'encrypted' or 'plaintext'")
+    return {"expose": mode}
+
+
+@blueprint.get("/agent-schema")
+@documented(summary="What agents can be set to", response={"type": "object"})
+async def agent_schema(request: Request) -> HTTPResponse:
+    return await ask_any(request, "settings.agent_schema")
+
+
+@blueprint.get("/conversation-schema")
+@documented(summary="What conversations can be set to", response={"type": "object"})
+async def conversation_schema(request: Request) -> HTTPResponse:
+    return await ask_any(request, "settings.conversation_schema")
+
+
+@blueprint.get("")
+@documented(summary="The settings", response="SettingsResponse", errors=(400, 409))
+async def get_settings(request: Request) -> HTTPResponse:
+    return await ask_any(request, "settings.get", arguments=exposure(request))
+
+
+@blueprint.patch("")
+@documented(
+    summary="Change the settings", body="SettingsPatch", response="SettingsResponse", errors=(400, 404, 409, 422, 503)
+)
+async def change_settings(request: Request) -> HTTPResponse:
+    json_body(request)
+    return await ask_any(request, "settings.change", json_bytes(request))
+
+
+@blueprint.post("/mcp/<key:str>")
+@documented(
+    summary="Add an MCP server",
+    body="NewMCPServer",
+    response="SettingsResponse",
+    status=201,
+    errors=(409, 422, 503),
+)
+async def add_mcp(request: Request, key: str) -> HTTPResponse:
+    json_body(request)
+    return await ask_any(request, "settings.add_mcp", json_bytes(request), status=201, arguments={"key": key})
+
+
+@blueprint.patch("/mcp/<key:str>")
+@documented(
+    summary="Change an MCP server", body="MCPServerPatch", response="SettingsResponse", errors=(404, 409, 422, 503)
+)
+async def change_mcp(request: Request, key: str) -> HTTPResponse:
+    json_body(request)
+    return await ask_any(request, "settings.change_mcp", json_bytes(request), arguments={"key": key})
+
+
+@blueprint.delete("/mcp/<key:str>")
+@documented(summary="Remove an MCP server", response="SettingsResponse", errors=(404, 409, 503))
+async def delete_mcp(request: Request, key: str) -> HTTPResponse:
+    return await ask_any(request, "settings.delete_mcp", arguments={"key": key})
+
+
+@blueprint.get("/secrets")
+@documented(summary="The names of the secrets", query=SecretsQuestion, response=SecretsShown, errors=(404, 409, 422))
+async def list_secrets(request: Request) -> HTTPResponse:
+    profile_id = query(request, SecretsQuestion).agent_profile_id
+    arguments: dict[str, str] = {} if profile_id is None else {"agent_profile_id": str(profile_id)}
+    return await ask_any(request, "secrets.list", arguments=arguments)
+
+
+@blueprint.put("/secrets")
+@documented(summary="Store a secret", body=SecretToPut, response=SecretShown, errors=(409, 422, 503))
+async def put_secret(request: Request) -> HTTPResponse:
+    wanted = body(request, SecretToPut)
+    content = {**wanted.model_dump(), "value": wanted.value.get_secret_value()}
+    return await ask_any(request, "secrets.put", to_json(content))
+
+
+@blueprint.get("/secrets/<name:str>")
+@documented(
+    summary="The value of a secret", response={"type": "string"}, media_type="text/plain", errors=(404, 409, 422)
+)
+async def get_secret(request: Request, name: str) -> HTTPResponse:
+    answer = await web_of(request).requester.ask("secrets.get", arguments={"name": _named(name)})
+    return text(from_json(answer.body))
+
+
+@blueprint.delete("/secrets/<name:str>")
+@documented(summary="Delete a secret", response=Deleted, errors=(404, 409, 422, 503))
+async def delete_secret(request: Request, name: str) -> HTTPResponse:
+    return await ask_any(request, "secrets.delete", arguments={"name": _named(name)})
+
+
+def _named(name: str) -> str:
+    if not re.fullmatch(_SECRET_NAME, name):
+        raise problem("string_pattern_mismatch", ["path", "name"], f"String should match {_SECRET_NAME}", name)
+    return name
