@@ -76,7 +76,7 @@ class Balancer:
             ServerFailedError: it exited, or took none in time.
         """
         self.process.start()
-        self.process.wait_until(self._commands.exists, "HAProxy takes commands", START_SECONDS)
+        self.process.wait_until(self._takes_commands, "HAProxy takes commands", START_SECONDS)
 
     def close(self) -> None:
         """End it."""
@@ -106,3 +106,8 @@ class Balancer:
             connection.sendall(f"{text}\n".encode())
             with connection.makefile() as answer:
                 return answer.read()
+
+    def _takes_commands(self) -> bool:
+        # The socket's file is there a moment before anybody listens at it.
+        with socket.socket(socket.AF_UNIX) as connection:
+            return connection.connect_ex(str(self._commands)) == 0

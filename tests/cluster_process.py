@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import httpx
+
 from tests.balancer_process import Balancer
 from tests.child_process import PRELOADED, ChildProcess, wait_for_all
 from tests.redis_process import RedisProcess
@@ -36,7 +38,11 @@ class Cluster:
         """
         self.directory = directory
         self.redis = RedisProcess(directory / "redis")
-        self._sandbox = Sandbox(directory, {"REDIS_URL": self.redis.url, **(environment or {})})
+        metrics_port = free_port()
+        self.runners_url = f"http://127.0.0.1:{metrics_port}"
+        """Where the runners' /metrics is."""
+        addresses = {"REDIS_URL": self.redis.url, "OH_METRICS_PORT": str(metrics_port)}
+        self._sandbox = Sandbox(directory, addresses | dict(environment or {}))
         self.conversations_path = self._sandbox.conversations_path
         ports = [free_port() for _ in range(web_servers)]
         self.web_urls = [f"http://127.0.0.1:{port}" for port in ports]
@@ -78,6 +84,10 @@ class Cluster:
             self._children, lambda: self.is_ready, "the balancer has found every web server ready", START_SECONDS
         )
 
+    def past_the_balancer(self, web_server: int) -> httpx.Client:
+        """Requests to one web server, counted from 0."""
+        return httpx.Client(base_url=self.web_urls[web_server], timeout=30, trust_env=False)
+
     def close(self) -> None:
         """End whatever is left."""
         with ExitStack() as stack:
@@ -102,3 +112,9 @@ class Cluster:
 
     def _child(self, name: str, *command: str) -> ChildProcess:
         return ChildProcess(name, command, self.directory, self._sandbox.environment)
+
+
+def counted(url: str, series: str) -> float:
+    """What the node at this address has counted in all series that begin so."""
+    lines = httpx.get(f"{url}/metrics", timeout=30, trust_env=False).raise_for_status().text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(series))

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from service.demo.scripted_llm import ScriptedLlm
 from service.settings import Settings
 from tests.live_app import AnyApp, LiveApp, SanicClient
-from tests.scripted_llm import ScriptedLlm
 from tests.server_process import Server, free_port
 
 StartServer = Callable[[AnyApp], Awaitable[LiveApp]]

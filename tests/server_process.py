@@ -72,6 +72,8 @@ class Sandbox:
             "OH_CONVERSATIONS_PATH": str(self.conversations_path),
             "OH_BASH_EVENTS_DIR": str(self.directory / "bash_events"),
             "OH_WORKSPACE_PATH": str(self.directory / "workspace"),
+            # Where the public catalog of skills would be cloned over the network.
+            "EXTENSIONS_PATH": str(self.directory / "extensions"),
             "OH_ENABLE_VSCODE": "false",
             "OH_ENABLE_BROWSER": "false",
         }

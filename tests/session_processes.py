@@ -34,6 +34,11 @@ class Process(NamedTuple):
         return set()
 
 
+def resident_bytes(pid: int) -> int:
+    """Of its memory, how much is in the machine's."""
+    return int((_PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 class Socket(NamedTuple):
     """One TCP socket on this machine's end."""
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from service.demo.scripted_llm import ScriptedLlm
 from tests.e2e.remote_client import RemoteClient
-from tests.scripted_llm import ScriptedLlm
 from tests.server_process import Server
 
 

@@ -15,7 +15,7 @@ from openhands.sdk.event import ActionEvent, AgentErrorEvent, ObservationEvent, 
 from openhands.sdk.llm import content_to_str
 from openhands.tools.terminal import TerminalTool
 
-from tests.scripted_llm import ScriptedLlm
+from service.demo.scripted_llm import ScriptedLlm
 from tests.server_process import Server
 from tests.waiting import wait_until
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import httpx
 import pytest
 
+from service.demo.scripted_llm import ScriptedLlm
 from tests.cluster_process import Cluster
 from tests.e2e import test_remote_conversation, test_viewers
 from tests.e2e.remote_client import RemoteClient, call, outline, run, send
 from tests.e2e.test_viewers import script  # noqa: F401  a fixture of its tests
 from tests.integration.contract.conversations import Conversation, Conversations
 from tests.integration.contract.viewer import Viewer
+from tests.mcp_server import served
 
 
 def collected_from(module: ModuleType) -> dict[str, object]:
@@ -51,6 +55,58 @@ def test_requests_and_socket_land_on_different_workers(client: RemoteClient, ser
     assert sorted(sockets.values()) == [0, 1]
     assert all(answers.values()), answers
     assert outline(conversation) == ["user", "call think", "result think", "agent: any of them"]
+
+
+def test_settings_are_the_same_on_every_worker_and_lose_no_change(server: Cluster) -> None:
+    """Written through one web server and read through the other; changed through both at once."""
+    with server.past_the_balancer(0) as first, server.past_the_balancer(1) as second:
+
+        def change(number: int) -> None:
+            diff = {"misc_settings_diff": {f"key-{number}": number}}
+            (first, second)[number % 2].patch("/api/settings", json=diff).raise_for_status()
+
+        change(0)
+        assert second.get("/api/settings").json()["misc_settings"] == {"key-0": 0}
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(change, range(1, 24)))
+        for client in (first, second):
+            assert client.get("/api/settings").json()["misc_settings"] == {f"key-{each}": each for each in range(24)}
+
+
+def test_authorization_is_followed_and_ended_on_other_workers(server: Cluster) -> None:
+    """Begun through one web server, told of by the other, and gone on with there."""
+    first, second = (httpx.Client(base_url=url, timeout=30, trust_env=False) for url in server.web_urls)
+    with first, second, served(with_oauth=True) as url:
+        wanted = {"server": {"url": url, "auth": {"strategy": "oauth2"}}}
+        begun = first.post("/api/mcp/oauth/start", json=wanted).raise_for_status().json()
+        told = second.get(f"/api/mcp/oauth/status/{begun['job_id']}").raise_for_status().json()
+        assert (told["status"], told["callback_ready"]) == ("authorizing", True)
+        callback_url = httpx.get(begun["authorization_url"], trust_env=False).headers["location"]
+        path = f"/api/mcp/oauth/callback/{begun['job_id']}"
+        ended = second.post(path, json={"callback_url": callback_url}).raise_for_status().json()
+        assert (ended["status"], ended["tools"]) == ("succeeded", ["greet"])
+        assert first.get(f"/api/mcp/oauth/status/{begun['job_id']}").json() == ended
+
+
+def test_openais_client_goes_on_at_another_worker(server: Cluster, scripted_llm: ScriptedLlm) -> None:
+    """The second turn, streamed by the other web server, follows the first."""
+    profiles = server.directory / "home" / ".openhands" / "profiles"
+    profiles.mkdir(parents=True)
+    (profiles / "scripted.json").write_text(json.dumps(scripted_llm.settings))
+    first, second = (httpx.Client(base_url=url, timeout=30, trust_env=False) for url in server.web_urls)
+    with first, second:
+        wanted = {"model": "openhands_scripted", "messages": [{"role": "user", "content": "SAY the first"}]}
+        begun = first.post("/v1/chat/completions", json=wanted).raise_for_status()
+        assert begun.json()["choices"][0]["message"]["content"] == "the first"
+        again = {**wanted, "messages": [{"role": "user", "content": "SAY the second"}], "stream": True}
+        name = "x-openhands-serverconversation-id"
+        headers = {name: begun.headers[name]}
+        with second.stream("POST", "/v1/chat/completions", json=again, headers=headers) as streamed:
+            chunks = [line.removeprefix("data: ") for line in streamed.iter_lines() if line.startswith("data: ")]
+    assert chunks.pop() == "[DONE]"
+    deltas = [json.loads(chunk)["choices"][0]["delta"] for chunk in chunks]
+    assert "".join(delta.get("content", "") for delta in deltas) == "the second"
+    assert "the first" in scripted_llm.requests[-1].text
 
 
 @pytest.mark.parametrize(("creator", "watcher", "sender"), [(0, 1, 0), (0, 1, 1), (1, 0, 0), (1, 0, 1)])

@@ -14,9 +14,9 @@ import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
+from service.demo.scripted_llm import ScriptedLlm
 from tests.cluster_process import Cluster
 from tests.e2e.remote_client import call
-from tests.scripted_llm import ScriptedLlm
 
 WEB_SERVERS = 4
 CONVERSATIONS = 50
@@ -50,6 +50,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield running
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(240)
 async def test_every_socket_receives_its_conversation_once_and_in_order(
     cluster: Cluster, scripted_llm: ScriptedLlm, tmp_path: Path

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from service.demo.scripted_llm import ScriptedLlm
 from tests.e2e.remote_client import call, terminal
-from tests.scripted_llm import ScriptedLlm
 from tests.server_process import Server
 from tests.waiting import wait_until
 

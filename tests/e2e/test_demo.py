@@ -1,4 +1,4 @@
-"""`make demo`: what a newcomer sees first."""
+"""`fanout demo`: what a newcomer sees first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """The demo, started, with its output readable line by line and its files below `tmp_path`."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "COLUMNS": "120"}
     with subprocess.Popen(
-        [sys.executable, "-m", "scripts.demo"],
+        [sys.executable, "-m", "service", "demo"],
         cwd=REPOSITORY,
         env=environment | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
         stdout=subprocess.PIPE,
@@ -47,6 +47,7 @@ def test_demo_shows_the_conversation_and_succeeds(demo: subprocess.Popen[str], t
     assert list(tmp_path.glob("fanout-demo-*")) == []
 
 
+@pytest.mark.heavy
 def test_interrupted_demo_cleans_up(demo: subprocess.Popen[str], tmp_path: Path) -> None:
     """Ctrl-C in the middle of the run ends the demo with 130; neither its server nor its files are left."""
     assert demo.stdout is not None

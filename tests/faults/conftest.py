@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.demo.scripted_llm import ScriptedLlm
 from tests.cluster_process import Cluster
 from tests.integration.contract.conversations import Conversations
-from tests.scripted_llm import ScriptedLlm
 
 LEASE_TTL_SECONDS = 2
 DRAIN_SECONDS = 4

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from typing import Any
 import httpx
 import pytest
 from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 from tests.cluster_process import Cluster
+from tests.session_processes import processes_of, resident_bytes
 from tests.waiting import wait_until
 
 JsonObject = dict[str, Any]
@@ -36,6 +38,14 @@ def last_output(http: httpx.Client, command_id: str) -> JsonObject:
         return items[-1] if items and items[-1]["exit_code"] is not None else None
 
     return wait_until(last, "the command has its last output", 30.0) or {}
+
+
+def told(socket: Connection, **fields: str) -> JsonObject:
+    """The next frame with these values; those of other tests' commands may come before it."""
+    while True:
+        frame: JsonObject = json.loads(socket.recv(timeout=20))
+        if frame | fields == frame:
+            return frame
 
 
 def runner_of(cluster: Cluster, command_id: str) -> int:
@@ -91,25 +101,33 @@ def test_runner_that_goes_leaves_an_end(
         os.kill(runner_of(cluster, command_id), number)
         output = last_output(http, command_id)
         assert (output["exit_code"], why in output["stderr"]) == (-1, True)
-        told: JsonObject = {}
-        while told.get("command_id") != command_id:
-            told = json.loads(socket.recv(timeout=20))
-        assert told == output
+        assert told(socket, command_id=command_id) == output
 
 
-def test_execute_survives_the_loss_of_redis(cluster: Cluster, http: httpx.Client, gate: Path) -> None:
-    """The waiting request finds the end on disk."""
-    with ThreadPoolExecutor(1) as pool:
+def test_command_ends_while_redis_is_away(cluster: Cluster, http: httpx.Client, gate: Path) -> None:
+    """The waiting request, who polls and who listens all find the end on disk before Redis is back."""
+    with (
+        ThreadPoolExecutor(1) as pool,
+        connect(f"{cluster.url.replace('http', 'ws')}/sockets/bash-events", proxy=None) as socket,
+    ):
         command = f"touch {gate}.begun; while [ ! -e {gate} ]; do sleep 0.05; done; echo through"
         answer = pool.submit(http.post, "/api/bash/execute_bash_command", json={"command": command}, timeout=60)
         wait_until(Path(f"{gate}.begun").exists, "the command runs")
-        wait_until(lambda: cluster.redis.client.pubsub_channels("fanout:bash:*"), "the request waits for its end")
+        started = told(socket, command=command)
+        channel = f"fanout:bash:{started['id']}"
+        wait_until(lambda: cluster.redis.client.pubsub_channels(channel), "the request waits for its end")
         cluster.redis.process.send_signal(signal.SIGKILL)
         cluster.redis.process.wait_exit()
-        gate.touch()
-        assert answer.result().json()["stdout"] == "through\n"
-    cluster.redis.start()
-    wait_until(lambda: cluster.is_ready, "every web server is ready again", 30.0)
+        try:
+            gate.touch()
+            polled = last_output(http, started["id"])
+            heard = told(socket, command_id=started["id"])
+            waited = answer.result().json()
+        finally:
+            cluster.redis.start()
+            wait_until(lambda: cluster.is_ready, "every web server is ready again", 30.0)
+    assert polled["stdout"] == "through\n"
+    assert heard == waited == polled
 
 
 def test_killed_web_server_leaves_its_commands_alone(cluster: Cluster, http: httpx.Client, gate: Path) -> None:
@@ -123,22 +141,38 @@ def test_killed_web_server_leaves_its_commands_alone(cluster: Cluster, http: htt
     wait_until(lambda: cluster.is_ready, "both web servers serve", 30.0)
 
 
-def resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+@pytest.mark.heavy
+def test_two_hundred_megabytes_of_output_stay_out_of_memory(cluster: Cluster, http: httpx.Client) -> None:
+    command_id = start(http, "head -c 200000000 /dev/zero | tr '\\0' x")
+    assert growth_mib(cluster, command_id, lambda: None)["runner"] < 64
+    assert last_output(http, command_id)["exit_code"] == 0
 
 
 @pytest.mark.heavy
-def test_two_hundred_megabytes_of_output_stay_out_of_memory(cluster: Cluster, http: httpx.Client) -> None:
-    command_id = start(http, f"touch {cluster.directory}/flood; head -c 200000000 /dev/zero | tr '\\0' x")
-    runner = runner_of(cluster, command_id)
-    before, most = resident_bytes(runner), 0
+def test_flood_before_a_slow_reader_stays_out_of_memory(cluster: Cluster, http: httpx.Client) -> None:
+    """`yes` for ten seconds, on a socket that takes a frame at each look: nobody keeps what it does not take."""
+    url = f"{cluster.web_urls[0].replace('http', 'ws')}/sockets/bash-events?stream=1"
+    with connect(url, proxy=None, max_size=None, max_queue=1) as socket:
+        command_id = start(http, "timeout 10 yes")
+        growth = growth_mib(cluster, command_id, lambda: socket.recv(timeout=20))
+    assert growth["runner"] < 64
+    assert growth["web"] < 64
+    assert last_output(http, command_id)["exit_code"] == 124
+
+
+def growth_mib(cluster: Cluster, command_id: str, each_time: Callable[[], Any]) -> dict[str, int]:
+    """By how much the runner and the first web server were larger at most while the command ran."""
+    pids = {"runner": [runner_of(cluster, command_id)]}
+    pids["web"] = [process.pid for process in processes_of(cluster.web_servers[0].pid)]
+    sizes: dict[str, list[int]] = {name: [] for name in pids}
 
     def has_ended() -> bool:
-        nonlocal most
-        most = max(most, resident_bytes(runner))
+        each_time()
+        for name in pids:
+            sizes[name].append(sum(map(resident_bytes, pids[name])))
         return not (cluster.directory / "bash_events" / "running" / command_id).exists()
 
     wait_until(has_ended, "the command has ended", 60.0)
-    print(f"runner grew by {(most - before) >> 20} MiB", file=sys.stderr)  # noqa: T201  for the record
-    assert most - before < 64 << 20
-    assert last_output(http, command_id)["exit_code"] == 0
+    growth = {name: (max(each) - each[0]) >> 20 for name, each in sizes.items()}
+    print(f"MiB grown: {growth}", file=sys.stderr)  # noqa: T201  for the record
+    return growth

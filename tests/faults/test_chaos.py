@@ -14,11 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.demo.scripted_llm import ScriptedLlm
 from tests.cluster_process import Cluster
 from tests.faults.owner import owner_pid
 from tests.faults.senders import acknowledged, sending, told
 from tests.integration.contract.conversations import Conversations
-from tests.scripted_llm import ScriptedLlm
 from tests.waiting import wait_until
 
 SENDERS = 3

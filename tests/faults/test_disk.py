@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.demo.scripted_llm import ScriptedLlm
 from tests.integration.contract.conversations import Conversation, Conversations, user_message
-from tests.scripted_llm import ScriptedLlm
 from tests.server_process import Server
 from tests.waiting import wait_until
 

@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager, contextmanager
 import httpx
 import pytest
 
-from tests.cluster_process import Cluster
+from service.demo.scripted_llm import ScriptedLlm
+from tests.cluster_process import Cluster, counted
 from tests.faults.owner import runner_id, stopped
 from tests.integration.contract.conversations import Conversation, Conversations
 from tests.integration.contract.viewer import Viewer
-from tests.scripted_llm import ScriptedLlm
 from tests.waiting import wait_until
 
 Outage = Callable[[Cluster], AbstractContextManager[None]]
@@ -94,13 +94,15 @@ def test_run_and_its_readers_go_on_without_redis(
             wait_until(lambda: not_ready(cluster), "no web server is ready", 20.0)
             scripted_llm.release(gate)
             viewer.until("agent: meanwhile")
-            with past_the_balancer(cluster) as http:
+            with cluster.past_the_balancer(1) as http:  # which finds none ready
                 assert "agent: meanwhile" in Conversation(http, one.id, scripted_llm).outline
             refused = httpx.post(f"{cluster.web_urls[0]}{one.path}/events", json={"content": []}, timeout=30)
             assert refused.status_code == 503
             assert int(refused.headers["retry-after"]) > 0
+            assert counted(cluster.web_urls[0], 'fanout_runner_request_failures_total{reason="BrokerUnavailable"}') > 0
             assert httpx.get(f"{cluster.web_urls[0]}/alive").status_code == 200
         wait_until(lambda: converged(cluster, one.http), "every web server is ready again", 30.0)
+        assert counted(cluster.web_urls[0], "fanout_redis_reconnects_total") > 0
         viewer.until("full_state=finished")
         one.run_to("finished", "SAY afterwards")
         viewer.until("agent: afterwards")
@@ -133,11 +135,6 @@ def is_listed(conversation: Conversation) -> bool:
 def not_ready(cluster: Cluster) -> bool:
     """Whether every web server says that it cannot serve."""
     return all(httpx.get(f"{url}/ready", timeout=10).status_code == 503 for url in cluster.web_urls)
-
-
-def past_the_balancer(cluster: Cluster) -> httpx.Client:
-    """Requests to one web server; the balancer finds none ready."""
-    return httpx.Client(base_url=cluster.web_urls[1], timeout=30, trust_env=False)
 
 
 def assert_told_once(viewer: Viewer, conversation: Conversation) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 
-from tests.cluster_process import Cluster
-from tests.faults.owner import owner_pid, stopped, wait_for_another_owner
+from service.catalog.keys import Keys
+from service.demo.scripted_llm import ScriptedLlm
+from tests.cluster_process import Cluster, counted
+from tests.faults.owner import owner_pid, runner_id, stopped, wait_for_another_owner
 from tests.integration.contract.conversations import TERMINAL, Conversations, agent_of, call, terminal
 from tests.integration.contract.viewer import Viewer
-from tests.scripted_llm import ScriptedLlm
 from tests.waiting import wait_until
 
 
@@ -49,11 +51,16 @@ def test_killed_runner_is_a_pause_for_everybody(
 
 
 def test_commands_in_the_gap_are_done(cluster: Cluster, conversation: Conversations) -> None:
-    """They wait for the next owner, or are refused with a time to come back; none is lost or done twice."""
+    """They wait for the next owner, or are refused with a time to come back; none is lost or done twice.
+
+    A dead owner's lease is taken over though it would last for ever, and that is counted.
+    """
     one = conversation()
     one.run_to("finished", "SAY hello")
+    before = leases(cluster, "taken_over")
     for number in range(5):
         os.kill(owner_pid(cluster.conversations_path, one.id), signal.SIGKILL)
+        cluster.redis.client.set(Keys("fanout").owner(UUID(one.id)), runner_id(cluster.conversations_path, one.id))
         insist(one.http, f"{one.path}/events", f"key {one.id} {number}", f"message {number}")
     texts = [
         event["llm_message"]["content"][0]["text"]
@@ -61,6 +68,20 @@ def test_commands_in_the_gap_are_done(cluster: Cluster, conversation: Conversati
         if event["kind"] == "MessageEvent" and event["source"] == "user"
     ]
     assert texts[1:] == [f"message {number}" for number in range(5)]
+    assert leases(cluster, "taken_over") >= before + 5
+
+
+def leases(cluster: Cluster, change: str) -> float:
+    """How often that has happened to one, once the runner that tells is there; it may be being replaced."""
+
+    def told() -> tuple[float] | None:
+        try:
+            return (counted(cluster.runners_url, f'fanout_leases_total{{change="{change}"}}'),)
+        except httpx.TransportError:
+            return None
+
+    (number,) = wait_until(told, "the runners tell what they have counted") or (0.0,)
+    return number
 
 
 def insist(http: httpx.Client, path: str, key: str, text: str) -> None:
@@ -81,6 +102,7 @@ def test_stopped_runner_loses_its_conversation_and_writes_nothing_more(
     """It does not run out of connections, only of time; continued, it neither stores the answer nor starts the tool."""
     one = conversation.with_terminal()
     ran = tmp_path / "ran"
+    lost = leases(cluster, "lost")
     one.send("HOLD gate", terminal(f"echo ran >> {ran}"), "SAY once", run=True)
     scripted_llm.wait_held("gate")
     former = owner_pid(cluster.conversations_path, one.id)
@@ -91,6 +113,7 @@ def test_stopped_runner_loses_its_conversation_and_writes_nothing_more(
         one.wait_status("finished", timeout_seconds=30)
         before = one.events
     wait_until(lambda: says_that_it_lost(cluster, one.id), "the former owner has noticed", 20.0)
+    assert leases(cluster, "lost") > lost
 
     one.run_to("finished", "SAY still here")
     assert one.events[: len(before)] == before

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 
 import pytest
+from redis.asyncio import Redis
 
 from service.catalog.keys import Keys
 from service.redis_source import RedisSource
@@ -36,10 +37,11 @@ def any_redis(request: pytest.FixtureRequest) -> Iterator[RedisUnderTest]:
         yield EmbeddedRedis(NAMESPACE)
         return
     process: RedisProcess = request.getfixturevalue("redis_process")
-    yield RealRedis(process, NAMESPACE)
+    # A test may have taken it down, or have had servers of its own on it.
     if not process.process.is_running:
         process.start()
     process.client.flushall()
+    yield RealRedis(process, NAMESPACE)
 
 
 @pytest.fixture
@@ -53,6 +55,14 @@ async def key_leak(any_redis: RedisUnderTest) -> AsyncIterator[None]:
 def source(any_redis: RedisUnderTest, key_leak: None) -> RedisSource:
     """Where the code under test gets its clients."""
     return any_redis.source
+
+
+@pytest.fixture
+async def redis(source: RedisSource) -> AsyncIterator[Redis]:
+    """A client to look behind the catalog."""
+    client = source.commands()
+    yield client
+    await client.aclose()
 
 
 @pytest.fixture

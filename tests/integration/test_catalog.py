@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from unittest.mock import patch
 from uuid import UUID
 
@@ -31,14 +31,6 @@ from tests.waiting import wait_until_async
 LEASE_SECONDS = 30.0
 SHORT_SECONDS = 0.05
 ONE, OTHER = RunnerId("host.aaaa.1.one"), RunnerId("host.aaaa.2.other")
-
-
-@pytest.fixture
-async def redis(source: RedisSource) -> AsyncIterator[Redis]:
-    """A client to look behind the catalog."""
-    client = source.commands()
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture

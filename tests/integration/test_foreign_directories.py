@@ -16,9 +16,9 @@ from openhands.sdk.llm import content_to_str
 from openhands.sdk.utils.cipher import Cipher
 from openhands.tools.terminal import TerminalTool
 
+from service.demo.scripted_llm import ScriptedLlm
 from tests.integration.contract.conversations import Conversation, terminal
 from tests.published_server import API_KEY, DATA, NAMES, SECRET, SECRET_KEY, Foreign, JsonObject, install
-from tests.scripted_llm import ScriptedLlm
 from tests.server_process import Server
 
 PATH = "/api/conversations"

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.scripted_llm import ScriptedLlm
+from service.demo.scripted_llm import ScriptedLlm
 from tests.server_process import Server
 from tests.waiting import wait_until
 

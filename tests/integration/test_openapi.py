@@ -28,6 +28,7 @@ def test_document_is_valid(document: dict[str, Any]) -> None:
     [
         ("StartConversationRequest", "workspace"),
         ("SendMessageRequest", "content"),
+        ("PostMessageRequest", "sender"),
         ("ConversationInfo", "execution_status"),
         ("EventPage", "next_page_id"),
         ("UpdateSecretsRequest", "secrets"),

@@ -112,7 +112,7 @@ async def test_request_and_answer_pass_untouched(deployment: Deployment, request
     assert answer == Answer(201, b"{\n}\n\xff")
     [request] = asked
     assert request[1:3] == ("conversation.create", ID)
-    assert request[4:] == ({"include_skills": True}, b"{\n}")
+    assert request[4:6] == ({"include_skills": True}, b"{\n}")
 
 
 async def test_answers_find_the_one_who_asked(deployment: Deployment, requester: Requester) -> None:

@@ -15,10 +15,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from service.demo.scripted_llm import ScriptedLlm
 from tests.integration.contract.conversations import Conversation, Conversations
 from tests.integration.contract.viewer import Viewer
 from tests.redis_process import RedisProcess
-from tests.scripted_llm import ScriptedLlm
 from tests.server_process import FANOUT, START_SECONDS, Sandbox, Server
 from tests.session_processes import Process, connections, listeners, processes_of
 from tests.waiting import wait_until
@@ -222,6 +222,7 @@ def answered_connection(port: int) -> socket.socket:
     return connection
 
 
+@pytest.mark.heavy
 def test_sanic_command_line_serves_completely(scripted_llm: ScriptedLlm, tmp_path: Path) -> None:
     """`sanic service.app:create_app --factory --workers 2` is a whole server: it adds a runner and a Redis."""
     with Server(tmp_path / "server", command=[*SANIC, "--workers", "2"]) as server:

@@ -83,7 +83,7 @@ def test_what_is_listed_as_not_served_is_not(served: dict[Operation, str]) -> No
         for methods, path in UNSERVED.findall(" ".join(cells))
         for method in methods.split()
     ]
-    assert len(listed) > 50
+    assert listed
     assert not set(listed) & {(method, PLACEHOLDER.sub("{}", path)) for method, path in served}
 
 

@@ -18,6 +18,7 @@ ARGUMENTS = {
     "runner_id": RunnerId("<runner id>"),
     "caller_id": "<caller id>",
     "command_id": "<hex command id>",
+    "job_id": "<job id>",
 }
 """What a key is asked for with, so that its name shows what varies in it."""
 

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.llm_script import DEFAULT_TURN, Hold, Sleep, ToolCall, Turn, parse_turns, turn_for
-from tests.scripted_llm import COMPLETION_TOKENS, PROMPT_TOKENS, SIDE_ANSWER, ScriptedLlm
+from service.demo.llm_script import DEFAULT_TURN, Hold, Sleep, ToolCall, Turn, parse_turns, turn_for
+from service.demo.scripted_llm import COMPLETION_TOKENS, PROMPT_TOKENS, SIDE_ANSWER, ScriptedLlm
 
 TOOLS = [{"type": "function", "function": {"name": "think"}}]
 JsonObject = dict[str, Any]
@@ -108,6 +108,17 @@ def test_stream_adds_up_to_the_answer(scripted_llm: ScriptedLlm, script: str, co
     assert chunks[-1]["usage"]["prompt_tokens"] == PROMPT_TOKENS
     assert "data: [DONE]" in lines
     assert len({chunk["id"] for chunk in chunks}) == 1
+
+
+def test_stalled_stream_goes_on_when_it_is_released(scripted_llm: ScriptedLlm) -> None:
+    """The first word is out by then."""
+    body = {"stream": True, "tools": TOOLS, "messages": [{"role": "user", "content": "STALL gate\nSAY one two"}]}
+    with httpx.stream("POST", f"{scripted_llm.base_url}/chat/completions", json=body) as answer:
+        lines = (line for line in answer.iter_lines() if line)
+        assert [next(lines).count('"one"') for _ in range(2)] == [0, 1]
+        scripted_llm.wait_held("gate")
+        scripted_llm.release("gate")
+        assert '" two"' in next(lines)
 
 
 def test_http_line_answers_with_the_status(scripted_llm: ScriptedLlm) -> None:

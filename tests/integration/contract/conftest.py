@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.demo.scripted_llm import ScriptedLlm
 from tests.integration.contract.conversations import Conversations
-from tests.scripted_llm import ScriptedLlm
 from tests.server_process import Server
 
 

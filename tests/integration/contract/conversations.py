@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
-from tests.scripted_llm import ScriptedLlm
+from service.demo.scripted_llm import ScriptedLlm
 from tests.server_process import Server
 from tests.waiting import wait_until
 
@@ -131,8 +131,19 @@ class Conversation:
         Args:
             query: with its question mark.
         """
+        return self._connect(f"/sockets/events/{self.id}{query}", options)
+
+    def session(self, query: str = "", **options: Any) -> ClientConnection:
+        """Open the session socket; use it with `with`.
+
+        Args:
+            query: with its question mark.
+        """
+        return self._connect(f"/sockets/session/{self.id}{query}", options)
+
+    def _connect(self, path: str, options: JsonObject) -> ClientConnection:
         base = str(self.http.base_url).rstrip("/").replace("http", "ws", 1)
-        return connect(f"{base}/sockets/events/{self.id}{query}", proxy=None, **options)
+        return connect(f"{base}{path}", proxy=None, **options)
 
     def _bare(self, route: str) -> httpx.Response:
         return self.http.post(f"{self.path}{route}")
@@ -190,6 +201,11 @@ class Conversations:
     def handle(self, conversation_id: str) -> Conversation:
         """The handle of a conversation that exists, or does not."""
         return Conversation(self.http, conversation_id, self.llm)
+
+    def adopt(self, conversation_id: str) -> Conversation:
+        """The handle of a conversation that something else has made; the end of the test deletes it."""
+        self._ids.append(conversation_id)
+        return self.handle(conversation_id)
 
     def unknown(self) -> Conversation:
         """The handle of a conversation nobody has made."""

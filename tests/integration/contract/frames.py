@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Callable
 
+import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -81,13 +82,17 @@ ANY_SIZE = f"?max_frame_bytes={1 << 30}"
 """The query of a client that wants large events themselves."""
 
 
-def idle_client(conversation: Conversation) -> Connection:
-    """A client with small buffers that takes hardly anything before it is read from."""
+def idle_client(conversation: Conversation, path: str = "") -> Connection:
+    """A client with small buffers that takes hardly anything before it is read from.
+
+    Args:
+        path: of the socket with its query; default: the events socket.
+    """
     port = conversation.http.base_url.port
     opened = socket.socket()
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     opened.connect(("127.0.0.1", port))
-    address = f"ws://127.0.0.1:{port}/sockets/events/{conversation.id}{ANY_SIZE}"
+    address = f"ws://127.0.0.1:{port}" + (path or f"/sockets/events/{conversation.id}{ANY_SIZE}")
     # Not closed politely: the server's answer would lie behind all that was not read.
     return connect(address, sock=opened, proxy=None, max_size=None, max_queue=1, close_timeout=0.1)
 
@@ -97,6 +102,12 @@ def flood(conversation: Conversation) -> list[str]:
     for _ in range(4):
         conversation.send(BIG_TEXT)
     return logged_ids(conversation)
+
+
+def counted(http: httpx.Client, name: str) -> float:
+    """What the server's counter of this name stands at, over all its processes."""
+    lines = http.get("/metrics").raise_for_status().text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(f"fanout_{name}_total"))
 
 
 def _drain(connection: Connection) -> None:

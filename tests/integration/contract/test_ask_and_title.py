@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from service.demo.scripted_llm import COMPLETION_TOKENS, PROMPT_TOKENS, SIDE_ANSWER, ScriptedLlm
 from tests.integration.contract.conversations import Conversations, JsonObject, call, user_message, write
 from tests.integration.contract.viewer import Viewer
-from tests.scripted_llm import COMPLETION_TOKENS, PROMPT_TOKENS, SIDE_ANSWER, ScriptedLlm
 from tests.server_process import free_port
 
 

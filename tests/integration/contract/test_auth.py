@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
 from tests.integration.contract.conversations import Conversation, Conversations, user_message
@@ -51,6 +53,31 @@ def unauthorized(response: httpx.Response) -> bool:
 
 
 # HTTP
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"Authorization": "Bearer wrong"}, 401),
+        ({"Authorization": "Basic key-one"}, 401),
+        ({HEADER: "wrong", "Authorization": f"Bearer {KEYS[0]}"}, 401),
+        ({"Authorization": f"Bearer {KEYS[1]}"}, 200),
+        ({HEADER: KEYS[0]}, 200),
+    ],
+)
+def test_openais_clients_may_bring_the_key_as_bearer(
+    outsider: httpx.Client, headers: dict[str, str], status: int
+) -> None:
+    response = outsider.get("/v1/models", headers=headers)
+    assert response.status_code == status
+    if status == 401:
+        assert response.json()["error"] | {"message": ""} == {
+            "message": "",
+            "type": "authentication_error",
+            "param": None,
+            "code": "invalid_api_key",
+        }
 
 
 def test_every_route_of_the_api_asks_for_a_key(outsider: httpx.Client) -> None:
@@ -270,3 +297,87 @@ def test_unknown_conversation_is_told_with_a_good_key_only(unknown: Conversation
     with unknown.socket() as socket:
         socket.send(auth(KEYS[0]))
         assert close_of(socket) == NOT_FOUND
+
+
+def test_session_socket_takes_the_same_keys(conversation: Conversations) -> None:
+    """In the query, in the header or in a first frame; a wrong one refuses the handshake or closes with 4001."""
+    created = conversation()
+    for query, headers, first in (
+        (f"?session_api_key={KEYS[0]}", {}, None),
+        ("", {HEADER: KEYS[0]}, None),
+        ("", {}, auth(KEYS[0])),
+    ):
+        with created.session(query, additional_headers=headers) as socket:
+            if first is not None:
+                socket.send(first)
+            assert read(socket)["type"] == "sync"
+    with pytest.raises(InvalidStatus):
+        created.session("?session_api_key=wrong")
+    with created.session() as socket:
+        socket.send(auth("wrong"))
+        assert closed_at_once(socket) == (4001, "Authentication failed")
+
+
+# The bash socket
+
+
+def bash_socket(server: Server, query: str = "", headers: dict[str, str] | None = None) -> Connection:
+    """A connection to `/sockets/bash-events`."""
+    url = server.url.replace("http", "ws")
+    return connect(f"{url}/sockets/bash-events{query}", proxy=None, additional_headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "first"),
+    [
+        (f"?session_api_key={KEYS[0]}", {}, None),
+        ("", {HEADER: KEYS[1]}, None),
+        (f"?session_api_key={KEYS[1]}", {HEADER: "wrong"}, None),
+        ("", {}, auth(KEYS[0])),
+        (f"?session_api_key={KEYS[0]}", {}, auth("wrong")),
+    ],
+    ids=["query", "header", "query before header", "first frame", "frame after a key"],
+)
+def test_bash_socket_runs_commands_for_a_key(
+    server: Server, query: str, headers: dict[str, str], first: str | None
+) -> None:
+    """Nothing acknowledges the key; the first frame is the command's, which has none of the server's keys."""
+    with bash_socket(server, query, headers) as socket:
+        if first is not None:
+            socket.send(first)
+        socket.send(json.dumps({"command": "env"}))
+        command = json.loads(socket.recv(timeout=FRAME_SECONDS))
+        output = json.loads(socket.recv(timeout=FRAME_SECONDS))
+    assert (command["kind"], command["command"]) == ("BashCommand", "env")
+    assert (output["command_id"], output["exit_code"]) == (command["id"], 0)
+    assert not [key for key in KEYS if key in output["stdout"]]
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [("?session_api_key=wrong", {}), ("?session_api_key=", {}), ("", {HEADER: "wrong"}), ("", {HEADER: ""})],
+    ids=["query", "empty query", "header", "empty header"],
+)
+def test_bash_socket_refuses_a_wrong_key(server: Server, query: str, headers: dict[str, str]) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        bash_socket(server, query, headers)
+
+    assert refused.value.response.status_code == 403
+
+
+@pytest.mark.parametrize(
+    "first",
+    [auth("wrong"), "{touch}", auth(KEYS[0]).encode(), "no json", "[]"],
+    ids=["a wrong key", "a command", "binary", "no json", "no object"],
+)
+def test_bash_socket_does_nothing_without_a_key(
+    server: Server, http: httpx.Client, tmp_path: Path, first: str | bytes
+) -> None:
+    """It closes, has told nothing of what ran meanwhile, and has run nothing."""
+    forbidden = tmp_path / "forbidden"
+    with bash_socket(server, "?resend_mode=all&stream=1") as socket:
+        http.post("/api/bash/execute_bash_command", json={"command": "echo secret"}).raise_for_status()
+        socket.send(json.dumps({"command": f"touch {forbidden}"}) if first == "{touch}" else first)
+        assert closed_at_once(socket) == FAILED
+    http.post("/api/bash/execute_bash_command", json={"command": "true"}).raise_for_status()
+    assert not forbidden.exists()

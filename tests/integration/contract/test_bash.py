@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
 
-from tests.integration.contract.conversations import Conversations, JsonObject
+from tests.integration.contract.bash import Bash
+from tests.integration.contract.conversations import JsonObject
 from tests.server_process import Server
 from tests.waiting import wait_until
 
@@ -29,44 +30,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     }
     with Server(tmp_path_factory.mktemp("server"), secrets) as running:
         yield running
-
-
-class Bash:
-    """The routes of one scope."""
-
-    def __init__(self, http: httpx.Client, prefix: str = "/api/bash") -> None:
-        self._http = http
-        self._prefix = prefix
-
-    def start(self, command: str, **fields: Any) -> JsonObject:
-        return self.post("start_bash_command", command=command, **fields)
-
-    def execute(self, command: str, **fields: Any) -> JsonObject:
-        return self.post("execute_bash_command", command=command, **fields)
-
-    def post(self, route: str, **content: Any) -> JsonObject:
-        answer: JsonObject = self.answer("POST", route, json=content or None).raise_for_status().json()
-        return answer
-
-    def answer(self, method: str, route: str, **options: Any) -> httpx.Response:
-        return self._http.request(method, f"{self._prefix}/{route}", **options)
-
-    def search(self, **query: Any) -> JsonObject:
-        page: JsonObject = self.answer("GET", "bash_events/search", params=query).raise_for_status().json()
-        return page
-
-    def outputs(self, command_id: str) -> list[JsonObject]:
-        found: list[JsonObject] = self.search(command_id__eq=command_id)["items"]
-        return found
-
-    def wait_ended(self, command_id: str) -> JsonObject:
-        """The last output."""
-
-        def last() -> JsonObject | None:
-            outputs = self.outputs(command_id)
-            return outputs[-1] if outputs and outputs[-1]["exit_code"] is not None else None
-
-        return wait_until(last, "the command has ended") or {}
 
 
 @pytest.fixture
@@ -128,7 +91,11 @@ def test_character_that_two_reads_divide_is_whole(bash: Bash) -> None:
     assert output["stdout"] == "x" + "é" * 200000 + "\n"
 
 
-@pytest.mark.parametrize("fields", [{"cwd": "/no/such"}, {"command": "echo \0"}], ids=["directory", "NUL"])
+@pytest.mark.parametrize(
+    "fields",
+    [{"cwd": "/no/such"}, {"command": "echo \0"}, {"command": "echo " + "x" * (128 << 10)}],
+    ids=["directory", "NUL", "too long"],
+)
 def test_what_cannot_be_spawned_is_an_output(bash: Bash, fields: JsonObject) -> None:
     output = bash.post("execute_bash_command", **({"command": "pwd"} | fields))
     assert (output["order"], output["exit_code"], output["stdout"]) == (0, -1, None)
@@ -137,6 +104,42 @@ def test_what_cannot_be_spawned_is_an_output(bash: Bash, fields: JsonObject) -> 
 
 def test_command_runs_where_it_is_told(bash: Bash, tmp_path: Path) -> None:
     assert bash.execute("pwd", cwd=str(tmp_path))["stdout"] == f"{tmp_path}\n"
+
+
+def test_directory_is_the_servers_unless_told(bash: Bash) -> None:
+    """An empty one is none, and another is relative to the server's."""
+    own = bash.execute("pwd")["stdout"]
+    assert bash.execute("pwd", cwd="")["stdout"] == own
+    assert bash.execute("pwd", cwd="..")["stdout"] == f"{Path(own).parent}\n"
+
+
+def test_fields_nobody_knows_are_ignored(bash: Bash) -> None:
+    assert bash.start("true", id="mine", env={"A": "b"})["id"] != "mine"
+
+
+def test_background_program_outlives_its_command(bash: Bash, tmp_path: Path) -> None:
+    """One that lets go of the output does not keep the command waiting, and is left alone."""
+    gate, done = tmp_path / "go", tmp_path / "done"
+    script = f"while [ ! -e {gate} ]; do sleep 0.05; done; touch {done}"
+    output = bash.execute(f"nohup sh -c '{script}' > /dev/null 2>&1 & echo back")
+    assert (output["exit_code"], output["stdout"], done.exists()) == (0, "back\n", False)
+    gate.touch()
+    wait_until(done.exists, "the program has gone on")
+
+
+def test_command_outlives_its_client(bash: Bash, server: Server, tmp_path: Path) -> None:
+    begun, gate = tmp_path / "begun", tmp_path / "go"
+    command = f"touch {begun}; while [ ! -e {gate} ]; do sleep 0.05; done; echo unheard"
+    content = json.dumps({"command": command}).encode()
+    host, port = "127.0.0.1", httpx.URL(server.url).port
+    with socket.create_connection((host, port)) as client:
+        head = f"POST /api/bash/execute_bash_command HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(content)}\r\n\r\n"
+        client.sendall(head.encode() + content)
+        wait_until(begun.exists, "the command runs")
+    gate.touch()
+    newest = bash.search(kind__eq="BashCommand", sort_order="TIMESTAMP_DESC")["items"]
+    [started] = [each for each in newest if each["command"] == command]
+    assert bash.wait_ended(started["id"])["stdout"] == "unheard\n"
 
 
 def test_long_output_is_stored_in_chunks_and_answered_whole(bash: Bash) -> None:
@@ -178,8 +181,10 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def test_child_that_holds_the_pipe_is_ended_with_the_shell_gone(bash: Bash) -> None:
-    output = bash.execute("sleep 60 & echo gone", timeout=1)
+@pytest.mark.parametrize("child", ["sleep 60", "setsid sleep 60"], ids=["in the group", "a daemon"])
+def test_child_that_holds_the_pipe_keeps_nobody_waiting(bash: Bash, child: str) -> None:
+    """The shell has gone; the time-out ends what is in its group, and the command in any case."""
+    output = bash.execute(f"{child} & echo gone", timeout=1)
     assert (output["exit_code"], output["stdout"]) == (-1, "gone\n")
 
 
@@ -250,6 +255,19 @@ def test_search_filters(bash: Bash) -> None:
     assert "BashCommand" in [event["kind"] for event in later]
 
 
+def test_page_after_a_page_is_never_empty(bash: Bash) -> None:
+    """What `order__gt` leaves out is not counted."""
+    chunks = bash.execute("head -c 1200000 /dev/zero | tr '\\0' x")["command_id"]
+    bash.execute("true")
+    query = {"kind__eq": "BashOutput", "order__gt": 0, "limit": 1}
+    pages = [bash.search(**query)]
+    while (page_id := pages[-1]["next_page_id"]) is not None:
+        pages.append(bash.search(**query, page_id=page_id))
+    orders = [[event["order"] > 0 for event in page["items"]] for page in pages]
+    assert orders == [[True]] * len(pages)
+    assert chunks in [page["items"][0]["command_id"] for page in pages]
+
+
 @pytest.mark.parametrize(
     "query", [{"limit": 0}, {"limit": 101}, {"kind__eq": "BashError"}, {"command_id__eq": "nope"}, {"sort_order": "x"}]
 )
@@ -297,57 +315,6 @@ def test_history_of_the_published_server_is_read(bash: Bash, server: Server) -> 
     assert [event["id"] for event in bash.search(timestamp__lt="2021-01-01")["items"]] == [command_id, output_id]
     assert bash.outputs(command_id)[0]["stdout"] == "x"
     assert bash.answer("GET", f"bash_events/{command_id}").json()["command"] == "old"
-
-
-# Below a conversation
-
-
-def test_conversations_commands_run_in_its_workspace(
-    http: httpx.Client, conversation: Conversations, bash: Bash
-) -> None:
-    one = conversation()
-    scoped = Bash(http, f"{one.path}/bash")
-    output = scoped.execute("pwd")
-    assert output["stdout"] == f"{conversation.working_dir}\n"
-    assert scoped.search(kind__eq="BashCommand")["items"][0]["cwd"] == conversation.working_dir
-    assert bash.answer("GET", f"bash_events/{output['id']}").status_code == 404
-    assert scoped.answer("GET", f"bash_events/{output['id']}").json() == output
-    assert scoped.answer("DELETE", "bash_events").json() == {"cleared_count": 2}
-
-
-def test_conversations_commands_stay_inside(http: httpx.Client, conversation: Conversations, tmp_path: Path) -> None:
-    one = conversation()
-    scoped = Bash(http, f"{one.path}/bash")
-    (Path(conversation.working_dir) / "way-out").symlink_to(tmp_path.parent)
-    for outside in ("/", "sub", f"{conversation.working_dir}/..", f"{conversation.working_dir}/way-out"):
-        answer = scoped.answer("POST", "start_bash_command", json={"command": "pwd", "cwd": outside})
-        assert (answer.status_code, answer.json()["detail"]) == (422, "cwd must be inside the conversation workspace")
-
-
-def test_commands_of_an_unknown_conversation(http: httpx.Client, conversation: Conversations) -> None:
-    unknown = conversation.unknown()
-    answer = Bash(http, f"{unknown.path}/bash").answer("POST", "start_bash_command", json={"command": "pwd"})
-    assert (answer.status_code, answer.json()["detail"]) == (404, f"Conversation not found: {unknown.id}")
-    malformed = http.get("/api/conversations/nope/bash/bash_events/search")
-    assert malformed.status_code == 422
-    assert malformed.json()["detail"][0]["loc"] == ["path", "runtime_conversation_id"]
-
-
-def test_deleting_a_conversation_ends_its_commands(
-    http: httpx.Client, conversation: Conversations, server: Server
-) -> None:
-    one = conversation()
-    alive = server.directory / "alive"
-    Bash(http, f"{one.path}/bash").start(f"while :; do touch {alive}; sleep 0.05; done")
-    wait_until(alive.exists, "the command runs")
-    one.delete()
-
-    def is_quiet() -> bool:
-        alive.unlink(missing_ok=True)
-        return not Bash(http).execute("sleep 0.3")["exit_code"] and not alive.exists()
-
-    wait_until(is_quiet, "the command has ended")
-    assert not (server.conversations_path / one.id.replace("-", "")).exists()
 
 
 # Output as it comes

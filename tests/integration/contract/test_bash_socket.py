@@ -9,10 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.integration.contract.conversations import JsonObject
+from tests.integration.contract.conversations import Conversations, JsonObject
 from tests.server_process import Server
 
 
@@ -72,6 +72,24 @@ def test_bad_frame_is_answered_to_its_sender(server: Server, frame: str | bytes,
         connection.send(json.dumps({"command": "true"}))
         # The end of another test's command may come first.
         assert "true" in [received(connection).get("command") for _ in range(2)]
+
+
+def test_too_large_frame_closes_1009(server: Server) -> None:
+    with socket(server) as connection:
+        # Only its head: who is sending the rest while the server closes may find a broken connection instead.
+        connection.socket.sendall(b"\x81\xff" + (101 << 20).to_bytes(8, "big") + b"mask")
+        with pytest.raises(ConnectionClosed):
+            connection.recv(timeout=20)
+        assert connection.close_code == 1009
+
+
+def test_conversations_commands_are_not_told(server: Server, http: httpx.Client, conversation: Conversations) -> None:
+    with socket(server) as connection:
+        one = conversation()
+        one.post("/bash/execute_bash_command", {"command": "echo scoped"}).raise_for_status()
+        http.post("/api/bash/execute_bash_command", json={"command": "echo after"}).raise_for_status()
+        commands = [frame["command"] for frame in (received(connection), received(connection)) if "command" in frame]
+    assert commands == ["echo after"]
 
 
 @pytest.mark.parametrize("query", ["?resend_mode=all", "?resend_all=true"])

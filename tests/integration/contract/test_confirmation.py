@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from service.demo.scripted_llm import ScriptedLlm
 from tests.integration.contract.conversations import (
     Conversation,
     Conversations,
@@ -16,7 +17,6 @@ from tests.integration.contract.conversations import (
     write,
 )
 from tests.integration.contract.viewer import Viewer
-from tests.scripted_llm import ScriptedLlm
 
 ALWAYS = {"kind": "AlwaysConfirm"}
 RESPOND = "/events/respond_to_confirmation"

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from service.demo.scripted_llm import API_KEY, ScriptedLlm
 from tests.integration.contract.conversations import (
     PATH,
     Conversations,
@@ -20,7 +21,6 @@ from tests.integration.contract.conversations import (
     user_message,
     wait_status,
 )
-from tests.scripted_llm import API_KEY, ScriptedLlm
 from tests.server_process import Server
 from tests.waiting import wait_until
 

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from service.demo.scripted_llm import ScriptedLlm
 from tests.integration.contract.conversations import (
     PATH,
     Conversation,
@@ -20,7 +21,6 @@ from tests.integration.contract.conversations import (
     user_message,
 )
 from tests.integration.contract.viewer import Viewer
-from tests.scripted_llm import ScriptedLlm
 from tests.server_process import Server
 from tests.waiting import wait_until
 

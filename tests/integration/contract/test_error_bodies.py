@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from service.demo.scripted_llm import API_KEY, ScriptedLlm
 from tests.integration.contract.conversations import PATH, Conversation, Conversations, JsonObject, user_message
 from tests.integration.contract.frames import event_ids, news, read
-from tests.scripted_llm import API_KEY, ScriptedLlm
 from tests.server_process import Server
 from tests.waiting import wait_until
 

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import httpx
 import pytest
 
+from service.demo.scripted_llm import ScriptedLlm
 from tests.integration.contract.conversations import (
     Conversation,
     Conversations,
@@ -22,7 +23,6 @@ from tests.integration.contract.conversations import (
     terminal,
     user_message,
 )
-from tests.scripted_llm import ScriptedLlm
 from tests.server_process import Server
 from tests.waiting import wait_until
 

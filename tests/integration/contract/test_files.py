@@ -14,9 +14,9 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from service.blueprints.places import place
-from tests.integration.contract.conversations import Conversation, Conversations
+from tests.integration.contract.conversations import Conversations
 from tests.server_process import Server
+from tests.session_processes import resident_bytes
 from tests.waiting import wait_until
 
 MIB = 1 << 20
@@ -93,10 +93,10 @@ def test_upload_refuses(http: httpx.Client, tmp_path: Path) -> None:
         ("/", 400, "Path is a directory"),
         (tmp_path / "file" / "below", 400, "A parent of the path is not a directory"),
         (f"{tmp_path}/a\0b", 400, "Path must not contain a NUL character"),
+        (f"{tmp_path}/{'x' * 300}", 400, "Path is too long"),
     ):
         answer = upload(http, path)
         assert (answer.status_code, detail(answer)) == (status, reason), path
-    assert upload(http, f"{tmp_path}/{'x' * 300}").status_code == 500
 
 
 def test_upload_without_a_file_part_is_422(http: httpx.Client, tmp_path: Path) -> None:
@@ -129,12 +129,8 @@ def test_aborted_upload_leaves_the_old_file(http: httpx.Client, server: Server, 
     assert target.read_bytes() == b"old"
 
 
-def resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-@pytest.mark.parametrize("size_mib", [128, pytest.param(1024, marks=pytest.mark.heavy)])
-def test_large_file_stays_out_of_memory(http: httpx.Client, server: Server, tmp_path: Path, size_mib: int) -> None:
+def test_large_file_stays_out_of_memory(http: httpx.Client, server: Server, tmp_path: Path) -> None:
+    size_mib = 128
     target, source = tmp_path / "target", tmp_path / "source"
     with source.open("wb") as file:
         file.truncate(size_mib * MIB)
@@ -152,7 +148,6 @@ def test_large_file_stays_out_of_memory(http: httpx.Client, server: Server, tmp_
             received += len(chunk)
             most = max(most, resident_bytes(server.pid))
     assert received == size_mib * MIB
-    print(f"{size_mib} MiB: the server grew by {(most - before) >> 20} MiB")  # noqa: T201  for the record
     assert most - before < 32 * MIB
 
 
@@ -287,23 +282,12 @@ def test_search_subdirs(http: httpx.Client, tmp_path: Path) -> None:
     assert http.get("/api/file/search_subdirs", params=query | {"page_id": "nope"}).status_code == 400
 
 
-# Ways out of a workspace
+# Below a conversation
 
 
-@pytest.fixture
-def workspace(conversation: Conversations, tmp_path: Path) -> Conversation:
-    """A conversation whose workspace has a link to a secret outside."""
-    one = conversation()
-    inside = Path(conversation.working_dir)
-    (tmp_path / "secret").write_text("secret")
-    (inside / "file").write_text("inside")
-    (inside / "link").symlink_to(tmp_path / "secret")
-    (inside / "out").symlink_to(tmp_path)
-    return one
-
-
-def test_conversations_files_are_reached(http: httpx.Client, workspace: Conversation, project: Path) -> None:
-    prefix = f"{workspace.path}/file"
+def test_conversations_files_are_reached(http: httpx.Client, conversation: Conversations, project: Path) -> None:
+    (project / "file").write_text("inside")
+    prefix = f"{conversation().path}/file"
     assert download(http, project / "file", prefix).text == "inside"
     assert upload(http, project / "new" / "file", prefix=prefix).json()["success"] is True
     assert (project / "new" / "file").read_bytes() == b"content"
@@ -312,53 +296,3 @@ def test_conversations_files_are_reached(http: httpx.Client, workspace: Conversa
     assert http.get(f"{prefix}/home").status_code == 404
     unknown = download(http, project / "file", "/api/conversations/" + "0" * 32 + "/file")
     assert unknown.status_code == 404
-
-
-@pytest.mark.parametrize(
-    "way",
-    [
-        "{project}/../secret",
-        "{project}/link",
-        "{project}/out/secret",
-        "{project}/out/../secret",
-        "{project}/./../secret",
-        "{project}x/secret",
-        "/etc/passwd",
-        "relative",
-        "../secret",
-        "",
-        "{project}/%2e%2e/../../secret",
-        "{project}/a\0/../secret",
-        "//{project}/../secret",
-    ],
-)
-def test_no_path_leads_out(
-    http: httpx.Client, workspace: Conversation, project: Path, tmp_path: Path, way: str
-) -> None:
-    path = way.format(project=project)
-    prefix = f"{workspace.path}/file"
-    answers = [
-        download(http, path, prefix),
-        upload(http, path, b"overwritten", prefix),
-        http.post(f"{prefix}/create_directory", params={"path": path}),
-        http.post(f"{workspace.path}/bash/start_bash_command", json={"command": "pwd", "cwd": path}),
-    ]
-    assert {answer.status_code for answer in answers} == {422}
-    assert "must be inside the conversation workspace" in str(detail(answers[0]))
-    assert (tmp_path / "secret").read_text() == "secret"
-
-
-def test_encoded_way_out_is_a_name_like_any(http: httpx.Client, workspace: Conversation, project: Path) -> None:
-    """What is encoded twice is decoded once."""
-    assert download(http, f"{project}/%2e%2e%2fsecret", f"{workspace.path}/file").status_code == 404
-
-
-def test_link_that_appears_after_the_check_is_not_followed(project: Path, tmp_path: Path) -> None:
-    """The bad state by hand: the place is found, and then a directory on the way becomes a link."""
-    (project / "sub").mkdir()
-    found = place(f"{project}/sub/secret", "path", str(project))
-    (tmp_path / "secret").write_text("secret")
-    (project / "sub").rmdir()
-    (project / "sub").symlink_to(tmp_path)
-    with pytest.raises(OSError, match="Not a directory|Too many levels"), found.parent():
-        pass

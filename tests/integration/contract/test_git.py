@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 from urllib.parse import quote
 
@@ -11,36 +9,9 @@ import httpx
 import pytest
 
 from tests.integration.contract.conversations import Conversations, JsonObject
+from tests.integration.contract.repository import Repository
 
 ODD_NAMES = ["with space", "tab\there", 'quote"d', "line\nbreak", "naïve-ünïcode", "-dash", "back\\slash"]
-
-
-class Repository:
-    """A work tree that the test makes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        self.git("init", "-q", "-b", "main")
-
-    def git(self, *arguments: str) -> str:
-        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
-        command = ["git", *identity, "-c", "protocol.file.allow=always", *arguments]
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.path.parent)}
-        return subprocess.run(
-            command, cwd=self.path, check=True, capture_output=True, text=True, env=environment
-        ).stdout
-
-    def write(self, name: str, content: str | bytes = "1\n") -> Path:
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    def commit(self, message: str = "work") -> str:
-        self.git("add", "--all")
-        self.git("commit", "-q", "--allow-empty", "-m", message)
-        return self.git("rev-parse", "HEAD").strip()
 
 
 @pytest.fixture
@@ -190,8 +161,14 @@ def test_repository_makes_the_server_run_nothing(http: httpx.Client, repository:
     trap = f"touch {tmp_path}/ran; cat"
     for key in ("core.fsmonitor", "diff.external", "diff.evil.command", "diff.evil.textconv"):
         repository.git("config", key, trap)
+    for key in ("filter.evil.clean", "filter.evil.process"):
+        repository.git("config", key, trap)
+    repository.git("config", "filter.evil.required", "true")
+    repository.git("update-ref", "refs/remotes/origin/main", "HEAD")
     repository.write("file", "2\n")
     assert changes(http, repository.path)["file"] == "UPDATED"
+    archive = http.get("/api/file/archive", params={"path": str(repository.path), "base_ref": "HEAD"})
+    assert "+2" in archive.raise_for_status().text
     diff(http, repository.path / "file")
     assert not (tmp_path / "ran").exists()
 

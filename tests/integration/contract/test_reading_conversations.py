@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from service.demo.scripted_llm import API_KEY, COMPLETION_TOKENS, PROMPT_TOKENS, ScriptedLlm
 from tests.integration.contract.conversations import (
     PATH,
     TERMINAL,
@@ -20,7 +21,6 @@ from tests.integration.contract.conversations import (
     call,
     user_message,
 )
-from tests.scripted_llm import API_KEY, COMPLETION_TOKENS, PROMPT_TOKENS, ScriptedLlm
 from tests.server_process import Server
 from tests.waiting import wait_until
 

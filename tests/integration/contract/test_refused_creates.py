@@ -9,6 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from service.demo.scripted_llm import API_KEY, ScriptedLlm
 from tests.integration.contract.conversations import (
     PATH,
     TERMINAL,
@@ -18,7 +19,6 @@ from tests.integration.contract.conversations import (
     made,
     user_message,
 )
-from tests.scripted_llm import API_KEY, ScriptedLlm
 from tests.server_process import Server
 
 
@@ -174,17 +174,6 @@ def test_create_refuses_a_container_on_a_local_server(conversation: Conversation
 
     assert refused.status_code == 422
     assert refused.json() == {"detail": "This server only runs local conversations"}
-
-
-@pytest.mark.parametrize(
-    "fields", [{"worktree": True}, {"parent_conversation_id": str(uuid4())}], ids=lambda each: [*each][0]
-)
-def test_create_refuses_what_is_not_served(fields: JsonObject, conversation: Conversations, nothing_made: Path) -> None:
-    """What the server cannot do yet is refused rather than left out in silence."""
-    refused = conversation.create(workspace={"working_dir": str(nothing_made)}, **fields)
-
-    assert refused.status_code == 422
-    assert "not served" in refused.json()["detail"]
 
 
 def test_create_refuses_a_tool_that_is_not_registered(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from service.demo.scripted_llm import COMPLETION_TOKENS, PROMPT_TOKENS, ScriptedLlm
 from tests.integration.contract.conversations import (
     Conversation,
     Conversations,
@@ -16,7 +17,6 @@ from tests.integration.contract.conversations import (
     write,
 )
 from tests.integration.contract.viewer import Viewer
-from tests.scripted_llm import COMPLETION_TOKENS, PROMPT_TOKENS, ScriptedLlm
 
 Message = list[str]
 """The script lines of one user message."""

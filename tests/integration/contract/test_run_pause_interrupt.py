@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from service.demo.scripted_llm import ScriptedLlm
 from tests.integration.contract.conversations import Conversations, call, terminal, user_message, write
 from tests.integration.contract.viewer import Viewer
-from tests.scripted_llm import ScriptedLlm
 from tests.waiting import wait_until
 
 MAX_CONCURRENT_RUNS = 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,8 @@ import httpx
 import pytest
 
 from service.blueprints.workspace_session import _token
+from service.demo.scripted_llm import ScriptedLlm
 from tests.integration.contract.conversations import Conversation, Conversations
-from tests.scripted_llm import ScriptedLlm
 from tests.server_process import Server
 
 KEY = "the-key"
@@ -89,6 +90,12 @@ def test_file_is_shown(workspace: Conversation, path: str, content: str, media_t
 def test_what_is_not_shown(workspace: Conversation, path: str, status: int, reason: str) -> None:
     answer = workspace.get(f"/workspace{path}")
     assert (answer.status_code, answer.json()["detail"]) == (status, reason)
+
+
+def test_workspace_that_is_gone(workspace: Conversation, project: Path) -> None:
+    shutil.rmtree(project)
+    answer = workspace.get("/workspace/index.html")
+    assert (answer.status_code, answer.json()["detail"]) == (404, "Workspace directory does not exist")
 
 
 def test_unknown_conversation(http: httpx.Client) -> None:

@@ -39,7 +39,7 @@ async def test_document_takes_in_the_schemas_of_a_runner_once_it_is_up(client: S
     schemas = found["components"]["schemas"]
     assert schemas["ConversationInfo"]["title"] == "Real"
     assert schemas["Event"]["oneOf"][0] == {"$ref": "#/components/schemas/Text"}
-    assert schemas["Event"]["discriminator"]["mapping"] == {"Text": "#/components/schemas/Text"}
+    assert schemas["Event"]["discriminator"] == {"propertyName": "kind"}
     assert schemas["Text"]["properties"] == {"text": {"type": "string"}}
     assert schemas["Elsewhere"]["type"] == "object"
 

@@ -16,7 +16,13 @@ from service.catalog.rebuild import in_batches
 from service.identity import RunnerId
 from tests.redis_under_test import known_keys
 
-ARGUMENTS = {"conversation_id": UUID(int=10), "runner_id": RunnerId("host.7.aa"), "caller_id": "c1", "command_id": "ab"}
+ARGUMENTS = {
+    "conversation_id": UUID(int=10),
+    "runner_id": RunnerId("host.7.aa"),
+    "caller_id": "c1",
+    "command_id": "ab",
+    "job_id": "cd",
+}
 NAMES = sorted(name for name in vars(Keys) if not name.startswith("_") and name != "namespace")
 CHANNELS = {"events", "bash", "bash_live", "bash_command", "inbox", "replies", "control"}
 

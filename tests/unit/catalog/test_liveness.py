@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 
 from service.catalog.liveness import Pulse, is_dead, is_gone_from_here, new_runner_id
-from service.catalog.runners import HEARTBEAT_TTL_SECONDS, Runners
+from service.catalog.runners import HEARTBEAT_SECONDS, HEARTBEAT_TTL_SECONDS, Runners
 from service.identity import RunnerId
 
 LONG_SECONDS = HEARTBEAT_TTL_SECONDS + 0.1
@@ -26,6 +27,12 @@ def dead_here() -> RunnerId:
     return RunnerId(ended.stdout.strip())
 
 
+def beat_until(pulse: Pulse, start: float, seconds: float) -> None:
+    """Heartbeats as they should be."""
+    for beat in range(1, int(seconds / HEARTBEAT_SECONDS) + 1):
+        pulse.beat(was_there=True, now=start + beat * HEARTBEAT_SECONDS)
+
+
 class Listeners(Runners):
     """Says what a test wants."""
 
@@ -39,26 +46,34 @@ class Listeners(Runners):
 def test_pulse_is_steady_after_an_undisturbed_while() -> None:
     """From the start, or from the last disturbance on."""
     pulse = Pulse(now=100.0)
+    beat_until(pulse, 100.0, HEARTBEAT_TTL_SECONDS)
     assert not pulse.is_steady(100.0 + HEARTBEAT_TTL_SECONDS)
     assert pulse.is_steady(100.0 + LONG_SECONDS)
 
 
-def test_heartbeats_that_follow_one_another_do_not_disturb_it() -> None:
-    """However many."""
+def test_overdue_heartbeat_leaves_no_pulse_steady() -> None:
+    """Redis is silent now, or was until now: others have had no chance to show up either."""
     pulse = Pulse(now=0.0)
-    for second in range(1, 5):
-        pulse.beat(was_there=True, now=float(second))
-    assert pulse.is_steady(LONG_SECONDS)
+    beat_until(pulse, 0.0, 10.0)
+    assert pulse.is_steady(10.0 + 2 * HEARTBEAT_SECONDS)
+    assert not pulse.is_steady(10.1 + 2 * HEARTBEAT_SECONDS)
+
+    pulse.beat(was_there=True, now=12.5)
+    beat_until(pulse, 12.5, HEARTBEAT_TTL_SECONDS)
+    assert not pulse.is_steady(12.5 + HEARTBEAT_TTL_SECONDS)
+    assert pulse.is_steady(12.5 + LONG_SECONDS)
 
 
 @pytest.mark.parametrize("disturbance", ["missed", "lost"])
 def test_disturbed_pulse_is_not_steady_for_a_while(disturbance: str) -> None:
     """Redis was away, or was emptied: everybody is silent then."""
     pulse = Pulse(now=0.0)
+    beat_until(pulse, 0.0, 10.0)
     if disturbance == "missed":
         pulse.miss(now=10.0)
     else:
         pulse.beat(was_there=False, now=10.0)
+    beat_until(pulse, 10.0, HEARTBEAT_TTL_SECONDS)
     assert not pulse.is_steady(10.0 + HEARTBEAT_TTL_SECONDS)
     assert pulse.is_steady(10.0 + LONG_SECONDS)
 
@@ -89,9 +104,11 @@ async def test_runner_elsewhere_is_dead_when_it_is_silent_and_we_are_well(
     silent: bool, now: float, expected: bool
 ) -> None:
     """Both are needed."""
-    assert await is_dead(elsewhere(), Listeners(silent=silent), Pulse(0.0), now) is expected
+    pulse = Pulse(0.0)
+    beat_until(pulse, 0.0, now)
+    assert await is_dead(elsewhere(), Listeners(silent=silent), pulse, lambda: now) is expected
 
 
 async def test_ended_process_of_this_machine_is_dead_at_once() -> None:
     """Whatever Redis says."""
-    assert await is_dead(dead_here(), Listeners(silent=False), Pulse(0.0), 0.0)
+    assert await is_dead(dead_here(), Listeners(silent=False), Pulse(time.monotonic()))

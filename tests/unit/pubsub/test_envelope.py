@@ -40,7 +40,7 @@ GOOD = encode(Envelope(Kind.DURABLE, 0, UNKNOWN_STREAM_EPOCH, b"{}"))
 
 @pytest.mark.parametrize(
     "message",
-    [b"", GOOD[:25], b"\x00" + GOOD[1:], b"\x02" + GOOD[1:], GOOD[:1] + b"\x03" + GOOD[2:]],
+    [b"", GOOD[:25], b"\x00" + GOOD[1:], b"\x02" + GOOD[1:], GOOD[:1] + b"\xff" + GOOD[2:]],
     ids=["empty", "header cut short", "version 0", "newer version", "unknown kind"],
 )
 def test_what_is_no_envelope_is_refused(message: bytes) -> None:

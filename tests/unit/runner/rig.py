@@ -29,6 +29,7 @@ from service.pubsub.envelope import Envelope, decode
 from service.runner import owned_store
 from service.runner.meta import Meta, write_meta
 from service.runner.opening import Opened, Opener
+from service.runner.publisher import Message as Published
 from service.runner.publisher import Publisher
 from service.settings import Settings
 from service.store.atomic import write_atomically
@@ -45,8 +46,8 @@ class RecordingPublisher(Publisher):
     def __init__(self) -> None:
         self.published: list[tuple[Channel, bytes]] = []
 
-    def put(self, channel: Channel, message: bytes) -> None:
-        self.published.append((channel, message))
+    def put(self, channel: Channel, message: Published) -> None:
+        self.published.append((channel, message if isinstance(message, bytes) else message()))
 
     @property
     def envelopes(self) -> list[Envelope]:

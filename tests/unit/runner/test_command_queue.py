@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,7 +19,7 @@ from openhands.sdk.event import MessageEvent, PauseEvent
 from openhands.sdk.event.conversation_error import ConversationErrorEvent
 from openhands.sdk.llm import content_to_str
 
-from service.errors import RequestFailed
+from service.errors import OwnershipLost, RequestFailed
 from service.identity import RunnerId
 from service.runner import command_queue
 from service.runner.command import Command
@@ -25,6 +27,7 @@ from service.runner.command_queue import CommandQueue
 from service.runner.opening import Opened
 from service.runner.recovery import recover
 from service.runner.workers import Workers
+from service.store import atomic
 from service.store.inbox import Inbox, key_name
 from service.store.layout import ConversationDirectory
 from service.store.owner_record import claim
@@ -64,7 +67,7 @@ class Applied(list[Command]):
 async def started(rig: Rig, opened: Opened, workers: Workers) -> AsyncIterator[tuple[CommandQueue, Applied]]:
     """A queue that applies, what a crash left behind first."""
     applied = Applied()
-    queue = CommandQueue(opened, workers, rig.opener.cipher, applied.note)
+    queue = CommandQueue(opened, workers, rig.opener.cipher, applied.note, {})
     queue.start()
     try:
         yield queue, applied
@@ -186,7 +189,7 @@ async def test_message_that_is_in_the_log_is_not_applied_again(rig: Rig, opened:
 
 async def test_secrets_lie_encrypted_and_arrive(rig: Rig, opened: Opened, workers: Workers) -> None:
     """While they wait, nobody reads them off the disk."""
-    queue = CommandQueue(opened, workers, rig.opener.cipher, Applied().note)
+    queue = CommandQueue(opened, workers, rig.opener.cipher, Applied().note, {})
     command = Command("secrets", json.dumps({"secrets": {"TOKEN": SECRET}}).encode())
     await queue.submit(command, 0.01)
     assert waiting(opened.directory) == ["secrets"]
@@ -236,6 +239,29 @@ async def test_deposed_owner_leaves_accepted_commands_to_its_successor(
     assert said(successor) == ["one"]
 
 
+async def test_deposed_owner_accepts_nothing(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """Its successor has looked into the inbox already."""
+    async with started(rig, opened, workers) as (queue, _):
+        claim(opened.directory, RunnerId("other"), fsync=False)
+        with pytest.raises(OwnershipLost):
+            await queue.submit(Command("message", body("one")), PATIENCE_SECONDS)
+    assert waiting(opened.directory) == []
+
+
+async def test_message_that_a_frozen_conversation_stored_is_accepted(
+    rig: Rig, opened: Opened, workers: Workers
+) -> None:
+    """It cannot be applied any more, and the next owner finds it: its client must not send it again."""
+    opened.store.discard_writes()
+    async with started(rig, opened, workers) as (queue, _):
+        await queue.submit(Command("message", body("one")), PATIENCE_SECONDS)
+    assert waiting(opened.directory) == ["message"]
+    successor = rig.open(opened.directory)
+    async with started(rig, successor, workers) as (queue, _):
+        await drained(queue)
+    assert said(successor) == ["one"]
+
+
 async def test_abandoned_conversation_leaves_accepted_commands(rig: Rig, opened: Opened, workers: Workers) -> None:
     """What is applied into a black hole was not applied."""
     accept(opened.directory, "message", body("one"))
@@ -257,6 +283,30 @@ async def test_stopped_queue_keeps_what_waits(rig: Rig, opened: Opened, workers:
     async with started(rig, rig.open(opened.directory), workers) as (queue, _):
         await drained(queue)
     assert said(rig.open(opened.directory)) == ["one", "two"]
+
+
+@pytest.mark.parametrize("slow", ["fsync", "fsync_directory"], ids=["before it is there", "after it is there"])
+async def test_command_that_a_slow_disk_is_storing_is_accepted_or_did_not_happen(
+    rig: Rig, opened: Opened, workers: Workers, slow: str
+) -> None:
+    """Never both: its client would send it again to the next owner, which finds it in the inbox, too."""
+    is_storing, go_on = threading.Event(), threading.Event()
+    syncing = replace(opened, inbox=Inbox(opened.directory, fsync=True))
+
+    def wait(_: object) -> None:
+        is_storing.set()
+        go_on.wait(PATIENCE_SECONDS)
+
+    where = os if slow == "fsync" else atomic
+    with patch.object(command_queue, "_IN_HAND_SECONDS", 0.01), patch.object(where, slow, wait):
+        async with started(rig, syncing, workers) as (queue, _):
+            submitted = asyncio.create_task(queue.submit(Command("message", body("one")), PATIENCE_SECONDS))
+            await workers.call(is_storing.wait, PATIENCE_SECONDS)
+            await queue.stop()
+            go_on.set()
+            outcome = (await asyncio.gather(submitted, return_exceptions=True))[0]
+    assert isinstance(outcome, OwnershipLost) == (waiting(opened.directory) == [])
+    assert isinstance(outcome, OwnershipLost) == (slow == "fsync")
 
 
 # Answers

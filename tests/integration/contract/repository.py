@@ -1,0 +1,35 @@
+"""Repositories that tests make."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+
+class Repository:
+    """A work tree that the test makes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self.git("init", "-q", "-b", "main")
+
+    def git(self, *arguments: str) -> str:
+        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
+        command = ["git", *identity, "-c", "protocol.file.allow=always", *arguments]
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.path.parent)}
+        return subprocess.run(
+            command, cwd=self.path, check=True, capture_output=True, text=True, env=environment
+        ).stdout
+
+    def write(self, name: str, content: str | bytes = "1\n") -> Path:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def commit(self, message: str = "work") -> str:
+        self.git("add", "--all")
+        self.git("commit", "-q", "--allow-empty", "-m", message)
+        return self.git("rev-parse", "HEAD").strip()

@@ -1,0 +1,310 @@
+"""Skills, plugins, hooks and sub-agents: what is found, installed, and offered, without a network."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.server_process import Server
+
+JsonObject = dict[str, Any]
+
+
+def write_skill(folder: Path, name: str, description: str = "what it is for") -> Path:
+    """A skill in the AgentSkills format."""
+    directory = folder / name
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "SKILL.md").write_text(f"---\nname: {name}\ndescription: {description}\n---\nDo it like this.\n")
+    return directory
+
+
+def write_plugin(folder: Path, name: str, **manifest: Any) -> Path:
+    directory = folder / name
+    (directory / ".plugin").mkdir(parents=True)
+    content = {"name": name, "version": "1.2.0", "description": "a bundle", **manifest}
+    (directory / ".plugin" / "plugin.json").write_text(json.dumps(content))
+    write_skill(directory / "skills", f"{name}-skill")
+    return directory
+
+
+@pytest.fixture(scope="module", autouse=True)
+def catalog(server: Server) -> Iterator[Path]:
+    """The public catalog as a copy on this disk."""
+    root = server.directory / "extensions"
+    write_skill(root / "skills", "public-skill")
+    write_plugin(root / "plugins", "public-plugin")
+    (root / "marketplaces").mkdir()
+    entries = [
+        {"name": "public-skill", "source": "./skills/public-skill", "description": "a skill"},
+        {"name": "public-plugin", "source": "./plugins/public-plugin", "description": "a plugin"},
+    ]
+    listed = {"name": "public", "owner": {"name": "tests"}, "plugins": entries}
+    (root / "marketplaces" / "default.json").write_text(json.dumps(listed))
+    yield root
+    root.rename(root.with_name("extensions-gone"))
+
+
+def posted(http: httpx.Client, path: str, content: object) -> JsonObject:
+    found: JsonObject = http.post(path, json=content).raise_for_status().json()
+    return found
+
+
+def names(found: list[JsonObject]) -> set[str]:
+    return {each["name"] for each in found}
+
+
+# Skills
+
+
+def test_skills_of_every_source(http: httpx.Client, server: Server, project: Path) -> None:
+    home = server.directory / "home"
+    write_skill(home / ".openhands" / "skills", "of-the-user")
+    write_skill(home / ".agents" / "skills", "shared-name", "the user's")
+    write_skill(project / ".openhands" / "skills", "shared-name", "the project's")
+    exposed = [
+        {"name": "WORKER_1", "url": "http://work.example:1", "port": 1},
+        {"name": "VSCODE", "url": "http://code.example", "port": 2},
+    ]
+    found = posted(http, "/api/skills", {"project_dir": str(project), "sandbox_config": {"exposed_urls": exposed}})
+    skills = {skill["name"]: skill for skill in found["skills"]}
+    assert {"public-skill", "of-the-user", "shared-name", "work_hosts"} <= skills.keys()
+    assert skills["shared-name"]["description"] == "the project's"
+    assert skills["of-the-user"].keys() == {
+        "name", "type", "content", "triggers", "source", "description",
+        "is_agentskills_format", "disable_model_invocation",
+    }  # fmt: skip
+    assert "work.example" in skills["work_hosts"]["content"]
+    assert "code.example" not in skills["work_hosts"]["content"]
+    counts = found["sources"]
+    assert (counts["sandbox"], counts["project"], counts["org"], counts["registered_marketplaces"]) == (1, 1, 0, 0)
+    assert counts["sdk_base"] >= 3
+
+
+def test_sources_can_be_left_out(http: httpx.Client, project: Path) -> None:
+    write_skill(project / ".openhands" / "skills", "of-the-project")
+    nothing = {"load_public": False, "load_user": False, "load_project": False, "load_org": False}
+    assert posted(http, "/api/skills", nothing | {"project_dir": str(project)})["skills"] == []
+    only = posted(http, "/api/skills", nothing | {"load_project": True, "project_dir": str(project)})
+    assert names(only["skills"]) == {"of-the-project"}
+
+
+def test_skills_of_an_organization_and_of_a_marketplace(http: httpx.Client, tmp_path: Path) -> None:
+    organization = tmp_path / "organization"
+    write_skill(organization / "skills", "of-the-organization")
+    for command in (
+        ["init", "-q", "-b", "main"],
+        ["add", "."],
+        ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "one"],
+    ):
+        subprocess.run(["git", *command], cwd=organization, check=True)
+    market = tmp_path / "market"
+    write_skill(market / "skills", "of-the-market")
+    (market / ".plugin").mkdir()
+    entry = {"name": "of-the-market", "source": "./skills/of-the-market"}
+    (market / ".plugin" / "marketplace.json").write_text(
+        json.dumps({"name": "market", "owner": {"name": "t"}, "skills": [entry]})
+    )
+    found = posted(
+        http,
+        "/api/skills",
+        {
+            "load_public": False,
+            "load_user": False,
+            "org_configs": [
+                {"repository": "o/r", "provider": "github", "org_repo_url": f"file://{organization}", "org_name": "o"}
+            ],
+            "registered_marketplaces": [
+                {"name": "market", "source": str(market), "auto_load": True},
+                {"name": "gone", "source": str(tmp_path / "gone"), "auto_load": True},
+            ],
+        },
+    )
+    assert names(found["skills"]) == {"of-the-organization", "of-the-market"}
+
+
+def test_catalog_names_the_origin(http: httpx.Client, server: Server) -> None:
+    write_skill(server.directory / "home" / ".openhands" / "skills", "own-skill")
+    origins = {skill["name"]: skill["origin"] for skill in http.get("/api/skills/catalog").json()["skills"]}
+    assert origins.items() >= {"public-skill": "public", "own-skill": "user"}.items()
+
+
+def test_sync_says_how_it_went(http: httpx.Client) -> None:
+    assert posted(http, "/api/skills/sync", {})["status"] == "success"
+
+
+def test_skill_is_installed_changed_and_removed(http: httpx.Client, tmp_path: Path) -> None:
+    source = write_skill(tmp_path, "my-skill")
+    wanted = {"source": str(source)}
+    made = posted(http, "/api/skills/install", wanted)
+    assert made.keys() == {
+        "name", "version", "description", "enabled", "source", "resolved_ref", "repo_path", "installed_at",
+        "install_path",
+    }  # fmt: skip
+    assert (made["name"], made["enabled"], made["source"]) == ("my-skill", True, str(source))
+    one = "/api/skills/installed/my-skill"
+    assert http.get(one).json() == made
+    assert made in http.get("/api/skills/installed").json()["skills"]
+    assert "my-skill" in names(posted(http, "/api/skills", {})["skills"])
+
+    assert http.post("/api/skills/install", json=wanted).status_code == 409
+    assert http.patch(one, json={"enabled": False}).json() == {"name": "my-skill", "enabled": False}
+    assert "my-skill" not in names(posted(http, "/api/skills", {})["skills"])
+
+    write_skill(tmp_path, "my-skill", "now for something else")
+    refreshed = posted(http, f"{one}/refresh", {})
+    assert (refreshed["skill"]["description"], refreshed["skill"]["enabled"]) == ("now for something else", False)
+    source.rename(tmp_path / "moved")
+    assert http.post(f"{one}/refresh").status_code == 400
+    assert http.get(one).json()["description"] == "now for something else"
+
+    assert http.delete(one).status_code == 200
+    assert [http.request(method, one).status_code for method in ("GET", "DELETE")] == [404, 404]
+    assert http.patch(one, json={"enabled": True}).status_code == 404
+    assert http.post(f"{one}/refresh").status_code == 404
+
+
+def test_what_cannot_be_installed_is_refused(http: httpx.Client, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for content, status in (
+        ({"source": str(tmp_path / "nowhere")}, 400),
+        ({"source": f"file://{tmp_path}/no-repository"}, 400),
+        ({"source": str(tmp_path / "empty")}, 422),
+        ({"source": ""}, 422),
+        ({}, 422),
+        ({"source": "x", "unknown": 1}, 422),
+    ):
+        response = http.post("/api/skills/install", json=content)
+        assert (response.status_code, content) == (status, content)
+        assert response.json()["detail"]
+
+
+@pytest.mark.parametrize("kind", ["skills", "plugins"])
+def test_installed_names_are_in_kebab_case(http: httpx.Client, kind: str) -> None:
+    for method in ("GET", "DELETE"):
+        assert http.request(method, f"/api/{kind}/installed/Not_A_Name").status_code == 422
+
+
+def test_offered_skill_can_be_installed_as_offered(http: httpx.Client) -> None:
+    [offered] = http.get("/api/skills/marketplace").json()["skills"]
+    assert (offered["name"], offered["description"], offered["installed"]) == ("public-skill", "a skill", False)
+    posted(http, "/api/skills/install", {key: offered[key] for key in ("source", "ref", "repo_path")})
+    assert http.get("/api/skills/marketplace").json()["skills"][0]["installed"] is True
+    http.delete("/api/skills/installed/public-skill").raise_for_status()
+
+
+def test_reads_write_nothing(http: httpx.Client, server: Server) -> None:
+    """Also where somebody has copied a skill by hand, which the SDK would note down."""
+    installed = server.directory / "home" / ".openhands" / "skills" / "installed"
+    copied = write_skill(installed, "copied-skill")
+    before = {path: path.stat().st_mtime_ns for path in installed.rglob("*")}
+    assert http.get("/api/skills/installed/copied-skill").json()["source"] == "local"
+    assert "copied-skill" in names(http.get("/api/skills/installed").json()["skills"])
+    assert {path: path.stat().st_mtime_ns for path in installed.rglob("*")} == before
+    http.delete("/api/skills/installed/copied-skill").raise_for_status()
+    assert not copied.exists()
+
+
+# Plugins
+
+
+def test_plugin_is_installed_changed_and_removed(http: httpx.Client, tmp_path: Path) -> None:
+    source = write_plugin(tmp_path, "my-plugin")
+    made = posted(http, "/api/plugins/install", {"source": str(source)})
+    assert (made["name"], made["version"], names(made["skills"])) == ("my-plugin", "1.2.0", {"my-plugin-skill"})
+    assert ".plugin/plugin.json" in made["files"]
+    one = "/api/plugins/installed/my-plugin"
+    assert http.get(one).json() == made
+    assert http.get("/api/plugins/installed").json()["plugins"] == [made]
+    assert names(posted(http, "/api/plugins", {})["plugins"]) == {"my-plugin"}
+    assert http.patch(one, json={"enabled": False}).json() == {"name": "my-plugin", "enabled": False}
+    assert posted(http, "/api/plugins", {})["plugins"] == []
+    assert posted(http, f"{one}/refresh", {})["plugin"]["enabled"] is False
+    assert http.post("/api/plugins/install", json={"source": str(source)}).status_code == 409
+    assert http.delete(one).status_code == 200
+    assert http.get(one).status_code == 404
+
+
+def test_plugins_of_a_project(http: httpx.Client, project: Path) -> None:
+    write_plugin(project / ".openhands" / "plugins", "of-the-project")
+    [plugin] = posted(http, "/api/plugins", {"project_dir": str(project)})["plugins"]
+    assert plugin.keys() == {"name", "version", "description", "path", "skills", "files"}
+    assert plugin["name"] == "of-the-project"
+    assert posted(http, "/api/plugins", {"project_dir": str(project), "load_project": False})["plugins"] == []
+
+
+def test_offered_plugin_shows_what_is_in_it(http: httpx.Client) -> None:
+    [offered] = http.get("/api/plugins/marketplace").json()["plugins"]
+    assert (offered["name"], offered["installed"]) == ("public-plugin", False)
+    assert names(offered["skills"]) == {"public-plugin-skill"}
+    posted(http, "/api/plugins/install", {key: offered[key] for key in ("source", "ref", "repo_path")})
+    assert http.get("/api/plugins/marketplace").json()["plugins"][0]["installed"] is True
+    http.delete("/api/plugins/installed/public-plugin").raise_for_status()
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        ({"source": "https://${TOKEN}@git.example/x"}, 422, "missing_secret"),
+        ({"source": "/some/path"}, 422, "source_not_allowed"),
+        ({"source": "file:///some/path"}, 422, "source_not_allowed"),
+        ({"source": "http://127.0.0.1:1/${NAME}.git", "secrets": {"NAME": "x"}}, 502, "source_unavailable"),
+    ],
+)
+def test_fetch_says_why_not(http: httpx.Client, content: JsonObject, status: int, code: str) -> None:
+    response = http.post("/api/plugins/fetch", json=content)
+    assert (response.status_code, response.json()["detail"]["code"]) == (status, code)
+    assert response.json()["detail"]["message"]
+
+
+@pytest.mark.parametrize("content", [{}, {"source": "x", "timeout": 0}, {"source": "x", "timeout": 601}])
+def test_fetch_of_nothing_is_422(http: httpx.Client, content: JsonObject) -> None:
+    assert http.post("/api/plugins/fetch", json=content).status_code == 422
+
+
+# Hooks, sub-agents, canvas
+
+
+def test_there_are_no_extensions_of_the_canvas(http: httpx.Client) -> None:
+    assert http.get("/api/canvas-extensions/installed").json() == {"canvas_extensions": []}
+
+
+def test_hooks_of_a_project(http: httpx.Client, project: Path) -> None:
+    question = {"project_dir": str(project)}
+    assert posted(http, "/api/hooks", question) == {"hook_config": None}
+    path = project / ".openhands" / "hooks.json"
+    path.parent.mkdir()
+    path.write_text('{"pre_tool_use": [{"matcher": "terminal", "hooks": [{"command": "true"}]}]}')
+    [matcher] = posted(http, "/api/hooks", question)["hook_config"]["pre_tool_use"]
+    assert (matcher["matcher"], matcher["hooks"][0]["command"]) == ("terminal", "true")
+    for useless in ("{}", "no json", '{"pre_tool_use": 1}'):
+        path.write_text(useless)
+        assert posted(http, "/api/hooks", question) == {"hook_config": None}
+    assert posted(http, "/api/hooks", {}) == {"hook_config": None}
+
+
+def test_sub_agents_first_wins(http: httpx.Client, project: Path) -> None:
+    builtin = {agent["name"]: agent for agent in posted(http, "/api/sub-agents", {})["agents"]}
+    assert {"bash-runner", "code-explorer", "general-purpose"} <= builtin.keys()
+    assert "web-researcher" not in builtin, "it needs a browser"
+    assert {"mcp_servers", "is_builtin", "level", "system_prompt"} <= builtin["bash-runner"].keys()
+    folder = project / ".agents" / "agents"
+    folder.mkdir(parents=True)
+    (folder / "bash-runner.md").write_text("---\nname: bash-runner\ndescription: the project's\n---\nRun.\n")
+    found = posted(http, "/api/sub-agents", {"project_dir": str(project)})["agents"]
+    [mine] = [agent for agent in found if agent["name"] == "bash-runner"]
+    assert (mine["description"], mine["level"], mine["is_builtin"]) == ("the project's", "project", False)
+    only = {"load_user": False, "load_builtin": False, "project_dir": str(project)}
+    assert names(posted(http, "/api/sub-agents", only)["agents"]) == {"bash-runner"}
+
+
+@pytest.mark.parametrize("path", ["skills", "plugins", "plugins/fetch", "hooks", "sub-agents"])
+def test_unknown_key_is_422(http: httpx.Client, path: str) -> None:
+    response = http.post(f"/api/{path}", json={"source": "x", "unknown_key": True})
+    assert response.status_code == 422
+    assert "unknown_key" in response.text

@@ -1,0 +1,195 @@
+"""MCP servers tried out and authorized at, and ACP servers asked for their models."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.mcp_server import served
+from tests.server_process import REPOSITORY
+
+JsonObject = dict[str, Any]
+
+OAUTH = {"strategy": "oauth2"}
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[str]:
+    """The URL of an MCP server without authorization."""
+    with served(with_oauth=False) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[str]:
+    """The URL of an MCP server that wants an OAuth token, and gives it to everybody who asks."""
+    with served(with_oauth=True) as url:
+        yield url
+
+
+def posted(http: httpx.Client, path: str, content: object) -> JsonObject:
+    found: JsonObject = http.post(f"/api/{path}", json=content).raise_for_status().json()
+    return found
+
+
+# Test
+
+
+def test_server_over_stdio(http: httpx.Client) -> None:
+    server = {"type": "stdio", "command": sys.executable, "args": ["-m", "tests.mcp_stdio"], "cwd": str(REPOSITORY)}
+    found = posted(http, "mcp/test", {"server": server, "timeout": 20})
+    assert found == {"ok": True, "tools": ["greet"]}
+
+
+@pytest.mark.parametrize("form", [{"type": "shttp"}, {"type": "http"}, {"transport": "streamable-http"}, {}])
+def test_server_over_http_in_every_form(http: httpx.Client, plain: str, form: JsonObject) -> None:
+    assert posted(http, "mcp/test", {"server": {"url": plain, **form}}) == {"ok": True, "tools": ["greet"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        ("somebody", {"is_error": False, "text": "Hello somebody"}),
+        ("", {"is_error": True, "text": "Error calling tool 'greet': nobody is there"}),
+    ],
+)
+def test_tool_is_called(http: httpx.Client, plain: str, name: str, result: JsonObject) -> None:
+    call = {"name": "greet", "arguments": {"name": name}}
+    assert posted(http, "mcp/test", {"server": {"url": plain}, "tool_call": call})["tool_result"] == result
+
+
+@pytest.mark.parametrize(
+    ("tried", "kind"),
+    [
+        ({"url": "http://127.0.0.1:1/mcp"}, "connection"),
+        ({"command": "/no/such/program"}, "connection"),
+        ({"command": "sleep", "args": ["60"]}, "timeout"),
+    ],
+)
+def test_server_that_does_not_work_is_an_answer(http: httpx.Client, tried: JsonObject, kind: str) -> None:
+    found = posted(http, "mcp/test", {"server": tried, "timeout": 1})
+    assert (found["ok"], found["error_kind"], bool(found["error"])) == (False, kind, True)
+    assert found.keys() == {"ok", "error", "error_kind"}
+
+
+def test_remote_401_is_an_answer_too(http: httpx.Client, guarded: str) -> None:
+    for auth in ({}, {"auth": OAUTH}, {"auth": {"strategy": "bearer", "value": "wrong"}}):
+        found = posted(http, "mcp/test", {"server": {"url": guarded, **auth}, "timeout": 5})
+        assert found["ok"] is False, auth
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"server": {}},
+        {"server": {"url": "http://x", "unknown": 1}},
+        {"server": {"type": "stdio"}},
+        {"server": {"url": "http://x"}, "timeout": 0},
+        {"server": {"url": "http://x"}, "timeout": 121},
+        {"server": {"url": "http://x"}, "unknown": 1},
+    ],
+)
+def test_what_is_no_server_is_422(http: httpx.Client, content: JsonObject) -> None:
+    assert http.post("/api/mcp/test", json=content).status_code == 422
+
+
+# OAuth
+
+
+def authorizing(http: httpx.Client, url: str) -> JsonObject:
+    return posted(http, "mcp/oauth/start", {"server": {"url": url, "auth": OAUTH}})
+
+
+def led_to(authorization_url: str) -> str:
+    """Where a browser ends up once its user has agreed."""
+    answer = httpx.get(authorization_url, trust_env=False)
+    assert answer.status_code == 302
+    return answer.headers["location"]
+
+
+def test_authorization_from_start_to_tools(http: httpx.Client, guarded: str) -> None:
+    begun = authorizing(http, guarded)
+    assert begun.keys() == {"ok", "job_id", "authorization_url"}
+    status = f"/api/mcp/oauth/status/{begun['job_id']}"
+    told = http.get(status).raise_for_status().json()
+    assert told == {
+        "ok": True,
+        "status": "authorizing",
+        "job_id": begun["job_id"],
+        "authorization_url": begun["authorization_url"],
+        "callback_ready": True,
+    }
+
+    callback = f"mcp/oauth/callback/{begun['job_id']}"
+    url = led_to(begun["authorization_url"])
+    for wrong in (
+        "https" + url.removeprefix("http"),
+        "http://example.org/callback?code=x",
+        "http://localhost:1/callback",
+    ):
+        assert http.post(f"/api/{callback}", json={"callback_url": wrong}).status_code == 400
+    ended = posted(http, callback, {"callback_url": url})
+    assert (ended["status"], ended["tools"]) == ("succeeded", ["greet"])
+    assert http.get(status).json() == ended
+    assert http.post(f"/api/{callback}", json={"callback_url": url}).status_code == 409
+
+    # What the client is given is encrypted, and as good as the token itself.
+    state = ended["oauth_state"]
+    assert state["tokens"]["access_token"].startswith("gAAAA")
+    found = posted(http, "mcp/test", {"server": {"url": guarded, "auth": OAUTH | {"state": state}}})
+    assert (found["ok"], found["tools"]) == (True, ["greet"])
+    assert found["oauth_state"].keys() == state.keys()
+
+
+def test_refused_authorization_has_failed(http: httpx.Client, guarded: str) -> None:
+    begun = authorizing(http, guarded)
+    url = led_to(begun["authorization_url"]).partition("?")[0]
+    ended = posted(http, f"mcp/oauth/callback/{begun['job_id']}", {"callback_url": f"{url}?error=access_denied"})
+    assert (ended["ok"], ended["status"]) == (False, "failed")
+    assert "access_denied" in ended["error"]
+
+
+def test_server_out_of_reach_fails_at_once(http: httpx.Client) -> None:
+    begun = authorizing(http, "http://127.0.0.1:1/mcp")
+    assert (begun["ok"], begun["error_kind"]) == (False, "connection")
+    assert http.get(f"/api/mcp/oauth/status/{begun['job_id']}").json()["status"] == "failed"
+
+
+def test_only_oauth_is_authorized(http: httpx.Client, plain: str) -> None:
+    assert http.post("/api/mcp/oauth/start", json={"server": {"url": plain}}).status_code == 400
+
+
+def test_unknown_authorization_is_404(http: httpx.Client) -> None:
+    job_id = uuid4().hex
+    assert http.get(f"/api/mcp/oauth/status/{job_id}").status_code == 404
+    callback = http.post(f"/api/mcp/oauth/callback/{job_id}", json={"callback_url": "http://localhost:1/callback"})
+    assert callback.status_code == 404
+
+
+# ACP
+
+
+def test_acp_server_that_cannot_be_started_is_an_answer(http: httpx.Client) -> None:
+    settings = {"agent_kind": "acp", "acp_server": "custom", "acp_command": ["/no/such/program"]}
+    found = posted(http, "acp/models", {"agent_settings": settings, "secrets": {"TOKEN": "x"}})
+    assert found["available_models"] == []
+    assert found["error"]["code"]
+    assert found["error"]["detail"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"agent_settings": {"agent_kind": "acp", "acp_server": "custom"}},
+        {"agent_settings": {"agent_kind": "acp", "acp_command": ["x"]}, "unknown": 1},
+    ],
+)
+def test_no_acp_server_is_422(http: httpx.Client, content: JsonObject) -> None:
+    assert http.post("/api/acp/models", json=content).status_code == 422

@@ -1,0 +1,183 @@
+"""LLM profiles, meta-profiles and provider connections, and which models there are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography.fernet import Fernet
+
+from tests.server_process import Server
+
+JsonObject = dict[str, Any]
+KEY = "sk-of-the-profile"
+FOLDERS = ("profiles", "meta-profiles", "agent-profiles", "provider-connections")
+
+
+@pytest.fixture(autouse=True)
+def root(server: Server) -> Iterator[Path]:
+    """Where the server keeps them; empty before and after the test."""
+    path = server.directory / "home" / ".openhands"
+    for folder in FOLDERS:
+        shutil.rmtree(path / folder, ignore_errors=True)
+    yield path
+    for folder in FOLDERS:
+        shutil.rmtree(path / folder, ignore_errors=True)
+    (path / "settings.json").unlink(missing_ok=True)
+
+
+def save(http: httpx.Client, name: str, **llm: Any) -> httpx.Response:
+    return http.post(f"/api/profiles/{name}", json={"llm": {"model": "openai/a", "api_key": KEY, **llm}})
+
+
+def active(http: httpx.Client) -> str | None:
+    found: str | None = http.get("/api/profiles").json()["active_profile"]
+    return found
+
+
+def test_reading_makes_no_folder(http: httpx.Client, root: Path) -> None:
+    assert http.get("/api/profiles").json() == {"profiles": [], "active_profile": None}
+    assert http.get("/api/meta-profiles").json() == {"meta_profiles": [], "active_meta_profile": None}
+    assert http.get("/api/llm/provider-connections").json() == []
+    for path in ("/api/profiles/nobody", "/api/meta-profiles/nobody"):
+        assert http.get(path).status_code == 404
+    assert not any((root / folder).exists() for folder in FOLDERS)
+
+
+def test_profile_is_saved_and_shown_as_asked(http: httpx.Client, root: Path) -> None:
+    assert save(http, "one").status_code == 201
+    assert save(http, "one.json", model="openai/b").status_code == 201
+    assert KEY not in (root / "profiles" / "one.json").read_text()
+    [summary] = http.get("/api/profiles").json()["profiles"]
+    assert (summary["name"], summary["model"], summary["api_key_set"]) == ("one", "openai/b", True)
+    shown = http.get("/api/profiles/one").json()
+    assert (shown["config"]["api_key"], shown["api_key_set"]) == (None, True)
+    shown = http.get("/api/profiles/one", headers={"X-Expose-Secrets": "plaintext"}).json()
+    assert shown["config"]["api_key"] == KEY
+    shown = http.get("/api/profiles/one", headers={"X-Expose-Secrets": "encrypted"}).json()
+    assert shown["config"]["api_key"].startswith("gAAAAA")
+
+
+def test_profiles_that_are_none_are_refused(http: httpx.Client) -> None:
+    assert save(http, ".hidden").status_code == 422
+    assert save(http, "one", unknown=1).status_code == 422
+    assert http.post("/api/profiles/one", json={"llm": {"model": 3}}).status_code == 422
+    assert http.get("/api/profiles").json()["profiles"] == []
+
+
+def test_active_profile_follows_its_name(http: httpx.Client) -> None:
+    save(http, "one")
+    save(http, "other")
+    assert http.post("/api/profiles/one/activate").json()["llm_applied"] is True
+    settings = http.get("/api/settings", headers={"X-Expose-Secrets": "plaintext"}).json()
+    assert settings["agent_settings"]["llm"]["api_key"] == KEY
+    assert http.post("/api/profiles/one/rename", json={"new_name": "other"}).status_code == 409
+    assert http.post("/api/profiles/one/rename", json={"new_name": "two"}).json()["name"] == "two"
+    assert active(http) == "two"
+    assert http.delete("/api/profiles/two").status_code == http.delete("/api/profiles/two").status_code == 200
+    assert active(http) is None
+    assert http.post("/api/profiles/two/activate").status_code == 404
+    assert http.post("/api/profiles/two/rename", json={"new_name": "three"}).status_code == 404
+
+
+def test_meta_profiles(http: httpx.Client) -> None:
+    path, config = (
+        "/api/meta-profiles/m",
+        {"classifier_model": "one", "classes": [{"description": "d", "model": "one"}]},
+    )
+    assert http.post(path, json=config).status_code == 201
+    assert http.post(path, json={"classifier_model": "one"}).status_code == 422
+    assert http.post(path, json={**config, "unknown": 1}).status_code == 422
+    assert http.get(path).json()["config"]["classes"] == config["classes"]
+    assert http.post(f"{path}/activate").json()["applied"] is True
+    listed = http.get("/api/meta-profiles").json()
+    assert listed == {
+        "meta_profiles": [{"name": "m", "classifier_model": "one", "num_classes": 1}],
+        "active_meta_profile": "m",
+    }
+    assert http.get("/api/settings").json()["agent_settings"]["enable_classify_and_switch_llm_tool"] is True
+    assert http.delete(path).status_code == 200
+    assert http.get("/api/meta-profiles").json()["active_meta_profile"] is None
+    assert http.post(f"{path}/activate").status_code == 404
+
+
+def test_provider_connections(http: httpx.Client, root: Path) -> None:
+    path = "/api/llm/provider-connections"
+    added = http.post(path, json={"display_name": "mine", "api_key": KEY, "base_url": "http://llm.example"})
+    assert (added.status_code, added.json()["api_key_set"]) == (201, True)
+    connection = added.json()
+    assert http.get(path).json() == [connection]
+    assert KEY not in (root / "provider-connections" / "provider_connections.json").read_text()
+    one = f"{path}/{connection['id']}"
+    changed = http.patch(one, json={"display_name": "ours", "base_url": None}).json()
+    assert (changed["display_name"], changed["base_url"], changed["api_key_set"]) == ("ours", None, True)
+    refusals: list[JsonObject] = [{}, {"api_key": None}, {"api_key": "**********"}, {"unknown": 1}]
+    assert [http.patch(one, json=wrong).status_code for wrong in refusals] == [422] * 4
+    save(http, "linked", provider_connection_id=connection["id"], api_key=None)
+    shown = http.get("/api/profiles/linked", headers={"X-Expose-Secrets": "plaintext"}).json()
+    assert shown["config"]["api_key"] == KEY
+    assert http.delete(one).status_code == 409
+    http.delete("/api/profiles/linked").raise_for_status()
+    assert http.delete(one).json()["api_key_set"] is False
+    assert http.delete(one).status_code == http.patch(one, json={"provider": "x"}).status_code == 404
+
+
+def test_models(http: httpx.Client) -> None:
+    assert {"openai", "anthropic"} <= set(http.get("/api/llm/providers").json()["providers"])
+    verified = http.get("/api/llm/models/verified").json()["models"]
+    assert set(verified["openai"]) <= set(http.get("/api/llm/models", params={"provider": "openai"}).json()["models"])
+    assert http.get("/api/llm/models", params={"provider": "nobody"}).json() == {"models": []}
+    assert f"openai/{verified['openai'][0]}" in http.get("/api/llm/models").json()["models"]
+
+
+# What must not go wrong
+
+
+def test_old_word_for_encrypted_is_understood(http: httpx.Client) -> None:
+    save(http, "one").raise_for_status()
+    shown = http.get("/api/profiles/one", headers={"X-Expose-Secrets": "true"}).json()
+    assert shown["config"]["api_key"].startswith("gAAAAA")
+    assert http.get("/api/profiles/one", headers={"X-Expose-Secrets": "please"}).status_code == 400
+
+
+def test_there_are_fifty_profiles_and_sixty_four_connections_at_most(http: httpx.Client, root: Path) -> None:
+    """One that is there may still be saved again."""
+    save(http, "first").raise_for_status()
+    for number in range(49):
+        shutil.copy(root / "profiles" / "first.json", root / "profiles" / f"p{number}.json")
+    assert (save(http, "another").status_code, save(http, "first").status_code) == (409, 201)
+    connection = {"display_name": "c", "api_key": "k"}
+    answers = [http.post("/api/llm/provider-connections", json=connection).status_code for _ in range(65)]
+    assert answers == [201] * 64 + [409]
+
+
+def test_profile_under_an_unknown_key_is_not_activated_without_one(http: httpx.Client, root: Path) -> None:
+    save(http, "foreign").raise_for_status()
+    path = root / "profiles" / "foreign.json"
+    content = json.loads(path.read_text())
+    content["api_key"] = Fernet(Fernet.generate_key()).encrypt(b"theirs").decode()
+    path.write_text(json.dumps(content))
+    answer = http.post("/api/profiles/foreign/activate")
+    assert answer.status_code == 409
+    assert "OH_SECRET_KEY" in answer.json()["detail"]
+    assert active(http) is None
+
+
+def test_name_of_a_profile_that_is_gone_is_not_active(http: httpx.Client, root: Path) -> None:
+    """As a process leaves it that dies between deleting the profile and forgetting its name."""
+    save(http, "one").raise_for_status()
+    http.post("/api/profiles/one/activate").raise_for_status()
+    (root / "profiles" / "one.json").unlink()
+    assert active(http) is None
+
+
+def test_models_are_named_as_they_are_asked_for(http: httpx.Client) -> None:
+    """Those of unknown providers have no made-up one in front."""
+    models = http.get("/api/llm/models").json()["models"]
+    assert not [model for model in models if model.startswith("other/")]
+    assert len(models) > 100
