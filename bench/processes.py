@@ -26,7 +26,7 @@ from typing import Any
 import httpx
 import websockets
 
-from tests.scripted_llm import ScriptedLlm
+from service.demo.scripted_llm import ScriptedLlm
 from tests.server_process import Server
 from tests.waiting import wait_until
 

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import httpx
 
+from service.demo.scripted_llm import ScriptedLlm
 from tests.cluster_process import Cluster
 from tests.faults.owner import owner_pid, wait_for_another_owner
 from tests.integration.contract.conversations import Conversation, Conversations
 from tests.integration.contract.viewer import Viewer
-from tests.scripted_llm import ScriptedLlm
 from tests.waiting import wait_until
 
 ROUNDS = 20
