@@ -6,7 +6,9 @@ import asyncio
 import os
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from io import BytesIO
 from typing import BinaryIO
 
 from python_multipart.exceptions import MultipartParseError
@@ -100,11 +102,11 @@ async def take_upload(request: Request, place: Place, limit_bytes: int, *, fsync
         raise problem("missing", ["body", "file"], "Field required", None)
     # Sanic's limit is for bodies that it keeps in memory.
     request.stream.request_max_size = limit_bytes + _OVERHEAD_BYTES  # type: ignore[union-attr]
-    with await asyncio.to_thread(_Replacement, place, fsync) as replacement:
+    async with _replacement(place, fsync) as replacement:
         part = _FilePart(options[b"boundary"], replacement.file)
         try:
             while (data := await request.stream.read()) is not None:  # type: ignore[union-attr]
-                await asyncio.to_thread(part.feed, data)
+                await _in_thread(part.feed, data)
                 if part.size_bytes > limit_bytes:
                     raise PayloadTooLarge(f"The file is larger than {limit_bytes} bytes")
             part.finish()
@@ -112,37 +114,58 @@ async def take_upload(request: Request, place: Place, limit_bytes: int, *, fsync
             raise problem("value_error", ["body", "file"], str(error), None) from None
         if not part.was_found:
             raise problem("missing", ["body", "file"], "Field required", None)
-        await asyncio.to_thread(replacement.keep)
+        await _in_thread(replacement.keep)
     return part.size_bytes
+
+
+async def _in_thread[**P, R](function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """The result of `function`; a client that hangs up does not take away what the thread works on."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
+
+
+@asynccontextmanager
+async def _replacement(place: Place, fsync: bool) -> AsyncIterator[_Replacement]:
+    replacement = _Replacement(place, fsync)
+    try:
+        await _in_thread(replacement.open)
+        yield replacement
+    finally:
+        replacement.close()
 
 
 class _Replacement:
     """A new file that takes the target's name when it is kept, and vanishes otherwise."""
 
     def __init__(self, place: Place, fsync: bool) -> None:
+        self._place = place
         self._name = place.parts[-1]
         self._temporary = f".{secrets.token_hex(8)}.upload"
         self._fsync = fsync
-        with place.parent(create=True) as directory:
+        self._directory: int | None = None
+        self.file: BinaryIO = BytesIO()
+
+    def open(self) -> None:
+        """Make the temporary file and the directories above it. Raises OSError, BadRequest."""
+        with self._place.parent(create=True) as directory:
             self._directory = os.dup(directory)
-        try:
-            mode = _replaceable_mode(self._name, self._directory)
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self.file: BinaryIO = os.fdopen(os.open(self._temporary, flags, mode, dir_fd=self._directory), "r+b")
-            if mode != _NEW_FILE_MODE:
-                os.fchmod(self.file.fileno(), mode)
-        except BaseException:
-            os.close(self._directory)
-            raise
+        mode = _replaceable_mode(self._name, self._directory)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self.file = os.fdopen(os.open(self._temporary, flags, mode, dir_fd=self._directory), "r+b")
+        if mode != _NEW_FILE_MODE:
+            os.fchmod(self.file.fileno(), mode)
 
-    def __enter__(self) -> _Replacement:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
+    def close(self) -> None:
+        """Remove the temporary file, unless it was kept."""
         self.file.close()
-        with suppress(FileNotFoundError):  # kept
-            os.unlink(self._temporary, dir_fd=self._directory)
-        os.close(self._directory)
+        if self._directory is not None:
+            with suppress(FileNotFoundError):  # kept
+                os.unlink(self._temporary, dir_fd=self._directory)
+            os.close(self._directory)
 
     def keep(self) -> None:
         self.file.flush()

@@ -7,7 +7,9 @@ import json
 import os
 import socket
 import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -113,10 +115,9 @@ def test_upload_without_a_file_part_is_422(http: httpx.Client, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_aborted_upload_leaves_the_old_file(http: httpx.Client, server: Server, tmp_path: Path) -> None:
-    """And nothing beside it."""
-    target = tmp_path / "kept"
-    target.write_bytes(b"old")
+@contextmanager
+def upload_begun(server: Server, target: Path) -> Iterator[None]:
+    """The connection of a client that hangs up in the middle of its upload."""
     head = (
         f"POST /api/file/upload?path={target} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
         "Content-Type: multipart/form-data; boundary=B\r\n\r\n"
@@ -124,9 +125,33 @@ def test_aborted_upload_leaves_the_old_file(http: httpx.Client, server: Server, 
     )
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(head.encode() + b"new" * 1000)
+        yield
+
+
+def test_aborted_upload_leaves_the_old_file(http: httpx.Client, server: Server, tmp_path: Path) -> None:
+    """And nothing beside it."""
+    target = tmp_path / "kept"
+    target.write_bytes(b"old")
+    with upload_begun(server, target):
         wait_until(lambda: len(list(tmp_path.iterdir())) == 2, "the upload has begun")
     wait_until(lambda: [path.name for path in tmp_path.iterdir()] == ["kept"], "nothing is left of it")
     assert target.read_bytes() == b"old"
+
+
+def test_upload_aborted_while_its_file_is_made_leaves_nothing(
+    http: httpx.Client, server: Server, tmp_path: Path
+) -> None:
+    """A thousand directories above it take long enough to hang up in the middle."""
+    directory = Path(f"{tmp_path}{'/d' * 1000}")
+    with upload_begun(server, directory / "x"):
+        wait_until((tmp_path / "d").exists, "the upload has begun")
+    wait_until(directory.exists, "the directories are made")
+    opened = Path(f"/proc/{server.pid}/fd")
+    wait_until(
+        lambda: not any(os.path.realpath(link).startswith(str(tmp_path)) for link in opened.iterdir()),
+        "the server is done with it",
+    )
+    assert list(directory.iterdir()) == []
 
 
 def test_large_file_stays_out_of_memory(http: httpx.Client, server: Server, tmp_path: Path) -> None:
