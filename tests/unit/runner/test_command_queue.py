@@ -273,13 +273,14 @@ async def test_abandoned_conversation_leaves_accepted_commands(rig: Rig, opened:
 
 
 async def test_stopped_queue_keeps_what_waits(rig: Rig, opened: Opened, workers: Workers) -> None:
-    """The next owner applies it."""
+    """The next owner applies it, also what was in hand when the owner changed."""
     async with started(rig, opened, workers) as (queue, _):
         with holding(opened):
             await queue.submit(Command("message", body("one")), 0.01)
             await queue.submit(Command("message", body("two")), 0.01)
             await queue.stop()
-    assert waiting(opened.directory)[-1] == "message"
+            claim(opened.directory, RunnerId("other"), fsync=False)
+    assert waiting(opened.directory) == ["message"] * 2
     async with started(rig, rig.open(opened.directory), workers) as (queue, _):
         await drained(queue)
     assert said(rig.open(opened.directory)) == ["one", "two"]
