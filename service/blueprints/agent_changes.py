@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import json_body, json_bytes
+from service.blueprints.arguments import checked_json
 from service.blueprints.conversations import LLM_TIMEOUT_SECONDS, Success, tell
 from service.blueprints.openapi import documented
 
@@ -41,7 +41,6 @@ async def load_plugin(request: Request, conversation_id: str) -> HTTPResponse:
 
 
 async def _change(request: Request, conversation_id: str, operation: str) -> HTTPResponse:
-    json_body(request)
     return await tell(
-        request, operation, conversation_id, body=json_bytes(request), timeout_seconds=LLM_TIMEOUT_SECONDS
+        request, operation, conversation_id, body=checked_json(request), timeout_seconds=LLM_TIMEOUT_SECONDS
     )

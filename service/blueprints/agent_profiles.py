@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import Strict, body, json_body, json_bytes, uuid_path
+from service.blueprints.arguments import Strict, body, checked_json, uuid_path
 from service.blueprints.asking import ask_any
 from service.blueprints.openapi import documented
 from service.blueprints.profiles import NewName, ProfileMessage
@@ -66,8 +66,7 @@ async def get_agent_profile(request: Request, name: str) -> HTTPResponse:
     summary="Save an agent profile", body={"type": "object"}, response=ProfileMessage, status=201, errors=(409, 503)
 )
 async def save_agent_profile(request: Request, name: str) -> HTTPResponse:
-    json_body(request)
-    return await ask_any(request, "agent_profiles.save", json_bytes(request), arguments={"name": name}, status=201)
+    return await ask_any(request, "agent_profiles.save", checked_json(request), arguments={"name": name}, status=201)
 
 
 @blueprint.delete("/<name:str>")

@@ -97,6 +97,16 @@ def json_body(request: Request, *, required: bool = True) -> Any:
         raise _unparsable(content, str(error)) from None
 
 
+def checked_json(request: Request, *, required: bool = True) -> bytes:
+    """The JSON body as it came, once it was found to parse; empty when it is empty and not `required`.
+
+    Raises:
+        As `json_body` does.
+    """
+    json_body(request, required=required)
+    return bytes(request.body).removeprefix(_BYTE_ORDER_MARK)
+
+
 def json_bytes(request: Request) -> bytes:
     """The body, unparsed, once its content type has been found to promise JSON.
 

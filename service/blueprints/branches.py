@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import idempotency, json_body, json_bytes
+from service.blueprints.arguments import checked_json, idempotency
 from service.blueprints.conversations import LLM_TIMEOUT_SECONDS, Success, tell
 from service.blueprints.openapi import documented
 
@@ -23,12 +23,11 @@ _COPY_TIMEOUT_SECONDS = 120
     errors=(404, 409, 422),
 )
 async def fork(request: Request, conversation_id: str) -> HTTPResponse:
-    json_body(request, required=False)
     return await tell(
         request,
         "conversation.fork",
         conversation_id,
-        body=json_bytes(request) if request.body else b"",
+        body=checked_json(request, required=False),
         arguments=idempotency(request),
         timeout_seconds=_COPY_TIMEOUT_SECONDS,
     )
@@ -43,12 +42,11 @@ async def fork(request: Request, conversation_id: str) -> HTTPResponse:
     errors=(404, 429),
 )
 async def start_child(request: Request, conversation_id: str) -> HTTPResponse:
-    json_body(request)
     return await tell(
         request,
         "conversation.start_child",
         conversation_id,
-        body=json_bytes(request),
+        body=checked_json(request),
         timeout_seconds=_COPY_TIMEOUT_SECONDS,
         missing="Parent conversation not found",
     )
@@ -62,8 +60,7 @@ async def start_child(request: Request, conversation_id: str) -> HTTPResponse:
     errors=(404, 409, 422),
 )
 async def navigate(request: Request, conversation_id: str) -> HTTPResponse:
-    json_body(request)
-    return await tell(request, "conversation.navigate", conversation_id, body=json_bytes(request))
+    return await tell(request, "conversation.navigate", conversation_id, body=checked_json(request))
 
 
 @blueprint.post("/condense")

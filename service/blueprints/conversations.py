@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
-from service.blueprints.arguments import idempotency, json_body, json_bytes, query, uuid_path
+from service.blueprints.arguments import checked_json, idempotency, json_body, json_bytes, query, uuid_path
 from service.blueprints.context import WebContext, web_of
 from service.blueprints.observability import with_observability
 from service.blueprints.openapi import array_of, documented
@@ -80,13 +80,14 @@ class SearchQuery(StatusQuery, IncludeSkills):
     errors=(422, 429, 503),
 )
 async def create(request: Request) -> HTTPResponse:
-    content = with_observability(request, json_body(request))
+    given = json_body(request)
+    content = with_observability(request, given)
     wanted = query(request, IncludeSkills)
     given_id = content.get("conversation_id") if isinstance(content, dict) else None
     answer = await web_of(request).requester.ask(
         "conversation.create",
         _known_id(given_id),
-        body=to_json(content),
+        body=json_bytes(request) if content is given else to_json(content),
         arguments={"include_skills": wanted.include_skills, **idempotency(request)},
     )
     return json_answer(answer.body, answer.status)
@@ -148,8 +149,7 @@ async def get(request: Request, conversation_id: str) -> HTTPResponse:
 @blueprint.patch("/<conversation_id:str>")
 @documented(summary="Change title and tags", body="UpdateConversationRequest", response=Success, errors=(404, 422))
 async def patch(request: Request, conversation_id: str) -> HTTPResponse:
-    json_body(request)
-    return await tell(request, "conversation.patch", conversation_id, body=json_bytes(request))
+    return await tell(request, "conversation.patch", conversation_id, body=checked_json(request))
 
 
 @blueprint.delete("/<conversation_id:str>")
@@ -179,8 +179,7 @@ async def interrupt(request: Request, conversation_id: str) -> HTTPResponse:
 @blueprint.post("/<conversation_id:str>/secrets")
 @documented(summary="Add or replace secrets", body="UpdateSecretsRequest", response=Success, errors=(404, 422))
 async def secrets(request: Request, conversation_id: str) -> HTTPResponse:
-    json_body(request)
-    return await tell(request, "conversation.secrets", conversation_id, body=json_bytes(request))
+    return await tell(request, "conversation.secrets", conversation_id, body=checked_json(request))
 
 
 @blueprint.post("/<conversation_id:str>/confirmation_policy")
@@ -188,8 +187,7 @@ async def secrets(request: Request, conversation_id: str) -> HTTPResponse:
     summary="Set when to ask before an action", body="SetConfirmationPolicyRequest", response=Success, errors=(404, 422)
 )
 async def confirmation_policy(request: Request, conversation_id: str) -> HTTPResponse:
-    json_body(request)
-    return await tell(request, "conversation.confirmation_policy", conversation_id, body=json_bytes(request))
+    return await tell(request, "conversation.confirmation_policy", conversation_id, body=checked_json(request))
 
 
 @blueprint.post("/<conversation_id:str>/security_analyzer")
@@ -200,8 +198,7 @@ async def confirmation_policy(request: Request, conversation_id: str) -> HTTPRes
     errors=(404, 422),
 )
 async def security_analyzer(request: Request, conversation_id: str) -> HTTPResponse:
-    json_body(request)
-    return await tell(request, "conversation.security_analyzer", conversation_id, body=json_bytes(request))
+    return await tell(request, "conversation.security_analyzer", conversation_id, body=checked_json(request))
 
 
 @blueprint.post("/<conversation_id:str>/ask_agent")
@@ -212,12 +209,11 @@ async def security_analyzer(request: Request, conversation_id: str) -> HTTPRespo
     errors=(404, 422, 500),
 )
 async def ask_agent(request: Request, conversation_id: str) -> HTTPResponse:
-    json_body(request)
     return await tell(
         request,
         "conversation.ask_agent",
         conversation_id,
-        body=json_bytes(request),
+        body=checked_json(request),
         timeout_seconds=LLM_TIMEOUT_SECONDS,
         missing="Conversation not found",
     )
@@ -231,12 +227,11 @@ async def ask_agent(request: Request, conversation_id: str) -> HTTPResponse:
     errors=(404, 422, 500),
 )
 async def generate_title(request: Request, conversation_id: str) -> HTTPResponse:
-    json_body(request)
     return await tell(
         request,
         "conversation.generate_title",
         conversation_id,
-        body=json_bytes(request),
+        body=checked_json(request),
         timeout_seconds=LLM_TIMEOUT_SECONDS,
     )
 

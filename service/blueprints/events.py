@@ -7,7 +7,7 @@ from uuid import UUID
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
-from service.blueprints.arguments import idempotency, json_body, json_bytes, query, uuid_path
+from service.blueprints.arguments import checked_json, idempotency, query, uuid_path
 from service.blueprints.batch import event_ids
 from service.blueprints.context import WebContext, web_of
 from service.blueprints.conversations import Success
@@ -100,8 +100,7 @@ async def _tell(request: Request, operation: str, conversation_id: str) -> HTTPR
     web = web_of(request)
     wanted = uuid_path(conversation_id)
     web.require(wanted)
-    json_body(request)
-    answer = await web.requester.ask(operation, wanted, body=json_bytes(request), arguments=idempotency(request))
+    answer = await web.requester.ask(operation, wanted, body=checked_json(request), arguments=idempotency(request))
     return json_answer(answer.body, answer.status)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import json_body, json_bytes
+from service.blueprints.arguments import checked_json
 from service.blueprints.conversations import Success, tell
 from service.blueprints.openapi import documented
 
@@ -19,8 +19,7 @@ blueprint = Blueprint("goals", url_prefix="/api/conversations/<conversation_id:s
     errors=(400, 404, 409, 422, 429),
 )
 async def start_goal(request: Request, conversation_id: str) -> HTTPResponse:
-    json_body(request)
-    return await tell(request, "goal.start", conversation_id, body=json_bytes(request))
+    return await tell(request, "goal.start", conversation_id, body=checked_json(request))
 
 
 @blueprint.post("/stop")

@@ -10,7 +10,7 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
 from service.blueprints.arguments import Strict, body, problem
-from service.blueprints.context import web_of
+from service.blueprints.asking import ask_any
 from service.blueprints.openapi import documented
 
 NETWORK_SECONDS = 300.0
@@ -53,7 +53,7 @@ async def asked(
 ) -> HTTPResponse:
     """What any runner answers to the validated body."""
     content = b"" if wanted is None else wanted.model_dump_json().encode()
-    return json_answer((await web_of(request).requester.ask(operation, body=content, timeout_seconds=seconds)).body)
+    return await ask_any(request, operation, content, timeout_seconds=seconds)
 
 
 def add_routes(blueprint: Blueprint, kind: str, noun: str, model: type[Installed], listed: type[BaseModel]) -> None:
@@ -103,8 +103,4 @@ def add_routes(blueprint: Blueprint, kind: str, noun: str, model: type[Installed
         if name is not None and not _NAME.fullmatch(name):
             raise problem("string_pattern_mismatch", ["path", "name"], "Not a name in kebab-case", name)
         arguments = {} if name is None else {"name": name}
-        requester = web_of(request).requester
-        answer = await requester.ask(
-            f"{kind}.{what}", body=content, arguments=arguments, timeout_seconds=NETWORK_SECONDS
-        )
-        return json_answer(answer.body)
+        return await ask_any(request, f"{kind}.{what}", content, arguments=arguments, timeout_seconds=NETWORK_SECONDS)

@@ -9,7 +9,7 @@ from pydantic_core import from_json, to_json
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
-from service.blueprints.arguments import Strict, body, json_body, json_bytes
+from service.blueprints.arguments import Strict, body, checked_json
 from service.blueprints.context import web_of
 from service.blueprints.openapi import documented
 from service.errors import Conflict, JsonObject, NoRunner, NotFound, OutcomeUnknown
@@ -106,8 +106,7 @@ async def call_back(request: Request, job_id: str) -> HTTPResponse:
     errors=(422, 502),
 )
 async def acp_models(request: Request) -> HTTPResponse:
-    json_body(request)
-    answer = await web_of(request).requester.ask("acp.models", body=json_bytes(request), timeout_seconds=_ACP_SECONDS)
+    answer = await web_of(request).requester.ask("acp.models", body=checked_json(request), timeout_seconds=_ACP_SECONDS)
     return json_answer(answer.body)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import Strict, body, json_body, json_bytes
+from service.blueprints.arguments import Strict, body, checked_json
 from service.blueprints.asking import ask_any
 from service.blueprints.openapi import documented
 from service.blueprints.settings import exposure
@@ -98,8 +98,7 @@ async def get_profile(request: Request, name: str) -> HTTPResponse:
     summary="Save an LLM profile", body="NewProfile", response=ProfileMessage, status=201, errors=(409, 422, 503)
 )
 async def save_profile(request: Request, name: str) -> HTTPResponse:
-    json_body(request)
-    return await ask_any(request, "profiles.save", json_bytes(request), arguments={"name": name}, status=201)
+    return await ask_any(request, "profiles.save", checked_json(request), arguments={"name": name}, status=201)
 
 
 @blueprint.delete("/<name:str>")
@@ -125,8 +124,7 @@ async def activate_profile(request: Request, name: str) -> HTTPResponse:
 @blueprint.post("/<name:str>/validate")
 @documented(summary="Try an LLM out, with one short call", body="LlmDraft", response=LlmVerdict, errors=(422,))
 async def validate_profile(request: Request, name: str) -> HTTPResponse:
-    json_body(request)
-    return await ask_any(request, "profiles.validate", json_bytes(request), arguments={"name": name})
+    return await ask_any(request, "profiles.validate", checked_json(request), arguments={"name": name})
 
 
 @meta.get("")
@@ -146,8 +144,7 @@ async def get_meta_profile(request: Request, name: str) -> HTTPResponse:
     summary="Save a meta-profile", body={"type": "object"}, response=ProfileMessage, status=201, errors=(409, 422, 503)
 )
 async def save_meta_profile(request: Request, name: str) -> HTTPResponse:
-    json_body(request)
-    return await ask_any(request, "meta_profiles.save", json_bytes(request), arguments={"name": name}, status=201)
+    return await ask_any(request, "meta_profiles.save", checked_json(request), arguments={"name": name}, status=201)
 
 
 @meta.delete("/<name:str>")

@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import text
 
-from service.blueprints.arguments import Strict, body, json_body, json_bytes, problem, query
+from service.blueprints.arguments import Strict, body, checked_json, problem, query
 from service.blueprints.asking import ask_any
 from service.blueprints.context import web_of
 from service.blueprints.openapi import documented
@@ -95,8 +95,7 @@ async def get_settings(request: Request) -> HTTPResponse:
     summary="Change the settings", body="SettingsPatch", response="SettingsResponse", errors=(400, 404, 409, 422, 503)
 )
 async def change_settings(request: Request) -> HTTPResponse:
-    json_body(request)
-    return await ask_any(request, "settings.change", json_bytes(request))
+    return await ask_any(request, "settings.change", checked_json(request))
 
 
 @blueprint.post("/mcp/<key:str>")
@@ -108,8 +107,7 @@ async def change_settings(request: Request) -> HTTPResponse:
     errors=(409, 422, 503),
 )
 async def add_mcp(request: Request, key: str) -> HTTPResponse:
-    json_body(request)
-    return await ask_any(request, "settings.add_mcp", json_bytes(request), status=201, arguments={"key": key})
+    return await ask_any(request, "settings.add_mcp", checked_json(request), status=201, arguments={"key": key})
 
 
 @blueprint.patch("/mcp/<key:str>")
@@ -117,8 +115,7 @@ async def add_mcp(request: Request, key: str) -> HTTPResponse:
     summary="Change an MCP server", body="MCPServerPatch", response="SettingsResponse", errors=(404, 409, 422, 503)
 )
 async def change_mcp(request: Request, key: str) -> HTTPResponse:
-    json_body(request)
-    return await ask_any(request, "settings.change_mcp", json_bytes(request), arguments={"key": key})
+    return await ask_any(request, "settings.change_mcp", checked_json(request), arguments={"key": key})
 
 
 @blueprint.delete("/mcp/<key:str>")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Literal
 from uuid import uuid4
 
@@ -20,6 +19,7 @@ from service.requests.requester import Answer
 from service.runner.creation import Plan, private_copy
 from service.runner.host import Host
 from service.runner.hosted import HostedConversation
+from service.runner.meta import successor
 from service.runner.operations import Operation, conversation_id
 from service.runner.validation import parse
 from service.runner.webhooks import Webhooks
@@ -60,25 +60,20 @@ class ChildOperations:
 
 def _plan(parent: HostedConversation, wanted: StartChildConversationRequest) -> Plan:
     """As its parent, but for what is its own. Takes no lock of the parent's. Blocking."""
-    now, meta = datetime.now(UTC), parent.reporter.meta
-    state = parent.conversation.state
-    changes = {
-        "id": uuid4(),
-        "title": wanted.title,
-        "metrics": None,
-        "created_at": now,
-        "updated_at": now,
-        "forked_from_conversation_id": None,
-        "forked_from_event_id": None,
-        "parent_conversation_id": meta.id,
+    meta = parent.reporter.meta
+    child = successor(
+        meta,
+        uuid4(),
+        title=wanted.title,
+        parent_conversation_id=meta.id,
         # Where the parent is, with what it has committed.
-        "worktree": wanted.isolation == "worktree",
-        "worktree_options": ConversationWorktreeOptions(base="head"),
-    }
+        worktree=wanted.isolation == "worktree",
+        worktree_options=ConversationWorktreeOptions(base="head"),
+    )
     task = SendMessageRequest(role="user", content=[TextContent(text=wanted.task)], run=True)
     return Plan(
-        meta.model_copy(update=changes),
+        child,
         private_copy(parent.conversation.agent),
-        dict(state.secret_registry.secret_sources),
+        dict(parent.conversation.state.secret_registry.secret_sources),
         task.model_dump_json().encode(),
     )

@@ -21,7 +21,7 @@ from openhands.sdk.settings.model import validate_agent_settings
 from openhands.sdk.tool.client_tool import register_client_tools
 from openhands.sdk.tool.registry import is_tool_usable, list_registered_tools
 from openhands.sdk.utils.cipher import Cipher
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from service.errors import InvalidRequest
 from service.runner.meta import Meta
@@ -108,9 +108,9 @@ def _launched(request: StartConversationRequest, browser_enabled: bool, launch: 
         raise InvalidRequest(str(error)) from error
 
 
-def private_copy(agent: AgentBase) -> AgentBase:
-    """The SDK shares the LLM object it is given; each conversation must have its own."""
-    return type(agent).model_validate(agent.model_dump(context={"expose_secrets": True}))
+def private_copy[Model: BaseModel](original: Model) -> Model:
+    """An agent or LLM with its secrets. The SDK shares the LLM object it is given; each user must have its own."""
+    return type(original).model_validate(original.model_dump(context={"expose_secrets": True}))
 
 
 def _require_tools(agent: AgentBase, not_imported: dict[str, str]) -> None:

@@ -11,7 +11,6 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -23,7 +22,7 @@ from openhands.sdk.utils.cipher import Cipher
 
 from service.errors import NotFound, RequestFailed
 from service.runner.event_tree import is_in_log
-from service.runner.meta import Meta, write_meta
+from service.runner.meta import Meta, successor, write_meta
 from service.runner.recovery import close_open_calls
 from service.runner.request_models import ForkConversationRequest
 from service.store.atomic import fsync_directory, write_atomically
@@ -137,20 +136,14 @@ def _link(source: os.PathLike[str], events: os.PathLike[str], seq: int, event_id
 
 
 def _meta(source: Meta, conversation_id: UUID, request: ForkConversationRequest) -> Meta:
-    now = datetime.now(UTC)
-    changes: dict[str, Any] = {
-        "id": conversation_id,
-        "title": request.title,
-        "tags": request.tags or {},
-        "metrics": None,
-        "created_at": now,
-        "updated_at": now,
-        "forked_from_conversation_id": source.id,
-        "forked_from_event_id": request.from_event_id,
-        "parent_conversation_id": None,
-        "sub_conversation_ids": [],
-    }
-    return source.model_copy(update=changes)
+    return successor(
+        source,
+        conversation_id,
+        title=request.title,
+        tags=request.tags or {},
+        forked_from_conversation_id=source.id,
+        forked_from_event_id=request.from_event_id,
+    )
 
 
 def _state(

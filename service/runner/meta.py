@@ -33,6 +33,22 @@ class Meta(ConversationConfig):
         return value.hex
 
 
+def successor(meta: Meta, conversation_id: UUID, **changes: Any) -> Meta:
+    """The record of a new conversation made out of another: as `meta`, but for `changes` and what is each one's own."""
+    now = datetime.now(UTC)
+    own: dict[str, Any] = {
+        "id": conversation_id,
+        "metrics": None,
+        "created_at": now,
+        "updated_at": now,
+        "forked_from_conversation_id": None,
+        "forked_from_event_id": None,
+        "parent_conversation_id": None,
+        "sub_conversation_ids": [],
+    }
+    return meta.model_copy(update=own | changes)
+
+
 def read_meta(directory: ConversationDirectory) -> Meta:
     """The record; one made up from `base_state.json` for a directory that only the SDK wrote.
 

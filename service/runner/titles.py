@@ -15,6 +15,7 @@ from openhands.sdk.llm.provider_connection_store import ProviderConnectionNotFou
 from openhands.sdk.utils.cipher import Cipher
 
 from service.errors import OwnershipLost
+from service.runner.creation import private_copy
 from service.runner.reporter import Reporter
 from service.runner.request_models import PostMessageRequest
 from service.runner.workers import Workers
@@ -85,7 +86,7 @@ class AutoTitle:
     def _agents_llm(self) -> LLM:
         """As the agent's, at the agent's expense, but none that the agent may be using now."""
         llm = self._conversation.agent.llm
-        copy = type(llm).model_validate(llm.model_dump(context={"expose_secrets": True}))
+        copy = private_copy(llm)
         copy.restore_metrics(llm.metrics)
         copy.telemetry.set_stats_update_callback(self._reporter.on_stats)
         return copy

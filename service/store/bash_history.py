@@ -36,8 +36,6 @@ _STEM = 24
 _NUMBER = slice(7 + _STEM, 7 + 32)
 """Where a line has the event's number: at the end of the id, after `{"id":"`."""
 _INDEX_LINE = 16 + 1 + _STEM + 1 + 8 + 1
-
-
 _ID = re.compile("[0-9a-f]{32}")
 
 
