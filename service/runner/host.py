@@ -214,6 +214,18 @@ class Host:
                 await self._hand_over(hosted)
                 _log.info("conversation_evicted", conversation_id=str(conversation_id))
 
+    async def close_all(self) -> None:
+        """Pause what runs and let go of every conversation; the next request opens it again."""
+        await asyncio.gather(*(self._close(hosted) for hosted in list(self._hosted.values())))
+
+    async def _close(self, hosted: HostedConversation) -> None:
+        conversation_id = hosted.conversation_id
+        async with self._locks.hold(conversation_id):
+            if self._hosted.get(conversation_id) is hosted:
+                del self._hosted[conversation_id]  # as in _evict
+                await hosted.pause_work()
+                await self._hand_over(hosted)
+
     def note_activity(self) -> None:
         """An agent or a client did something."""
         self._has_activity = True

@@ -273,6 +273,11 @@ class HostedConversation:
             await self.submit("pause", b"{}")
         self.reporter.publish_full_state()
 
+    async def pause_work(self) -> None:
+        """Interrupt a run or a goal; nothing where there is none."""
+        if self._driver.is_busy or self.goal.is_active:
+            await self.interrupt()
+
     def _navigate(self, conversation: LocalConversation, content: bytes) -> None:
         event_id = NavigateRequest.model_validate_json(content).event_id
         with conversation.state as state:

@@ -50,6 +50,7 @@ from service.runner.operations import Operations
 from service.runner.profile_operations import ProfileOperations
 from service.runner.publisher import Publisher
 from service.runner.repository_operations import RepositoryOperations
+from service.runner.sandbox_operations import SandboxOperations
 from service.runner.sdk_operations import SdkOperations
 from service.runner.server_operations import ServerOperations
 from service.runner.settings_operations import SettingsOperations
@@ -134,6 +135,7 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
             LlmTrial(workers, cipher).table,
             WorkspaceOperations(settings, cipher, access).table,
             WebhookOperations(webhooks).table,
+            SandboxOperations(host).table,
             programs.table,
         )
         await stack.enter_async_context(Responder(broker, Channel(keys.inbox(runner_id)), operations.handle))
