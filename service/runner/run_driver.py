@@ -27,7 +27,7 @@ from service.tracing import traced
 _log = structlog.get_logger(__name__)
 
 _INTERRUPT_WAIT_SECONDS = 5.0
-_WRAP_UP_SECONDS = 1.0
+_WRAP_UP_SECONDS = 5.0
 _RECORD_AGAIN_SECONDS = 0.5
 _RUNNING = ConversationExecutionStatus.RUNNING
 _REPEATABLE = (ConversationExecutionStatus.IDLE, ConversationExecutionStatus.PAUSED)

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.demo.scripted_llm import ScriptedLlm
 from tests.integration.contract.conversations import Conversation, Conversations, terminal, user_message
 from tests.integration.contract.viewer import Viewer, frame_line
 from tests.server_process import Server
@@ -32,10 +33,10 @@ class Busy:
         self._started = directory / "started"
         self._released = directory / "released"
 
-    def start(self) -> None:
-        """Return once the command is running."""
+    def start(self, *then: str) -> None:
+        """Return once the command is running. `then`: what else the agent is told to do."""
         command = f"touch {self._started}; until [ -e {self._released} ]; do sleep 0.02; done; echo ended"
-        self.conversation.send(terminal(command), "SAY after the tool", run=True)
+        self.conversation.send(terminal(command), *then, "SAY after the tool", run=True)
         wait_until(self._started.exists, "the command is running")
 
     def release(self) -> None:
@@ -52,8 +53,19 @@ def busy(conversation: Conversations, project: Path) -> Iterator[Busy]:
     tool.release()
 
 
-def test_writes_are_answered_at_once_and_take_effect_in_order(busy: Busy) -> None:
+@pytest.fixture
+def busy_for_long(conversation: Conversations, project: Path, llm: ScriptedLlm) -> Iterator[Busy]:
+    """A running command in a run that does not end after it: the LLM does not answer before the test's end."""
+    tool = Busy(conversation.with_terminal(), project)
+    tool.start("HOLD after the tool")
+    yield tool
+    tool.release()
+    llm.release("after the tool")
+
+
+def test_writes_are_answered_at_once_and_take_effect_in_order(busy_for_long: Busy) -> None:
     """Each write is acknowledged before the tool ends; afterwards the log shows them in the order they were sent."""
+    busy = busy_for_long
     conversation = busy.conversation
     writes: dict[str, Callable[[], httpx.Response]] = {
         "message": lambda: conversation.post("/events", user_message("SAY second")),
