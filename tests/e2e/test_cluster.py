@@ -15,9 +15,11 @@ from tests.cluster_process import Cluster
 from tests.e2e import test_remote_conversation, test_viewers
 from tests.e2e.remote_client import RemoteClient, call, outline, run, send
 from tests.e2e.test_viewers import script  # noqa: F401  a fixture of its tests
+from tests.faults.owner import runner_id
 from tests.integration.contract.conversations import Conversation, Conversations
 from tests.integration.contract.viewer import Viewer
 from tests.mcp_server import served
+from tests.waiting import wait_until
 
 
 def collected_from(module: ModuleType) -> dict[str, object]:
@@ -107,6 +109,25 @@ def test_openais_client_goes_on_at_another_worker(server: Cluster, scripted_llm:
     deltas = [json.loads(chunk)["choices"][0]["delta"] for chunk in chunks]
     assert "".join(delta.get("content", "") for delta in deltas) == "the second"
     assert "the first" in scripted_llm.requests[-1].text
+
+
+def test_every_runner_closes_its_conversations_before_a_pause(client: RemoteClient, server: Cluster) -> None:
+    """Asked of one web server."""
+    with server.past_the_balancer(0) as web:
+        conversations = Conversations(web, client.llm, str(client.project))
+        created: list[Conversation] = []
+
+        def owners() -> set[str]:
+            return {runner_id(server.conversations_path, one.id) for one in created}
+
+        def create_until_both_have_some() -> bool:
+            created.append(conversations())
+            return len(owners()) == 2
+
+        wait_until(create_until_both_have_some, "both runners have a conversation")
+        assert web.post("/api/conversations/prepare-for-sandbox-pause").status_code == 204
+        assert owners() == {""}
+        created[0].run_to("finished", "SAY again")
 
 
 @pytest.mark.parametrize(("creator", "watcher", "sender"), [(0, 1, 0), (0, 1, 1), (1, 0, 0), (1, 0, 1)])
