@@ -103,15 +103,24 @@ class Cluster:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the balancer has every web server in its rotation."""
+        """Whether every web server is ready and the balancer, which hears of a change late, has it in its rotation."""
         servers = self.balancer.statistics().values()
-        return all(server.is_in_rotation and server.is_found_ready for server in servers)
+        return all(server.is_in_rotation and server.is_found_ready for server in servers) and all(
+            map(_is_ready, self.web_urls)
+        )
 
     def _web_server(self, number: int, port: int) -> ChildProcess:
         return self._child(f"web{number}", *FANOUT, "web", "--host", "127.0.0.1", "--port", str(port))
 
     def _child(self, name: str, *command: str) -> ChildProcess:
         return ChildProcess(name, command, self.directory, self._sandbox.environment)
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ready", timeout=30, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
 
 
 def counted(url: str, series: str) -> float:
