@@ -204,27 +204,22 @@ class Host:
         used_before = time.monotonic() - idle_seconds
         for hosted in list(self._hosted.values()):
             if hosted.is_idle_since(used_before) and not is_busy(hosted.conversation_id):
-                await self._evict(hosted, used_before)
-
-    async def _evict(self, hosted: HostedConversation, used_before: float) -> None:
-        conversation_id = hosted.conversation_id
-        async with self._locks.hold(conversation_id):
-            if self._hosted.get(conversation_id) is hosted and hosted.is_idle_since(used_before):
-                del self._hosted[conversation_id]  # from here on requests wait for the lock, and then open it again
-                await self._hand_over(hosted)
-                _log.info("conversation_evicted", conversation_id=str(conversation_id))
+                await self._close(hosted, used_before)
 
     async def close_all(self) -> None:
         """Pause what runs and let go of every conversation; the next request opens it again."""
         await asyncio.gather(*(self._close(hosted) for hosted in list(self._hosted.values())))
 
-    async def _close(self, hosted: HostedConversation) -> None:
+    async def _close(self, hosted: HostedConversation, used_before: float | None = None) -> None:
+        """`used_before`: only if it is still idle since then (monotonic time)."""
         conversation_id = hosted.conversation_id
         async with self._locks.hold(conversation_id):
-            if self._hosted.get(conversation_id) is hosted:
-                del self._hosted[conversation_id]  # as in _evict
+            may_close = used_before is None or hosted.is_idle_since(used_before)
+            if self._hosted.get(conversation_id) is hosted and may_close:
+                del self._hosted[conversation_id]  # from here on requests wait for the lock, and then open it again
                 await hosted.pause_work()
                 await self._hand_over(hosted)
+                _log.info("conversation_evicted", conversation_id=str(conversation_id))
 
     def note_activity(self) -> None:
         """An agent or a client did something."""
