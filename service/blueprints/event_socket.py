@@ -70,11 +70,15 @@ async def _send_events(web: WebContext, socket: Socket, admitted: Admitted) -> N
     conversation_id = admitted.conversation_id
     sized = SizedFrames(conversation_id, admitted.frame_limit_bytes)
     async with web.watch(conversation_id, admitted.resend.watcher) as subscriber:
-        # Clients take the first frame, which must be a full state, as the sign that they are subscribed.
-        await _send_full_state(web, socket, conversation_id)
         log = web.logs.open(conversation_id)
+        # Clients take the first frame, which must be a full state, as the sign that they are subscribed: what is
+        # appended from then on is theirs, so where the feed starts is settled before.
+        length = await log.length()
+        if length is None:
+            raise ConversationGone
+        await _send_full_state(web, socket, conversation_id)
         deliveries = metrics().deliveries
-        feed = Feed(log, subscriber, await _resend(socket, log, admitted.resend, sized))
+        feed = Feed(log, subscriber, await _resend(socket, log, length, admitted.resend, sized))
         async for batch in feed.batches():
             if batch:
                 await socket.write(b"".join(map(sized.of_arrival, batch)))
@@ -83,13 +87,10 @@ async def _send_events(web: WebContext, socket: Socket, admitted: Admitted) -> N
                 await _send_full_state(web, socket, conversation_id)
 
 
-async def _resend(socket: Socket, log: EventLog, resend: Resend, sized: SizedFrames) -> int:
-    """Send what `since` selects; returns the seq after which the feed goes on."""
+async def _resend(socket: Socket, log: EventLog, length: int, resend: Resend, sized: SizedFrames) -> int:
+    """Send what `since` selects of so many events; returns the seq after which the feed goes on."""
     if resend.everything:
         return -1
-    length = await log.length()
-    if length is None:
-        raise ConversationGone
     if resend.resend_mode == "since" and resend.after_timestamp is not None:
         wanted = EventFilter(timestamp__gte=resend.after_timestamp).select(await log.facts(), range(length))
         for start in range(0, len(wanted), _RESEND_CHUNK):

@@ -1,0 +1,34 @@
+"""What a socket promises with its first frame: from then on the client misses nothing."""
+
+from __future__ import annotations
+
+import json
+
+from service.app import create_app
+from service.settings import Settings
+from service.store.layout import ConversationDirectory
+from service.store.snapshot import Snapshot, SnapshotHeader, SnapshotReader, write_snapshot
+from tests.conftest import StartClient
+from tests.unit.store.conversation_files import make_conversation, message, put_event
+
+FULL_STATE = b'{"kind":"ConversationStateUpdateEvent","key":"full_state"}'
+
+
+class GrowingLog(SnapshotReader):
+    """Appends an event to the log whenever the state, which is the first frame, is read."""
+
+    def read(self, directory: ConversationDirectory) -> Snapshot | None:
+        put_event(directory, 1, **message("said as the state was sent"))
+        return super().read(directory)
+
+
+async def test_what_is_appended_as_the_state_is_sent_follows_it(sanic_client: StartClient, settings: Settings) -> None:
+    """Clients write as soon as they have the first frame; where their stream starts must be settled by then."""
+    directory = make_conversation(settings.conversations_path)
+    put_event(directory, 0, **message("said before"))
+    write_snapshot(directory, Snapshot(SnapshotHeader("idle", "", ""), b"{}", FULL_STATE, b""))
+    client = await sanic_client(create_app(settings, embedded_runner=False))
+    client.app.ctx.web.snapshots = GrowingLog()
+    async with client.ws_connect(f"/sockets/events/{directory.path.name}") as socket:
+        assert json.loads(await socket.recv())["key"] == "full_state"
+        assert "said as the state was sent" in str(await socket.recv())
