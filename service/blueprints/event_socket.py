@@ -20,6 +20,7 @@ from service.blueprints.presence import WatcherName
 from service.blueprints.socket import Socket
 from service.metrics import metrics
 from service.pubsub.feed import ConversationGone, Feed
+from service.pubsub.hub import Arrival
 from service.store.event_log import EventLog
 
 blueprint = Blueprint("event_socket")
@@ -78,13 +79,21 @@ async def _send_events(web: WebContext, socket: Socket, admitted: Admitted) -> N
             raise ConversationGone
         await _send_full_state(web, socket, conversation_id)
         deliveries = metrics().deliveries
-        feed = Feed(log, subscriber, await _resend(socket, log, length, admitted.resend, sized))
+        after_seq = await _resend(socket, log, length, admitted.resend, sized)
+        feed = Feed(log, subscriber, after_seq, partial(_take_at_once, socket, sized))
         async for batch in feed.batches():
             if batch:
                 await socket.write(b"".join(map(sized.of_arrival, batch)))
                 deliveries.inc(len(batch))
             else:
                 await _send_full_state(web, socket, conversation_id)
+
+
+def _take_at_once(socket: Socket, sized: SizedFrames, arrival: Arrival) -> bool:
+    if not socket.keeps_up:
+        return False
+    socket.write_now(sized.of_arrival(arrival))
+    return True
 
 
 async def _resend(socket: Socket, log: EventLog, length: int, resend: Resend, sized: SizedFrames) -> int:

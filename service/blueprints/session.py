@@ -15,6 +15,7 @@ from service.blueprints.session_frames import SessionFrames
 from service.identity import StreamEpoch
 from service.metrics import metrics
 from service.pubsub.feed import ConversationGone, Feed
+from service.pubsub.hub import TakeAtOnce
 
 Write = Callable[[bytes], Awaitable[None]]
 
@@ -61,9 +62,17 @@ class Start:
 
 
 async def follow(
-    web: WebContext, conversation_id: UUID, wanted: SessionQuery, frames: SessionFrames, write: Write
+    web: WebContext,
+    conversation_id: UUID,
+    wanted: SessionQuery,
+    frames: SessionFrames,
+    write: Write,
+    take_at_once: TakeAtOnce | None = None,
 ) -> None:
     """Write `sync`, the history after the reader's position, the full state, then what happens; does not end.
+
+    Args:
+        take_at_once: writes one arrival to a reader that keeps up.
 
     Raises:
         ConversationGone: it was deleted.
@@ -76,7 +85,7 @@ async def follow(
             raise ConversationGone
         start = Start(wanted, length, web.stream_epochs.of(web.root.directory(conversation_id)))
         await write(frames.of(**start.sync))
-        feed = Feed(log, subscriber, start.after_seq)
+        feed = Feed(log, subscriber, start.after_seq, take_at_once)
         deliveries = metrics().deliveries
         is_caught_up = False
         if feed.position >= start.through_seq:

@@ -18,6 +18,7 @@ from service.blueprints.inbound import Problem
 from service.blueprints.session import SessionQuery, follow
 from service.blueprints.session_frames import TEXT_FRAMES, SessionFrames
 from service.blueprints.socket import Socket
+from service.pubsub.hub import Arrival
 
 blueprint = Blueprint("session_socket")
 
@@ -50,7 +51,14 @@ async def session(request: Request, websocket: WebsocketImplProtocol, conversati
 
 async def _send_session(web: WebContext, socket: Socket, admitted: Admitted) -> None:
     frames = SessionFrames(admitted.conversation_id, admitted.frame_limit_bytes, TEXT_FRAMES)
-    await follow(web, admitted.conversation_id, admitted.wanted, frames, socket.write)
+
+    def take_at_once(arrival: Arrival) -> bool:
+        if not socket.keeps_up:
+            return False
+        socket.write_now(frames.of_batch([arrival]))
+        return True
+
+    await follow(web, admitted.conversation_id, admitted.wanted, frames, socket.write, take_at_once)
 
 
 def _error_frame(problem: Problem) -> bytes:

@@ -28,6 +28,10 @@ _FAREWELL_SECONDS = 1.0
 """How long a client that has stopped reading may hold up its own close, and with it the end of the server (guess)."""
 
 
+_UNREAD_LIMIT_BYTES = 1 << 16
+"""Where transports of asyncio ask their writers to wait, too."""
+
+
 class CloseCode(IntEnum):
     """1012 and 1013: come back; 4001 and 4004: stay away (as the SDK's client reads them)."""
 
@@ -74,6 +78,26 @@ class Socket:
             raise ClientGone from None
         except RequestCancelled:
             raise ClientGone from None
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether the client is there and has read nearly all that was written: `write_now` then does not pile up."""
+        connection = self._websocket.io_proto
+        if connection is None or self._websocket.ws_proto.state is not OPEN:
+            return False
+        transport = connection.transport
+        return (
+            transport is not None
+            and not transport.is_closing()
+            and transport.get_write_buffer_size() < _UNREAD_LIMIT_BYTES
+        )
+
+    def write_now(self, frames: bytes) -> None:
+        """Write whole frames to a client that `keeps_up`, in one call: for who writes to many."""
+        connection = self._websocket.io_proto
+        assert connection is not None
+        assert connection.transport is not None
+        connection.transport.write(frames)
 
     async def read(self) -> str | bytes:
         """The next message. Keep reading: one unread message stops Sanic from answering pings.

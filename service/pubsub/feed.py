@@ -8,6 +8,8 @@ log, then merge what waits in the backlog by `seq`. The log is the truth; a mess
 * one at or before the position was already read from the log and is skipped;
 * one further on shows a gap, which is read from the log before it is delivered;
 * with no news for `POSITION_CHECK_SECONDS` the log is looked at anyway, so a silent broker only costs time.
+
+While the reader has everything and keeps up, the next envelope goes to it without waking its task.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Protocol
 from service.identity import UNKNOWN_STREAM_EPOCH
 from service.metrics import metrics
 from service.pubsub.envelope import Envelope, Kind
-from service.pubsub.hub import Arrival, Subscriber
+from service.pubsub.hub import Arrival, Subscriber, TakeAtOnce
 
 POSITION_CHECK_SECONDS = 2.0
 _LOG_LAG_RETRY_SECONDS = 0.02
@@ -75,9 +77,17 @@ def judge(position: int, envelope: Envelope) -> Verdict:
 class Feed:
     """Follows one conversation for one reader. Iterate `batches` once."""
 
-    def __init__(self, log: EventReader, subscriber: Subscriber, after_seq: int) -> None:
+    def __init__(
+        self, log: EventReader, subscriber: Subscriber, after_seq: int, take_at_once: TakeAtOnce | None = None
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            take_at_once: how the reader takes an arrival while it waits for the next batch, which then lacks it.
+        """
         self._log = log
         self._subscriber = subscriber
+        self._take_at_once = take_at_once
         self._replay_bytes = metrics().replay_bytes
         self.position = after_seq
         """The last seq handed out; where the reader may resume."""
@@ -99,11 +109,27 @@ class Feed:
                 async for batch in self._from_log():
                     yield batch
                 yield []
-            elif not arrivals and not await self._subscriber.wait(POSITION_CHECK_SECONDS):
+            elif not arrivals and not await self._wait():
                 async for batch in self._from_log():
                     yield batch
             async for batch in self._merge(arrivals):
                 yield batch
+
+    async def _wait(self) -> bool:
+        """For something that needs this task; False when nothing came."""
+        return await self._subscriber.wait(POSITION_CHECK_SECONDS, self._take_next if self._take_at_once else None)
+
+    def _take_next(self, arrival: Arrival) -> bool:
+        """Whether this was what comes next, and the reader has it."""
+        envelope = arrival.envelope
+        if envelope.kind is Kind.DELETED or judge(self.position, envelope) is not Verdict.DELIVER:
+            return False
+        assert self._take_at_once is not None
+        if not self._take_at_once(arrival):
+            return False
+        if envelope.kind is Kind.DURABLE:
+            self.position = envelope.seq
+        return True
 
     async def _from_log(self, through: int = -1) -> AsyncIterator[list[Arrival]]:
         """What the log holds after the position, at least up to `through`."""

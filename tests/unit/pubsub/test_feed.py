@@ -73,21 +73,31 @@ class Reader:
     backlog_bytes: int = PLENTY_BYTES
     received: list[Arrival] = field(default_factory=list)
     resyncs: int = 0
+    keeps_up: bool = False
+    """Whether it takes at once what it can."""
 
     def __post_init__(self) -> None:
         self.subscriber = Subscriber(self.backlog_bytes)
-        self.feed = Feed(self.log, self.subscriber, self.after)
+        self.feed = Feed(self.log, self.subscriber, self.after, self._take_at_once)
+
+    def _take_at_once(self, arrival: Arrival) -> bool:
+        if self.keeps_up:
+            self.received.append(arrival)
+        return self.keeps_up
 
     async def follow(self) -> None:
         """Until something is raised, or this is cancelled."""
         async with aclosing(self.feed.batches()) as batches:  # type: ignore[type-var]
             async for batch in batches:
+                await asyncio.sleep(0)  # as a socket may be slow to take it
                 self.received += batch
                 self.resyncs += not batch
 
     async def reaches(self, seq: int) -> None:
-        """Wait until the position is `seq`."""
-        await wait_until_async(lambda: self.feed.position >= seq, f"the reader is at {seq}", timeout_seconds=5)
+        """Wait until it has the event at `seq`."""
+        await wait_until_async(
+            lambda: max(self.seqs, default=self.after) >= seq, f"the reader is at {seq}", timeout_seconds=5
+        )
 
     @property
     def seqs(self) -> list[int]:
@@ -165,6 +175,33 @@ async def test_arrival_is_handed_on_as_it_came() -> None:
         reader.subscriber.offer(arrival)
         await reader.reaches(0)
     assert reader.received == [arrival]
+
+
+async def test_reader_that_keeps_up_takes_what_is_next_without_its_task() -> None:
+    """Once it has the history; what is not next wakes the task, and nothing overtakes that."""
+    async with following(Reader(MemoryLog(length=1), keeps_up=True)) as reader:
+        await reader.reaches(0)
+        await wait_until_async(lambda: reader.subscriber.offer(transient(0)), "the reader waits")
+        assert reader.subscriber.offer(durable(reader.log.append()))
+        reader.log.append()
+        assert not reader.subscriber.offer(durable(reader.log.append()))
+        assert not reader.subscriber.offer(durable(reader.log.append()))
+        await reader.reaches(4)
+    assert reader.seqs == [0, 1, 2, 3, 4]
+
+
+async def test_nothing_overtakes_what_the_reader_could_not_take() -> None:
+    """What was declined waits for the task, and so does everything after it."""
+    async with following(Reader(MemoryLog(length=1))) as reader:
+        await reader.reaches(0)
+        reader.keeps_up = True
+        await wait_until_async(lambda: reader.subscriber.offer(transient(0, 0)), "the reader waits")
+        reader.keeps_up = False
+        assert not reader.subscriber.offer(transient(0, 1))
+        reader.keeps_up = True
+        assert not reader.subscriber.offer(transient(0, 2))
+        await wait_until_async(lambda: len(reader.received) == 4, "everything came")
+    assert [each.envelope.payload[-2:-1] for each in reader.received[1:]] == [b"0", b"1", b"2"]
 
 
 async def test_transient_after_a_lost_durable_waits_for_it() -> None:
@@ -287,6 +324,12 @@ class World:
 
     def broker_reconnects(self) -> None:
         self.reader.subscriber.miss()
+
+    def reader_keeps_up(self) -> None:
+        self.reader.keeps_up = True
+
+    def reader_slows_down(self) -> None:
+        self.reader.keeps_up = False
 
 
 ACTS = st.sampled_from([name for name in vars(World) if not name.startswith("_")])
