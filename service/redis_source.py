@@ -1,6 +1,6 @@
 """Where Redis clients come from: a server at a URL, or one embedded in this process (fakeredis).
 
-Everything above this module speaks to a `redis.asyncio.Redis` and cannot tell which it got.
+Who has a client cannot tell which it got; publishing is the broker's (`service.pubsub.brokers`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from service.errors import BrokerUnavailable
+from service.exchange import Exchange
 
 _COMMAND_TIMEOUT_SECONDS = 5.0
 _MAX_CONNECTIONS = 32
@@ -37,6 +38,8 @@ class RedisSource:
     url: str | None
     namespace: str
     embedded: FakeServer = field(default_factory=FakeServer)
+    exchange: Exchange = field(default_factory=Exchange)
+    """Publishing beside the embedded server, which takes ten times as long to pass a message on."""
 
     def commands(self) -> Redis:
         """A client for ordinary commands.
@@ -56,8 +59,7 @@ class RedisSource:
 
     def listener(self) -> Redis:
         """A client for one long-lived subscription: reads block for as long as nothing comes."""
-        if self.url is None:
-            return FakeAsyncRedis(server=self.embedded)
+        assert self.url is not None, "the embedded server has no subscriptions"
         # A dead peer is noticed by keepalive alone. A unix socket has none, and none is needed.
         keepalive = {} if self.url.startswith("unix:") else {"socket_keepalive": True}
         return Redis.from_url(self.url, socket_timeout=None, health_check_interval=0, **keepalive, **_OPTIONS)

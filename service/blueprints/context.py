@@ -19,8 +19,8 @@ from service.catalog.keys import Keys
 from service.errors import BrokerUnavailable, ConversationNotFound, FanoutError
 from service.metrics import metrics, sample
 from service.pubsub.broker import Channel
+from service.pubsub.brokers import make_broker
 from service.pubsub.hub import Hub, Subscriber
-from service.pubsub.redis_broker import RedisBroker
 from service.redis_source import RedisSource
 from service.requests.requester import Requester
 from service.settings import Settings
@@ -54,8 +54,8 @@ class WebContext:
         self._redis = source.commands()
         self.catalog = Catalog(self._redis, keys, settings.lease_ttl_seconds)
         control = Channel(keys.control)
-        self._event_broker = RedisBroker(source.commands(), source.listener(), control)
-        self._reply_broker = RedisBroker(source.commands(), source.listener(), control)
+        self._event_broker = make_broker(source, control)
+        self._reply_broker = make_broker(source, control)
         self.hub = Hub(self._event_broker)
         self.requester = Requester(
             self._reply_broker,

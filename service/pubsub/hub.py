@@ -1,7 +1,7 @@
 """Local fan-out: one broker subscription per channel and process, however many readers it has here.
 
 Every reader of a channel gets the same `Arrival`, so an envelope is decoded once and a frame built once. A reader that
-waits and keeps up takes it at once, in the publisher's stead and without waking a task, which costs more than the write.
+waits and keeps up takes it at once, without waking a task, which costs more than the write.
 Any other is handed arrivals through a backlog bounded in bytes; when that is full the backlog is thrown away and the
 reader is marked as lagging: it goes on from the log at its own pace (`service.pubsub.feed`). Publishers never wait.
 """

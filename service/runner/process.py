@@ -25,7 +25,7 @@ from service.errors import BrokerUnavailable
 from service.identity import RunnerId
 from service.metrics import metrics, sample
 from service.pubsub.broker import Channel
-from service.pubsub.redis_broker import RedisBroker
+from service.pubsub.brokers import make_broker
 from service.redis_source import RedisSource
 from service.requests.responder import Responder
 from service.runner.acp_models import AcpModels
@@ -88,7 +88,7 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         agent_loop = PROCESS_AGENT_LOOP.acquire()
         stack.callback(PROCESS_AGENT_LOOP.release)
 
-        broker = RedisBroker(source.commands(), source.listener(), Channel(keys.control))
+        broker = make_broker(source, Channel(keys.control))
         stack.push_async_callback(broker.close)
         publisher = Publisher(broker)
         _background(stack, publisher.run(), "publisher")

@@ -7,15 +7,15 @@ from types import TracebackType
 from typing import Self
 
 from service.catalog.keys import Keys
-from service.pubsub.broker import Channel, Reconnected
-from service.pubsub.redis_broker import RedisBroker
+from service.pubsub import brokers
+from service.pubsub.broker import Broker, Channel, Reconnected
 from service.redis_source import RedisSource
 from tests.waiting import wait_until_async
 
 
-def make_broker(source: RedisSource) -> RedisBroker:
+def make_broker(source: RedisSource) -> Broker:
     """A broker of its own connections."""
-    return RedisBroker(source.commands(), source.listener(), Channel(Keys(source.namespace).control))
+    return brokers.make_broker(source, Channel(Keys(source.namespace).control))
 
 
 class Listening:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from unittest.mock import patch
 from uuid import UUID
 
 import pytest
@@ -12,6 +13,7 @@ from redis.asyncio import Redis
 from service.catalog.keys import Keys
 from service.errors import BrokerUnavailable
 from service.identity import UNKNOWN_STREAM_EPOCH
+from service.pubsub import embedded_broker
 from service.pubsub.broker import Channel
 from service.pubsub.envelope import Envelope, Kind, encode
 from service.pubsub.hub import Hub
@@ -24,6 +26,9 @@ from tests.waiting import wait_until_async
 ID = UUID(int=5)
 NEWS, OTHER = Channel("under-test:events:1"), Channel("under-test:events:2")
 LIMIT_BYTES = 10_000
+
+WITH_CONNECTIONS = pytest.mark.parametrize("any_redis", ["redis-server"], indirect=True)
+"""Within a process no connection can break, and none is waited for."""
 
 
 @pytest.fixture
@@ -79,6 +84,7 @@ async def test_subscribe_returns_when_messages_will_be_received(
     assert [channel for channel, _ in listening.messages] == channels
 
 
+@WITH_CONNECTIONS
 async def test_subscribe_waits_for_the_confirmation(source: RedisSource, stack: AsyncExitStack) -> None:
     """That the command was sent is not enough: Redis may read other connections first."""
     broker = make_broker(source)
@@ -187,6 +193,7 @@ async def test_closing_ends_the_subscriptions(source: RedisSource, stack: AsyncE
 # Outages
 
 
+@WITH_CONNECTIONS
 async def test_publishing_without_a_broker_fails_with_one_error(
     listening: Listening, any_redis: RedisUnderTest
 ) -> None:
@@ -200,6 +207,7 @@ async def test_publishing_without_a_broker_fails_with_one_error(
     any_redis.bring_back()
 
 
+@WITH_CONNECTIONS
 async def test_after_an_outage_everything_works_at_once(listening: Listening, any_redis: RedisUnderTest) -> None:
     """The first publication after it succeeds, and subscriptions made before it receive."""
     for channel in (NEWS, OTHER):
@@ -233,6 +241,7 @@ async def test_outage_that_nobody_noticed_costs_nothing(source: RedisSource, any
         await redis.aclose()
 
 
+@WITH_CONNECTIONS
 async def test_listener_that_starts_during_an_outage_reconnects(source: RedisSource, any_redis: RedisUnderTest) -> None:
     """Subscribing fails, is made up for when Redis is back, and readers are told to look at the log."""
     any_redis.take_down()
@@ -245,6 +254,7 @@ async def test_listener_that_starts_during_an_outage_reconnects(source: RedisSou
         await listening.receives(1)
 
 
+@WITH_CONNECTIONS
 async def test_hub_without_a_broker_yields_a_lagging_reader(source: RedisSource, any_redis: RedisUnderTest) -> None:
     """It lives off the log meanwhile, and is told to look again when the broker is back."""
     any_redis.take_down()
@@ -264,27 +274,21 @@ async def test_hub_without_a_broker_yields_a_lagging_reader(source: RedisSource,
 async def test_hub_has_one_subscription_for_all_its_readers(
     source: RedisSource, keys: Keys, stack: AsyncExitStack
 ) -> None:
-    """However many watch, Redis sends an event to this process once, and not at all when the last has left."""
+    """However many watch, an event is sent to this process once, and not at all when the last has left."""
     channel = Channel(keys.events(ID))
     broker = make_broker(source)
     stack.push_async_callback(broker.close)
-    redis = source.commands()
-    stack.push_async_callback(redis.aclose)
-
-    async def subscriptions() -> int:
-        [(_, count)] = await redis.pubsub_numsub(channel)
-        return int(count)
+    news = [(channel, encode(Envelope(Kind.DURABLE, 0, UNKNOWN_STREAM_EPOCH, b"{}")))]
 
     async with Hub(broker, linger_seconds=0) as hub:
         async with AsyncExitStack() as readers:
             subscribers = [await readers.enter_async_context(hub.subscribe(channel, LIMIT_BYTES)) for _ in range(10)]
-            assert await subscriptions() == 1
-            await broker.publish([(channel, encode(Envelope(Kind.DURABLE, 0, UNKNOWN_STREAM_EPOCH, b"{}")))])
+            assert await broker.publish(news) == [1]
             assert all([await subscriber.wait(5) for subscriber in subscribers])
             assert len({id(arrival) for subscriber in subscribers for arrival in subscriber.take()}) == 1
 
         async def is_given_up() -> bool:
-            return await subscriptions() == 0
+            return await broker.publish(news) == [0]
 
         await wait_until_async(is_given_up, "the channel is given up")
 
@@ -335,3 +339,43 @@ def test_redis_server_may_be_reached_by_unix_socket() -> None:
     for client in (source.commands(), source.listener()):
         connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         assert connection.path == "/nowhere/redis.sock"
+
+
+# What only the embedded one does
+
+
+async def test_loop_that_is_far_behind_is_told_that_it_has_lost_something() -> None:
+    """What waits for it is bounded, and what comes afterwards arrives."""
+    async with Listening(RedisSource(None, "under-test")) as listening:
+        await listening.broker.subscribe(NEWS)
+        with patch.object(embedded_broker, "_BACKLOG_LIMIT_BYTES", 10):
+            await listening.broker.publish([(NEWS, b"12345"), (NEWS, b"67890"), (NEWS, b"news"), (NEWS, b"more")])
+        await listening.receives(2)
+        assert (listening.payloads, listening.reconnections) == ([b"news", b"more"], 1)
+
+
+async def test_messages_cross_threads() -> None:
+    """A runner in a thread of its own publishes to the web role's loop, in order."""
+    source = RedisSource(None, "under-test")
+    numbers = [b"%d" % number for number in range(200)]
+
+    async def publish() -> list[int]:
+        broker = make_broker(source)
+        return [(await broker.publish([(NEWS, number)]))[0] for number in numbers]
+
+    async with Listening(source) as listening:
+        await listening.broker.subscribe(NEWS)
+        assert set(await asyncio.to_thread(asyncio.run, publish())) == {1}
+        await listening.receives(len(numbers))
+        assert listening.payloads == numbers
+
+
+async def test_loop_that_has_ended_does_not_count_as_a_receiver() -> None:
+    """As a caller learns that a runner is gone, however its thread ended."""
+    source = RedisSource(None, "under-test")
+
+    async def listen() -> None:
+        await make_broker(source).subscribe(NEWS)
+
+    await asyncio.to_thread(asyncio.run, listen())
+    assert await make_broker(source).publish([(NEWS, b"x")]) == [0]

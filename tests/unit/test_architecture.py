@@ -18,7 +18,7 @@ MAX_LINES = 400
 
 VALUES = frozenset({"errors", "identity", "open_directory"})
 COUNTED = VALUES | {"metrics", "tracing"}
-REDIS = COUNTED | {"redis_source"}
+REDIS = COUNTED | {"redis_source", "exchange"}
 SHARED = REDIS | {"settings", "redaction", "tasks"}
 
 ALLOWED = {
