@@ -64,6 +64,11 @@ class ConversationIndex:
                 if len(pipeline):
                     await pipeline.execute()
 
+    async def touch(self, conversation_id: UUID, updated_at: str) -> None:
+        """An entry of which nothing else has changed; one that Redis has lost is put back by the rebuild."""
+        with redis_errors():
+            await self._redis.zadd(self._keys.index_updated, {conversation_id.hex: _score(updated_at)})
+
     async def remove(self, conversation_id: UUID) -> None:
         """Forget a deleted conversation."""
         name = conversation_id.hex

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Self
 
 import structlog
@@ -91,23 +91,33 @@ class Responder:
         except BrokerUnavailable:
             _log.warning("reply_lost", operation=request.operation, request_id=request.request_id)
 
+    @contextmanager
+    def _showing_progress(self, request: Request) -> Iterator[None]:
+        """While the block runs the caller hears of it every few seconds; most are over before and cost no task."""
+        with ExitStack() as stack:
+
+            def show() -> None:
+                task = self._tasks.start(self._show_progress(request), f"progress {request.operation}")
+                stack.callback(task.cancel)
+
+            stack.callback(asyncio.get_running_loop().call_later(PROGRESS_SECONDS, show).cancel)
+            yield
+
     async def _show_progress(self, request: Request) -> None:
         while True:
-            await asyncio.sleep(PROGRESS_SECONDS)
             await self._send(request, Reply(request.request_id, IN_PROGRESS, None, b""))
+            await asyncio.sleep(PROGRESS_SECONDS)
 
     async def _reply(self, request: Request) -> Reply:
-        progress = self._tasks.start(self._show_progress(request), f"progress {request.operation}")
         try:
-            answer = await self._handle(request)
+            with self._showing_progress(request):
+                answer = await self._handle(request)
         except FanoutError as error:
             return Reply(request.request_id, 0, to_wire(error), b"")
         except Exception as error:  # noqa: BLE001  supervisor: one request's bug must not stop the others
             _log.exception("request_crashed", operation=request.operation, request_id=request.request_id)
             crash = RequestFailed(f"{type(error).__name__}: {error}")
             return Reply(request.request_id, 0, to_wire(crash), b"")
-        finally:
-            progress.cancel()
         return Reply(request.request_id, answer.status, None, answer.body)
 
 

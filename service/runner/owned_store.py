@@ -82,12 +82,18 @@ class OwnedStore(FileStore):
                 raise OwnershipLost
             return
         self._fence.check()
-        target.parent.mkdir(mode=0o700, exist_ok=True)
         if name is not None:
             self._note_message(name.event_id, data)
-        write_atomically(target, data, fsync=self._fsync, fsync_name=False, committing=self._while_owned)
+        try:
+            self._put(target, data)
+        except FileNotFoundError:
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            self._put(target, data)
         if name is not None:
             self.on_append(name.seq, name.event_id, data)
+
+    def _put(self, target: Path, data: bytes) -> None:
+        write_atomically(target, data, fsync=self._fsync, fsync_name=False, committing=self._while_owned)
 
     @contextmanager
     def _while_owned(self) -> Iterator[None]:
@@ -116,7 +122,7 @@ class OwnedStore(FileStore):
             return [f"{path}/{entry.name}/" if entry.is_dir() else f"{path}/{entry.name}" for entry in entries]
 
     def delete(self, path: str) -> None:
-        if not self._is_black_hole:
+        if not self._is_black_hole and not path.endswith(".marker"):
             (self._directory.path / path).unlink(missing_ok=True)
 
     def exists(self, path: str) -> bool:

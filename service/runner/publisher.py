@@ -44,11 +44,13 @@ class Publisher:
     def put(self, channel: Channel, message: Message) -> None:
         """Queue a message; never blocks."""
         with self._lock:
+            was_empty = not self._queue
             self._queue.append((channel, message))
             self._queue_bytes += _size_of(message)
             while self._queue_bytes > _QUEUE_LIMIT_BYTES:
                 self._queue_bytes -= _size_of(self._queue.popleft()[1])
-        self._loop.call_soon_threadsafe(self._news.set)
+        if was_empty:  # else the task has been woken, and takes all there is
+            self._loop.call_soon_threadsafe(self._news.set)
 
     async def run(self) -> None:
         """Publish what is queued, until cancelled."""

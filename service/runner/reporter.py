@@ -67,6 +67,8 @@ class Reporter:
         self._tasks = TaskSet()
         self._refreshing = asyncio.Lock()
         self._refresh_timer: asyncio.TimerHandle | None = None
+        self._indexed_status: str | None = None
+        """With what status the index has it; None when that is not certain."""
         self._error_hold: Hold | None = None
         self._events_stored = metrics().events_stored
         self._steps = metrics().steps
@@ -116,9 +118,16 @@ class Reporter:
     async def _put_in_index(self, header: SnapshotHeader) -> None:
         if self._is_discarded:
             return
-        entry = IndexEntry(self._directory.conversation_id, header.created_at, header.updated_at, header.status)
+        conversation_id = self._directory.conversation_id
+        indexed_status, self._indexed_status = self._indexed_status, None
         with contextlib.suppress(BrokerUnavailable):  # the index is made again from the snapshots
-            await self._index.put([entry])
+            if header.status == indexed_status:
+                await self._index.touch(conversation_id, header.updated_at)
+            else:
+                await self._index.put(
+                    [IndexEntry(conversation_id, header.created_at, header.updated_at, header.status)]
+                )
+            self._indexed_status = header.status
 
     def tell_new_owner(self) -> None:
         """Nothing more will come of what the former owner was in the middle of telling."""

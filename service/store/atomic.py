@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 FILE_MODE = 0o600
@@ -26,7 +26,8 @@ def write_atomically(
     sync; without it call `fsync_directory` before acknowledging. The parent directory must exist. A crash leaves at
     most a dot-file ending in `.tmp`, which readers ignore.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    parent, name = os.path.split(path)
+    temporary = os.path.join(parent, f".{name}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
     try:
         try:
@@ -38,13 +39,14 @@ def write_atomically(
         with committing():
             os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
     if fsync and fsync_name:
-        fsync_directory(path.parent)
+        fsync_directory(parent)
 
 
-def fsync_directory(path: Path) -> None:
+def fsync_directory(path: Path | str) -> None:
     """Make the names in a directory survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
