@@ -42,3 +42,8 @@ class Exchange:
                 listeners.remove(listener)
             if not listeners:
                 del self._listeners[channel]
+
+    def count(self, channel: str) -> int:
+        """How many listen to it."""
+        with self._lock:
+            return len(self._listeners.get(channel, ()))

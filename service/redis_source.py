@@ -47,7 +47,7 @@ class RedisSource:
         Never retries: redis-py 8 repeats a command whose reply was lost, which would execute it twice.
         """
         if self.url is None:
-            return FakeAsyncRedis(server=self.embedded)
+            return _EmbeddedRedis(self)
         pool = BlockingConnectionPool.from_url(
             self.url,
             max_connections=_MAX_CONNECTIONS,
@@ -63,6 +63,17 @@ class RedisSource:
         # A dead peer is noticed by keepalive alone. A unix socket has none, and none is needed.
         keepalive = {} if self.url.startswith("unix:") else {"socket_keepalive": True}
         return Redis.from_url(self.url, socket_timeout=None, health_check_interval=0, **keepalive, **_OPTIONS)
+
+
+class _EmbeddedRedis(FakeAsyncRedis):
+    """fakeredis, whose channels are those of the exchange."""
+
+    def __init__(self, source: RedisSource) -> None:
+        super().__init__(server=source.embedded)
+        self._exchange = source.exchange
+
+    async def pubsub_numsub(self, *channels: Any, **options: Any) -> list[tuple[bytes | str, int]]:
+        return [(channel, self._exchange.count(channel)) for channel in channels]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from enum import Enum
 from typing import Annotated
 from uuid import UUID
@@ -21,7 +22,8 @@ from service.errors import BadRequest, ConversationNotFound, JsonObject, NotFoun
 from service.requests.requester import Answer
 from service.store.children import with_children
 from service.store.final_response import final_response
-from service.store.snapshot import leaf_of
+from service.store.layout import ConversationDirectory
+from service.store.snapshot import Snapshot, leaf_of
 
 blueprint = Blueprint("conversations", url_prefix="/api/conversations")
 
@@ -102,8 +104,7 @@ async def create(request: Request) -> HTTPResponse:
 async def batch(request: Request) -> HTTPResponse:
     wanted = query(request, BatchQuery)
     web = web_of(request)
-    found = await asyncio.gather(*(_info_or_null(web, each, wanted.include_skills) for each in wanted.ids))
-    return json_answer(b"[" + b",".join(found) + b"]")
+    return json_answer(b"[" + b",".join(await _infos(web, wanted.ids, wanted.include_skills)) + b"]")
 
 
 @blueprint.get("/search")
@@ -116,7 +117,7 @@ async def search(request: Request) -> HTTPResponse:
     page = await web.catalog.index.page(wanted.sort_order, status, _page_id(wanted.page_id), wanted.limit)
     if page is None:
         raise BadRequest(f"Unknown page_id: {wanted.page_id}")
-    found = await asyncio.gather(*(_info_or_null(web, each, wanted.include_skills) for each in page.ids))
+    found = await _infos(web, page.ids, wanted.include_skills)
     # One deleted between the index and its snapshot is left out.
     items = b",".join(info for info in found if info != _NULL)
     next_id = b"null" if page.next_id is None else b'"%s"' % page.next_id.hex.encode()
@@ -278,9 +279,26 @@ async def tell(
 
 
 async def _info(web: WebContext, conversation_id: UUID, include_skills: bool) -> bytes:
-    snapshot = await web.snapshot(conversation_id)
+    return _told(await web.snapshot(conversation_id), web.root.directory(conversation_id), include_skills)
+
+
+def _told(snapshot: Snapshot, directory: ConversationDirectory, include_skills: bool) -> bytes:
     info = snapshot.info_with_skills if include_skills else snapshot.info
-    return with_children(info, web.root.directory(conversation_id))
+    return with_children(info, directory)
+
+
+async def _infos(web: WebContext, ids: Collection[UUID], include_skills: bool) -> list[bytes]:
+    """In the order of the ids. Those without a snapshot are asked for together, the others cost no task."""
+    found: dict[UUID, bytes] = {}
+    for each in ids:
+        directory = web.root.directory(each)
+        snapshot = web.snapshots.read(directory)
+        if snapshot is not None:
+            found[each] = _told(snapshot, directory, include_skills)
+    missing = [each for each in ids if each not in found]
+    asked = await asyncio.gather(*(_info_or_null(web, each, include_skills) for each in missing))
+    found.update(zip(missing, asked, strict=True))
+    return [found[each] for each in ids]
 
 
 async def _info_or_null(web: WebContext, conversation_id: UUID, include_skills: bool) -> bytes:

@@ -1,10 +1,11 @@
-"""Whole small files, read again only when they changed."""
+"""What small files say, read and understood again only when they changed."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,31 +20,33 @@ class _Signature(NamedTuple):
     size_bytes: int
 
 
-class FileCache:
-    """The last `capacity` files by path. Blocking calls; for files replaced by rename."""
+class FileCache[T]:
+    """The last `capacity` files by path, as `parse` understands them. Blocking calls; for files replaced by rename."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, parse: Callable[[bytes], T]) -> None:
         self._capacity = capacity
-        self._files: OrderedDict[Path, tuple[_Signature, bytes]] = OrderedDict()
+        self._parse = parse
+        self._files: OrderedDict[str, tuple[_Signature, T]] = OrderedDict()
 
-    def read(self, path: Path) -> bytes | None:
-        """The bytes of `path` as they are now, or None when there is no such file."""
+    def read(self, path: Path) -> T | None:
+        """What `path` says now, or None when there is no such file."""
+        name = str(path)
         try:
-            status = os.stat(path)
+            status = os.stat(name)
         except FileNotFoundError:
-            self._files.pop(path, None)
+            self._files.pop(name, None)
             return None
         signature = _Signature(status.st_ino, status.st_mtime_ns, status.st_size)
-        cached = self._files.get(path)
+        cached = self._files.get(name)
         if cached is not None and cached[0] == signature:
-            self._files.move_to_end(path)
+            self._files.move_to_end(name)
             return cached[1]
         try:
-            data = path.read_bytes()
+            content = self._parse(path.read_bytes())
         except FileNotFoundError:
             return None
         if time.time_ns() - status.st_mtime_ns > RACY_NS:
-            self._files[path] = (signature, data)
+            self._files[name] = (signature, content)
             if len(self._files) > self._capacity:
                 self._files.popitem(last=False)
-        return data
+        return content

@@ -52,12 +52,12 @@ class StreamEpochs:
     """Which history a conversation has, for those who only read it; the last few thousand stay in memory."""
 
     def __init__(self) -> None:
-        self._files = FileCache(_CACHED_RECORDS)
+        self._files = FileCache(_CACHED_RECORDS, _parse)
 
     def of(self, directory: ConversationDirectory) -> StreamEpoch | None:
         """None for a directory that no runner of ours ever claimed. Blocking, microseconds."""
-        data = self._files.read(directory.owner)
-        return None if data is None else _parse(data).stream_epoch
+        record = self._files.read(directory.owner)
+        return None if record is None else record.stream_epoch
 
 
 def _parse(data: bytes) -> OwnerRecord:

@@ -61,12 +61,11 @@ class SnapshotReader:
     """Reads snapshots of any conversation; the last few thousand stay in memory."""
 
     def __init__(self) -> None:
-        self._files = FileCache(_CACHED_SNAPSHOTS)
+        self._files = FileCache(_CACHED_SNAPSHOTS, parse_snapshot)
 
     def read(self, directory: ConversationDirectory) -> Snapshot | None:
         """The current snapshot, or None where a runner must describe the conversation first. Blocking, microseconds."""
-        data = self._files.read(directory.snapshot)
-        return None if data is None else parse_snapshot(data)
+        return self._files.read(directory.snapshot)
 
 
 def leaf_of(snapshot: Snapshot) -> str | None:
