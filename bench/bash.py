@@ -20,7 +20,7 @@ import httpx
 from websockets.sync.client import connect
 
 from bench.peer import OURS, PEER, cpu_seconds, serving
-from service.store.bash_history import BashHistory
+from service.store.bash_history import BashHistory, new_command_id
 from tests.server_process import Server
 
 ROUNDS = 3
@@ -90,7 +90,8 @@ def live_output(server: Server) -> Figures:
 def fill_ours(directory: Path) -> None:
     history = BashHistory(directory / "bash_events")
     for number in range(STORED_COMMANDS):
-        command_id, _ = history.begin(f"echo {number}", None, 30)
+        command_id = new_command_id()
+        history.begin(command_id, f"echo {number}", None, 30)
         history.add_output(command_id, 0, 0, f"{number}\n", None)
 
 

@@ -27,7 +27,7 @@ from service.blueprints.places import place
 from service.blueprints.scopes import SCOPED_PREFIX, Routes, workspace_of
 from service.errors import BadRequest, NotFound
 from service.pubsub.broker import Channel
-from service.store.bash_history import BashHistory, Entry, micros_of
+from service.store.bash_history import BashHistory, Entry, micros_of, new_command_id
 
 blueprint = Blueprint("bash", url_prefix="/api/bash")
 scoped = Blueprint("conversation_bash", url_prefix=f"{SCOPED_PREFIX}/bash")
@@ -148,8 +148,7 @@ async def start_bash_command(request: Request, runtime_conversation_id: str | No
 )
 async def execute_bash_command(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
     scope = await scope_of(request, runtime_conversation_id)
-    started = json.loads(await start(scope, body(request, ExecuteBashRequest)))
-    outputs = await _wait_ended(scope, started["id"])
+    outputs = await _run_to_its_end(scope, body(request, ExecuteBashRequest))
     last = outputs[-1]
     whole = {name: "".join(each[name] or "" for each in outputs) or None for name in ("stdout", "stderr")}
     return json_answer(json.dumps(last | whole, ensure_ascii=False).encode())
@@ -222,8 +221,8 @@ async def ask_runner_of(scope: Scope, command_id: str, operation: str, content: 
     return False
 
 
-async def start(scope: Scope, wanted: ExecuteBashRequest) -> bytes:
-    """Have a runner start the command; returns its event.
+async def start(scope: Scope, wanted: ExecuteBashRequest, command_id: str | None = None) -> bytes:
+    """Have a runner start the command, with this id if one is given; returns its event.
 
     Raises:
         InvalidRequest: its directory is not in the conversation's workspace.
@@ -233,7 +232,8 @@ async def start(scope: Scope, wanted: ExecuteBashRequest) -> bytes:
     if scope.working_dir is not None:
         cwd = await asyncio.to_thread(_directory, scope.working_dir, wanted.cwd)
         content = wanted.model_copy(update={"cwd": cwd}).model_dump_json().encode()
-    answer = await scope.web.requester.ask("bash.start", scope.conversation_id, body=content)
+    arguments = {"command_id": command_id or new_command_id()}
+    answer = await scope.web.requester.ask("bash.start", scope.conversation_id, body=content, arguments=arguments)
     return answer.body
 
 
@@ -322,15 +322,17 @@ def _directory(working_dir: str, cwd: str | None) -> str:
     return cwd
 
 
-async def _wait_ended(scope: Scope, command_id: str) -> list[dict[str, Any]]:
-    """All outputs of a command, once there is the last."""
+async def _run_to_its_end(scope: Scope, wanted: ExecuteBashRequest) -> list[dict[str, Any]]:
+    """All outputs of a command, the last included."""
+    command_id = new_command_id()
     channel = Channel(scope.web.keys.bash_command(command_id))
     async with scope.web.hub.subscribe(channel, scope.web.settings.socket_backlog_bytes) as subscriber:
+        await start(scope, wanted, command_id)
         while True:
+            await subscriber.wait(_LOOK_AGAIN_SECONDS)
             subscriber.take()
             outputs = [json.loads(event) for event in await asyncio.to_thread(scope.history.outputs, command_id)]
             if outputs and outputs[-1]["exit_code"] is not None:
                 return outputs
-            if await asyncio.to_thread(scope.history.event, command_id) is None:
+            if not outputs and await asyncio.to_thread(scope.history.event, command_id) is None:
                 raise NotFound  # the history was cleared meanwhile
-            await subscriber.wait(_LOOK_AGAIN_SECONDS)

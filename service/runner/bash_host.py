@@ -54,7 +54,9 @@ class BashHost:
         self._running: dict[str, _Running] = {}
         self._tasks = TaskSet()
 
-    async def start(self, wanted: CommandRequest, history_path: Path, conversation_id: UUID | None) -> bytes:
+    async def start(
+        self, command_id: str, wanted: CommandRequest, history_path: Path, conversation_id: UUID | None
+    ) -> bytes:
         """Store the command and start it; returns its event.
 
         Raises:
@@ -63,8 +65,13 @@ class BashHost:
         if len(self._running) >= self._settings.max_bash_commands:
             raise BashLimitReached
         history = BashHistory(history_path)
-        command_id, event = await self._workers.call(history.begin, wanted.command, wanted.cwd, wanted.timeout_seconds)
-        await self._workers.call(self._registry.add, RunningCommand(command_id, self._runner_id, history_path))
+
+        def begin() -> bytes:
+            event = history.begin(command_id, wanted.command, wanted.cwd, wanted.timeout_seconds)
+            self._registry.add(RunningCommand(command_id, self._runner_id, history_path))
+            return event
+
+        event = await self._workers.call(begin)
 
         async def store(order: int, exit_code: int | None, stdout: str | None, stderr: str | None) -> None:
             with suppress(FileNotFoundError):  # deleted with its conversation

@@ -36,7 +36,8 @@ class BashOperations:
         if request.conversation_id is not None:
             hosted = await self._host.open(request.conversation_id)
             history = hosted.directory.bash_events
-        started = await self._bash.start(_command(wanted), history, request.conversation_id)
+        command_id = request.arguments["command_id"]
+        started = await self._bash.start(command_id, _command(wanted), history, request.conversation_id)
         self._host.note_activity()
         return Answer(200, started)
 

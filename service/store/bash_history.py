@@ -60,18 +60,22 @@ class Entry(NamedTuple):
         return f"{self.micros:016d}_{self.event_id}"
 
 
+def new_command_id() -> str:
+    """One that nobody else makes; whoever asks for a command may choose it, and so listen before it runs."""
+    return f"{time.time_ns() // 1_000_000:012x}7{secrets.token_hex(6)[:3]}8{secrets.token_hex(6)[:7]}" + "0" * 8
+
+
 class BashHistory:
     """Blocking. Any process may read; a command's events are written by its runner."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def begin(self, command: str, cwd: str | None, timeout_seconds: int) -> tuple[str, bytes]:
-        """Store a new command; returns its id and its event."""
+    def begin(self, command_id: str, command: str, cwd: str | None, timeout_seconds: int) -> bytes:
+        """Store a new command; returns its event."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        stem = f"{time.time_ns() // 1_000_000:012x}7{secrets.token_hex(6)[:3]}8{secrets.token_hex(6)[:7]}"
         fields = {"command": command, "cwd": cwd, "timeout": timeout_seconds}
-        return stem + "0" * 8, self._append(stem, 0, fields, "BashCommand")
+        return self._append(command_id[:_STEM], 0, fields, "BashCommand")
 
     def add_output(
         self, command_id: str, order: int, exit_code: int | None, stdout: str | None, stderr: str | None
@@ -151,9 +155,10 @@ class BashHistory:
     def _append(self, stem: str, number: int, fields: dict[str, Any], kind: str) -> bytes:
         path = self._file(stem)
         index = self.directory / "index" / socket.gethostname()
-        # Not the directory itself: a conversation that is deleted meanwhile must not come back.
-        for directory in (path.parent.parent, path.parent, index.parent):
-            directory.mkdir(mode=0o700, exist_ok=True)
+        if not (path.exists() and index.exists()):
+            # Not the directory itself: a conversation that is deleted meanwhile must not come back.
+            for directory in (path.parent.parent, path.parent, index.parent):
+                directory.mkdir(mode=0o700, exist_ok=True)
         with open(index, "ab", opener=_private) as indexed:
             fcntl.flock(indexed, fcntl.LOCK_EX)
             # A crash may have left half a line. The size is asked for now: others appended until the lock was ours.

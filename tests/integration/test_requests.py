@@ -231,6 +231,17 @@ async def test_idlest_runner_is_asked(deployment: Deployment, requester: Request
     assert (await requester.ask("anything", ID)).body == b"other"
 
 
+async def test_runner_that_came_a_moment_ago_is_asked_when_the_known_one_is_gone(
+    deployment: Deployment, requester: Requester
+) -> None:
+    """Who lives is remembered for a moment; that nobody received the request speaks against it."""
+    await deployment.shows_up(ONE)
+    with pytest.raises(NoRunner):
+        await requester.ask("anything")
+    await deployment.runner(OTHER, load=1)
+    assert (await requester.ask("anything")).body == b"other"
+
+
 async def test_runners_of_the_same_load_share_the_requests(deployment: Deployment, requester: Requester) -> None:
     """A burst does not land on one of them."""
     for runner_id in (ONE, OTHER):
@@ -382,6 +393,7 @@ async def test_remembered_replies_are_bounded(deployment: Deployment) -> None:
 # Outages
 
 
+@pytest.mark.parametrize("any_redis", ["redis-server"], indirect=True)
 async def test_without_redis_asking_fails_and_works_again_afterwards(
     deployment: Deployment, requester: Requester, any_redis: RedisUnderTest
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.store.bash_history import BashHistory
+from service.store.bash_history import BashHistory, new_command_id
 from service.store.live_output import Delta, LiveOutput, Position, deltas_of
 
 FOREVER = 1 << 60
@@ -25,7 +25,8 @@ def ids(history: BashHistory, first: int = 0, last: int = FOREVER) -> list[str]:
 
 def run(history: BashHistory, command: str) -> str:
     """A command with one output; returns its id."""
-    command_id, _ = history.begin(command, None, 300)
+    command_id = new_command_id()
+    history.begin(command_id, command, None, 300)
     history.add_output(command_id, 0, 0, command, None)
     return command_id
 
@@ -51,7 +52,8 @@ def test_half_a_line_of_the_index_is_dropped(history: BashHistory) -> None:
 
 
 def test_event_and_outputs_are_found_by_id(history: BashHistory) -> None:
-    command_id, event = history.begin("echo é", "/tmp", 5)
+    command_id = new_command_id()
+    event = history.begin(command_id, "echo é", "/tmp", 5)
     output = history.add_output(command_id, 0, None, "x\n", None)
     last = history.add_output(command_id, 1, 0, None, None)
     assert history.event(command_id) == event
@@ -83,7 +85,8 @@ def test_purging_deletes_what_is_older(history: BashHistory) -> None:
 
 def test_output_of_a_deleted_conversation_does_not_bring_it_back(tmp_path: Path) -> None:
     history = BashHistory(tmp_path / "conversation" / "bash_events")
-    command_id, _ = history.begin("x", None, 1)
+    command_id = new_command_id()
+    history.begin(command_id, "x", None, 1)
     (tmp_path / "conversation").rename(tmp_path / "gone")
     with pytest.raises(FileNotFoundError):
         history.add_output(command_id, 0, 0, None, None)
