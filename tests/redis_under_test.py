@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
+from service import embedded_redis
 from service.catalog import keys as keys_module
 from service.catalog.keys import Keys
 from service.redis_source import RedisSource, text
@@ -28,13 +29,14 @@ class EmbeddedRedis:
     """fakeredis in this process; an outage ends no subscription, since there is no connection to break."""
 
     def __init__(self, namespace: str) -> None:
-        self.source = RedisSource(None, namespace)
+        self._embedded = embedded_redis.EmbeddedRedis()
+        self.source = RedisSource(None, namespace, self._embedded)
 
     def take_down(self) -> None:
-        self.source.embedded.connected = False
+        self._embedded.server.connected = False
 
     def bring_back(self) -> None:
-        self.source.embedded.connected = True
+        self._embedded.server.connected = True
 
 
 class RealRedis:

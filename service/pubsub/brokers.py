@@ -14,6 +14,6 @@ def make_broker(source: RedisSource, control: Channel) -> Broker:
     Args:
         control: the channel whose confirmation says that nothing is missed, see `RedisBroker`.
     """
-    if source.url is None:
-        return EmbeddedBroker(source.exchange)
+    if source.embedded is not None:
+        return EmbeddedBroker(source.embedded.exchange)
     return RedisBroker(source.commands(), source.listener(), control)

@@ -18,7 +18,7 @@ MAX_LINES = 400
 
 VALUES = frozenset({"errors", "identity", "open_directory"})
 COUNTED = VALUES | {"metrics", "tracing"}
-REDIS = COUNTED | {"redis_source", "exchange"}
+REDIS = COUNTED | {"redis_source", "embedded_redis", "exchange"}
 SHARED = REDIS | {"settings", "redaction", "tasks"}
 
 ALLOWED = {
