@@ -65,7 +65,7 @@ class WebContext:
             timeout_seconds=settings.request_timeout_seconds,
             moving_seconds=settings.lease_ttl_seconds,
         )
-        self.presence = Presence(self.catalog.watchers)
+        self.presence = Presence(self.catalog.watchers, self._event_broker, keys)
         self._runner_failure = runner_failure
         self.is_stopping = False
         self._reasons = ["Server is still initializing"]

@@ -15,9 +15,11 @@ from uuid import UUID
 import structlog
 from pydantic import Field
 
+from service.catalog.keys import Keys
 from service.catalog.watchers import WATCHERS_TTL_SECONDS, LocalWatchers, Watchers
 from service.errors import BrokerUnavailable
 from service.identity import UNKNOWN_STREAM_EPOCH
+from service.pubsub.broker import Broker, Channel
 from service.pubsub.envelope import Envelope, Kind, encode
 
 _log = structlog.get_logger(__name__)
@@ -29,14 +31,16 @@ _NAMES = 20
 _RENEW_SECONDS = WATCHERS_TTL_SECONDS / 3
 _PAUSE_SECONDS = 0.2
 """Between two announcements: a crowd that comes at once is told of a few times, not once a head."""
-_MESSAGE_HEAD = encode(Envelope(Kind.PRESENCE, -1, UNKNOWN_STREAM_EPOCH, b""))
+_HEAD = encode(Envelope(Kind.PRESENCE, -1, UNKNOWN_STREAM_EPOCH, b""))
 
 
 class Presence:
     """The watchers at this worker. `run` says who they are; methods of one event loop."""
 
-    def __init__(self, watchers: Watchers) -> None:
+    def __init__(self, watchers: Watchers, broker: Broker, keys: Keys) -> None:
         self._watchers = watchers
+        self._broker = broker
+        self._keys = keys
         self._worker_id = uuid.uuid4().hex
         self._here: dict[UUID, Counter[str | None]] = {}
         self._changed: set[UUID] = set()
@@ -76,7 +80,10 @@ class Presence:
         if not changed:
             return
         try:
-            await self._watchers.announce(self._worker_id, {each: self._local(each) for each in changed}, _MESSAGE_HEAD)
+            news = await self._watchers.announce(self._worker_id, {each: self._local(each) for each in changed})
+            messages = [(Channel(self._keys.events(each)), _HEAD + told) for each, told in news.items()]
+            if messages:
+                await self._broker.publish(messages)
         except BrokerUnavailable:
             _log.info("presence_not_announced", conversations=len(changed))
             self._changed |= changed

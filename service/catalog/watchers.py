@@ -37,22 +37,22 @@ class Watchers:
         self._ttl_ms = int(ttl_seconds * 1000)
         self._watch = redis.register_script(_SCRIPT.read_text())
 
-    async def announce(self, worker_id: str, watchers: Mapping[UUID, LocalWatchers], message_head: bytes) -> None:
+    async def announce(self, worker_id: str, watchers: Mapping[UUID, LocalWatchers]) -> dict[UUID, bytes]:
         """Say who watches which conversation here, for one TTL, in one round trip.
 
-        Where that changes the whole, it is published on the conversation's channel: `message_head`, then the JSON.
+        Returns what `of` says now of those where that has changed; whoever is told of a change tells the readers.
         """
         with redis_errors():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for conversation_id, local in watchers.items():
                     names = "\n".join(json.dumps(name) for name in local.names)
-                    channel = self._keys.events(conversation_id)
                     await self._watch(
                         keys=[self._keys.watchers(conversation_id)],
-                        args=[worker_id, local.number, names, self._ttl_ms, channel, message_head],
+                        args=[worker_id, local.number, names, self._ttl_ms],
                         client=pipeline,
                     )
-                await pipeline.execute()
+                news = await pipeline.execute()
+        return {conversation_id: told for conversation_id, told in zip(watchers, news, strict=True) if told is not None}
 
     async def of(self, conversation_id: UUID) -> bytes:
         """Everybody: `{"count": ..., "names": [...]}`."""

@@ -1,7 +1,7 @@
--- Say who watches a conversation at one web worker, and tell everybody when the whole has changed.
+-- Say who watches a conversation at one web worker; returns the whole when it has changed, to be published, else nil.
 -- KEYS[1]  hash: web worker -> "<when it runs out, Redis time, ms> <number> <names>"; '' -> what was told last
 -- ARGV[1]  worker   ARGV[2]  number of its watchers   ARGV[3]  their names, JSON strings, one a line
--- ARGV[4]  TTL in milliseconds   ARGV[5]  channel   ARGV[6]  what a message on it begins with
+-- ARGV[4]  TTL in milliseconds
 -- The entry of a worker that does not renew it is dropped by the next one that does.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -29,13 +29,11 @@ for i = 1, #all, 2 do
 end
 table.sort(names)
 local presence = '{"count":' .. string.format('%d', count) .. ',"names":[' .. table.concat(names, ',') .. ']}'
-if presence ~= redis.call('HGET', KEYS[1], '') then
-  redis.call('PUBLISH', ARGV[5], ARGV[6] .. presence)
-end
+local is_news = presence ~= redis.call('HGET', KEYS[1], '')
 if count == 0 then
   redis.call('DEL', KEYS[1])
 else
   redis.call('HSET', KEYS[1], '', presence)
   redis.call('PEXPIRE', KEYS[1], tonumber(ARGV[4]))
 end
-return presence
+return is_news and presence
