@@ -4,56 +4,57 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from uuid import UUID
 
 _HEX_ID = re.compile(r"[0-9a-f]{32}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ConversationDirectory:
-    """Where one conversation lives; the directory need not exist."""
+    """Where one conversation lives; the directory need not exist. Paths are put together once: lists ask for many."""
 
     path: Path
 
-    @property
+    @cached_property
     def conversation_id(self) -> UUID:
         return UUID(hex=self.path.name)
 
-    @property
+    @cached_property
     def events(self) -> Path:
         return self.path / "events"
 
-    @property
+    @cached_property
     def base_state(self) -> Path:
         """The SDK writes it last when it makes a conversation: where it is missing there is none yet."""
         return self.path / "base_state.json"
 
-    @property
+    @cached_property
     def meta(self) -> Path:
         return self.path / "meta.json"
 
-    @property
+    @cached_property
     def snapshot(self) -> Path:
         return self.path / "snapshot.jsonl"
 
-    @property
+    @cached_property
     def owner(self) -> Path:
         return self.path / "owner.json"
 
-    @property
+    @cached_property
     def bash_events(self) -> Path:
         return self.path / "bash_events"
 
-    @property
+    @cached_property
     def inbox(self) -> Path:
         return self.path / "inbox"
 
-    @property
+    @cached_property
     def children(self) -> Path:
         return self.path / "children"
 
-    @property
+    @cached_property
     def webhooks(self) -> Path:
         return self.path / "webhooks"
 
@@ -65,7 +66,7 @@ class ConversationsRoot:
     path: Path
 
     def directory(self, conversation_id: UUID) -> ConversationDirectory:
-        return ConversationDirectory(self.path / conversation_id.hex)
+        return _directory(self.path, conversation_id.hex)
 
     @property
     def dead_letters(self) -> Path:
@@ -80,3 +81,8 @@ class ConversationsRoot:
         if not self.path.is_dir():
             return []
         return [UUID(hex=entry.name) for entry in self.path.iterdir() if _HEX_ID.fullmatch(entry.name)]
+
+
+@lru_cache(maxsize=4096)
+def _directory(root: Path, name: str) -> ConversationDirectory:
+    return ConversationDirectory(root / name)
