@@ -160,6 +160,7 @@ def _manage_processes(app: Sanic[Any, Any], settings: Settings) -> None:
             used = hand_down(settings, redis_url=private_redis.url_of(socket_path))
             app.manager.manage(supervisor.REDIS, private_redis.become_redis_server, {"socket_path": str(socket_path)})
         if settings.runners:
+            used = _with_own_url(used)
             app.manager.manage("Runners", run_fleet, {"settings": used, "processes": settings.runners})
 
     @app.main_process_stop
@@ -177,7 +178,7 @@ def _manage_lifetime(app: Sanic[Any, Any], settings: Settings, embedded_runner: 
             configure_logging(settings)
         start_tracing(settings.trace_endpoint)
         is_embedded = not is_managed_worker and settings.runners > 0 if embedded_runner is None else embedded_runner
-        runner = EmbeddedRunner(settings, source) if is_embedded else None
+        runner = EmbeddedRunner(_with_own_url(settings), source) if is_embedded else None
         app.ctx.runner = runner
         app.ctx.web = WebContext(settings, source, lambda: runner.failure if runner else None)
         await app.ctx.web.__aenter__()
@@ -195,3 +196,8 @@ def _manage_lifetime(app: Sanic[Any, Any], settings: Settings, embedded_runner: 
             await app.ctx.runner.stop()
         await app.ctx.web.__aexit__(None, None, None)
         await asyncio.to_thread(stop_tracing)
+
+
+def _with_own_url(settings: Settings) -> Settings:
+    """For runners beside the web role: they reach it where it listens, unless they are told otherwise."""
+    return settings.model_copy(update={"internal_server_url": settings.internal_server_url or settings.own_url})

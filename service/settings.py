@@ -84,6 +84,11 @@ class Settings(BaseSettings):
     app_backend_public_url: OptionalText = Field(
         None, description="Public URL of an application backend in front, announced in `/server_info`."
     )
+    internal_server_url: HttpUrl | None = Field(
+        None,
+        description="URL under which agents reach a web server of this deployment. Null: where `serve` listens; a "
+        "`runner` on its own knows none.",
+    )
     trust_forwarded_headers: Flag = Field(
         False, description="Believe `X-Forwarded-*` headers; only behind a proxy that sets them."
     )
@@ -288,6 +293,12 @@ class Settings(BaseSettings):
     def bind_host(self) -> str:
         """The address to listen on; open to other hosts by default only if keys protect it."""
         return self.host or ("0.0.0.0" if self.session_api_keys else "127.0.0.1")
+
+    @property
+    def own_url(self) -> str | None:
+        """Under which processes of this machine reach the web role; None while the port is not known."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.bind_host, self.bind_host)
+        return f"http://{host}:{self.port}" if self.port else None
 
     @property
     def root_path(self) -> str:

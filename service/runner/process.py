@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import socket
 import time
@@ -47,6 +48,7 @@ from service.runner.llm_trial import LlmTrial
 from service.runner.mcp_oauth import McpOAuth
 from service.runner.opening import Opener, make_cipher
 from service.runner.operations import Operations
+from service.runner.own_server import known_to_agents
 from service.runner.profile_operations import ProfileOperations
 from service.runner.publisher import Publisher
 from service.runner.repository_operations import RepositoryOperations
@@ -54,6 +56,7 @@ from service.runner.sandbox_operations import SandboxOperations
 from service.runner.sdk_operations import SdkOperations
 from service.runner.server_operations import ServerOperations
 from service.runner.settings_operations import SettingsOperations
+from service.runner.settings_store import SecretsStore
 from service.runner.store_access import StoreAccess
 from service.runner.stored_profiles import persistence_root
 from service.runner.subscription_operations import SubscriptionOperations
@@ -113,6 +116,7 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         stack.push_async_callback(oauth.close)
         acp = AcpModels()
         stack.callback(acp.close)
+        stack.enter_context(known_to_agents(settings, SecretsStore(persistence_root(settings.persistence_dir), cipher)))
         access = StoreAccess(workers, catalog.store_lock)
         operations = Operations(
             ConversationOperations(settings, host, bash, workers, webhooks, cipher, extensions).table,
@@ -238,6 +242,7 @@ async def _renew(host: Host, lease_ttl_seconds: float) -> None:
 def _facts(settings: Settings) -> dict[str, Any]:
     """What web workers, which do not import the SDK, tell of it."""
     register_default_tools(enable_browser=settings.enable_browser)
+    importlib.import_module("openhands.tools.child_conversation")  # registers a tool of servers
     return {
         "sdk_version": version("openhands-sdk"),
         "tools_version": version("openhands-tools"),
