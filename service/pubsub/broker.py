@@ -6,19 +6,17 @@ Local fan-out to sockets is the hub's (`service.pubsub.hub`); a broker only cros
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import NewType, Protocol
+from typing import NamedTuple, NewType, Protocol
 
 Channel = NewType("Channel", str)
 """Full name on the broker, namespace included."""
 
 
-class Delivery(Protocol):
+class Delivery(NamedTuple):
     """One received message."""
 
-    @property
-    def channel(self) -> Channel: ...
-    @property
-    def data(self) -> bytes: ...
+    channel: Channel
+    data: bytes
 
 
 class Reconnected:

@@ -5,20 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple
 
 from service.exchange import Exchange
-from service.pubsub.broker import Channel, Reconnected
+from service.pubsub.broker import Channel, Delivery, Reconnected
 
 _BACKLOG_LIMIT_BYTES = 64 << 20
 """A loop that is so far behind loses what waits and is told so, as by a Redis that closes the connection."""
-
-
-class PassedMessage(NamedTuple):
-    """A `Delivery`."""
-
-    channel: Channel
-    data: bytes
 
 
 class EmbeddedBroker:
@@ -29,7 +21,7 @@ class EmbeddedBroker:
         self._loop = asyncio.get_running_loop()
         self._channels: set[Channel] = set()
         self._lock = threading.Lock()
-        self._waiting: list[PassedMessage | Reconnected] = []
+        self._waiting: list[Delivery | Reconnected] = []
         self._waiting_bytes = 0
         self._news = asyncio.Event()
 
@@ -44,7 +36,7 @@ class EmbeddedBroker:
         self._channels.discard(channel)
         self._exchange.unsubscribe(channel, self._put)
 
-    async def deliveries(self) -> AsyncIterator[PassedMessage | Reconnected]:
+    async def deliveries(self) -> AsyncIterator[Delivery | Reconnected]:
         while True:
             await self._news.wait()
             self._news.clear()
@@ -55,7 +47,7 @@ class EmbeddedBroker:
         for channel in list(self._channels):
             await self.unsubscribe(channel)
 
-    def _take(self) -> list[PassedMessage | Reconnected]:
+    def _take(self) -> list[Delivery | Reconnected]:
         with self._lock:
             taken, self._waiting = self._waiting, []
             self._waiting_bytes = 0
@@ -67,7 +59,7 @@ class EmbeddedBroker:
             if self._waiting_bytes + len(data) > _BACKLOG_LIMIT_BYTES:
                 self._waiting = [Reconnected()]
                 self._waiting_bytes = 0
-            self._waiting.append(PassedMessage(Channel(channel), data))
+            self._waiting.append(Delivery(Channel(channel), data))
             self._waiting_bytes += len(data)
         if is_first:
             try:

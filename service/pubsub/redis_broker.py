@@ -6,7 +6,6 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 import structlog
 from redis.asyncio import Connection, Redis
@@ -14,20 +13,13 @@ from redis.exceptions import RedisError
 
 from service.errors import BrokerUnavailable
 from service.metrics import metrics
-from service.pubsub.broker import Channel, Reconnected
+from service.pubsub.broker import Channel, Delivery, Reconnected
 from service.redis_source import redis_errors
 
 _log = structlog.get_logger(__name__)
 
 _RECONNECT_SECONDS = 0.2
 _CONFIRMATION_SECONDS = 5.0
-
-
-class ReceivedMessage(NamedTuple):
-    """A `Delivery`."""
-
-    channel: Channel
-    data: bytes
 
 
 class RedisBroker:
@@ -87,7 +79,7 @@ class RedisBroker:
         finally:
             self._confirmations.pop((kind, channel), None)
 
-    async def deliveries(self) -> AsyncIterator[ReceivedMessage | Reconnected]:
+    async def deliveries(self) -> AsyncIterator[Delivery | Reconnected]:
         while True:
             try:
                 kind, name, data = await self._read()
@@ -99,7 +91,7 @@ class RedisBroker:
                 continue
             channel = Channel(name.decode())
             if kind == b"message":
-                yield ReceivedMessage(channel, data)
+                yield Delivery(channel, data)
             else:
                 self._confirm(kind, channel)
                 if kind == b"subscribe" and channel == self._control and self._may_have_lost:

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple
 
 from service.errors import BrokerUnavailable
-from service.pubsub.broker import Channel, Reconnected
-
-
-class Message(NamedTuple):
-    """A `Delivery`."""
-
-    channel: Channel
-    data: bytes
+from service.pubsub.broker import Channel, Delivery, Reconnected
 
 
 class MemoryBroker:
@@ -27,7 +19,7 @@ class MemoryBroker:
         """Every call, in order."""
         self.unsubscribed: list[Channel] = []
         self._wanted: set[Channel] = set()
-        self._deliveries: asyncio.Queue[Message | Reconnected] = asyncio.Queue()
+        self._deliveries: asyncio.Queue[Delivery | Reconnected] = asyncio.Queue()
 
     async def publish(self, messages: Sequence[tuple[Channel, bytes]]) -> list[int]:
         await asyncio.sleep(0)
@@ -41,7 +33,7 @@ class MemoryBroker:
     def deliver(self, channel: Channel, data: bytes) -> None:
         """As if another process had published it."""
         if channel in self._wanted:
-            self._deliveries.put_nowait(Message(channel, data))
+            self._deliveries.put_nowait(Delivery(channel, data))
 
     def come_back(self) -> None:
         """Answer again, after something may have been lost."""
@@ -62,7 +54,7 @@ class MemoryBroker:
         if self.is_away:
             raise BrokerUnavailable
 
-    async def deliveries(self) -> AsyncIterator[Message | Reconnected]:
+    async def deliveries(self) -> AsyncIterator[Delivery | Reconnected]:
         while True:
             yield await self._deliveries.get()
 
