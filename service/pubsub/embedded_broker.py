@@ -54,6 +54,8 @@ class EmbeddedBroker:
         return taken
 
     def _put(self, channel: str, data: bytes) -> bool:
+        if self._loop.is_closed():
+            return False
         with self._lock:
             is_first = not self._waiting
             if self._waiting_bytes + len(data) > _BACKLOG_LIMIT_BYTES:
@@ -64,6 +66,6 @@ class EmbeddedBroker:
         if is_first:
             try:
                 self._loop.call_soon_threadsafe(self._news.set)
-            except RuntimeError:  # the loop is closed
+            except RuntimeError:  # it was closed meanwhile
                 return False
         return True
