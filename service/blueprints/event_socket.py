@@ -20,7 +20,6 @@ from service.blueprints.presence import WatcherName
 from service.blueprints.socket import Socket
 from service.metrics import metrics
 from service.pubsub.feed import ConversationGone, Feed
-from service.pubsub.hub import Arrival
 from service.store.event_log import EventLog
 
 blueprint = Blueprint("event_socket")
@@ -80,20 +79,13 @@ async def _send_events(web: WebContext, socket: Socket, admitted: Admitted) -> N
         await _send_full_state(web, socket, conversation_id)
         deliveries = metrics().deliveries
         after_seq = await _resend(socket, log, length, admitted.resend, sized)
-        feed = Feed(log, subscriber, after_seq, partial(_take_at_once, socket, sized))
+        feed = Feed(log, subscriber, after_seq, partial(socket.take_at_once, sized.of_arrival))
         async for batch in feed.batches():
             if batch:
                 await socket.write(b"".join(map(sized.of_arrival, batch)))
                 deliveries.inc(len(batch))
             else:
                 await _send_full_state(web, socket, conversation_id)
-
-
-def _take_at_once(socket: Socket, sized: SizedFrames, arrival: Arrival) -> bool:
-    if not socket.keeps_up:
-        return False
-    socket.write_now(sized.of_arrival(arrival))
-    return True
 
 
 async def _resend(socket: Socket, log: EventLog, length: int, resend: Resend, sized: SizedFrames) -> int:

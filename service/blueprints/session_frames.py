@@ -94,13 +94,13 @@ class SessionFrames:
         return self._wrapping.of_frame(b'{"type":"transient","event":' + event + b"}", None)
 
     def of_batch(self, batch: list[Arrival]) -> bytes:
-        return b"".join(map(self._of_arrival, batch))
+        return b"".join(map(self.of_arrival, batch))
 
     def gap(self) -> bytes:
         """Transient frames may have been lost: what is said of an open item could have holes."""
         return self._give_up(_PROGRESS_LOST)
 
-    def _of_arrival(self, arrival: Arrival) -> bytes:
+    def of_arrival(self, arrival: Arrival) -> bytes:
         envelope = arrival.envelope
         if envelope.kind is Kind.PROGRESS:
             return self._of_progress(arrival)

@@ -18,7 +18,6 @@ from service.blueprints.inbound import Problem
 from service.blueprints.session import SessionQuery, follow
 from service.blueprints.session_frames import TEXT_FRAMES, SessionFrames
 from service.blueprints.socket import Socket
-from service.pubsub.hub import Arrival
 
 blueprint = Blueprint("session_socket")
 
@@ -51,13 +50,7 @@ async def session(request: Request, websocket: WebsocketImplProtocol, conversati
 
 async def _send_session(web: WebContext, socket: Socket, admitted: Admitted) -> None:
     frames = SessionFrames(admitted.conversation_id, admitted.frame_limit_bytes, TEXT_FRAMES)
-
-    def take_at_once(arrival: Arrival) -> bool:
-        if not socket.keeps_up:
-            return False
-        socket.write_now(frames.of_batch([arrival]))
-        return True
-
+    take_at_once = partial(socket.take_at_once, frames.of_arrival)
     await follow(web, admitted.conversation_id, admitted.wanted, frames, socket.write, take_at_once)
 
 

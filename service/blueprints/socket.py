@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from enum import IntEnum
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from sanic.server.websockets.impl import OPEN, WebsocketImplProtocol
 from service.blueprints.context import web_of
 from service.blueprints.openapi import path_of
 from service.metrics import metrics
+from service.pubsub.hub import Arrival
 
 _log = structlog.get_logger(__name__)
 
@@ -79,25 +80,16 @@ class Socket:
         except RequestCancelled:
             raise ClientGone from None
 
-    @property
-    def keeps_up(self) -> bool:
-        """Whether the client is there and has read nearly all that was written: `write_now` then does not pile up."""
+    def take_at_once(self, frame_of: Callable[[Arrival], bytes], arrival: Arrival) -> bool:
+        """Write an arrival in one call, for who writes to many; False, and nothing made, when the client is behind."""
         connection = self._websocket.io_proto
         if connection is None or self._websocket.ws_proto.state is not OPEN:
             return False
         transport = connection.transport
-        return (
-            transport is not None
-            and not transport.is_closing()
-            and transport.get_write_buffer_size() < _UNREAD_LIMIT_BYTES
-        )
-
-    def write_now(self, frames: bytes) -> None:
-        """Write whole frames to a client that `keeps_up`, in one call: for who writes to many."""
-        connection = self._websocket.io_proto
-        assert connection is not None
-        assert connection.transport is not None
-        connection.transport.write(frames)
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size() >= _UNREAD_LIMIT_BYTES:
+            return False
+        transport.write(frame_of(arrival))
+        return True
 
     async def read(self) -> str | bytes:
         """The next message. Keep reading: one unread message stops Sanic from answering pings.

@@ -109,23 +109,18 @@ class Feed:
                 async for batch in self._from_log():
                     yield batch
                 yield []
-            elif not arrivals and not await self._wait():
+            elif not arrivals and not await self._subscriber.wait(POSITION_CHECK_SECONDS, self._take_next):
                 async for batch in self._from_log():
                     yield batch
             async for batch in self._merge(arrivals):
                 yield batch
 
-    async def _wait(self) -> bool:
-        """For something that needs this task; False when nothing came."""
-        return await self._subscriber.wait(POSITION_CHECK_SECONDS, self._take_next if self._take_at_once else None)
-
     def _take_next(self, arrival: Arrival) -> bool:
         """Whether this was what comes next, and the reader has it."""
         envelope = arrival.envelope
-        if envelope.kind is Kind.DELETED or judge(self.position, envelope) is not Verdict.DELIVER:
+        if self._take_at_once is None or envelope.kind is Kind.DELETED:
             return False
-        assert self._take_at_once is not None
-        if not self._take_at_once(arrival):
+        if judge(self.position, envelope) is not Verdict.DELIVER or not self._take_at_once(arrival):
             return False
         if envelope.kind is Kind.DURABLE:
             self.position = envelope.seq

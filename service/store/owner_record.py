@@ -122,7 +122,6 @@ class Fence:
 
     def __init__(self, directory: ConversationDirectory, record: OwnerRecord) -> None:
         self._directory = directory
-        self._path = str(directory.owner)
         self._record = record
         # Not what is there now: between the claim and this line another runner may have claimed too.
         self._seen: tuple[int, int, int] | None = None
@@ -143,7 +142,7 @@ class Fence:
 
     def _signature(self) -> tuple[int, int, int] | None:
         try:
-            status = os.stat(self._path)
+            status = os.stat(self._directory.owner)
         except FileNotFoundError:
             return None
         return status.st_ino, status.st_mtime_ns, status.st_size
