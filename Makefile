@@ -37,9 +37,9 @@ demo: install ## Watch an agent work in the terminal; needs no network and no AP
 	@exec $(BIN)/fanout demo
 
 bench: install ## Measure Fanout beside the published server, 15 minutes of an idle machine; draws docs/plots
-	@sh scripts/install_test_packages.sh
+	@sh scripts/install_test_packages.sh wrk
 	@sh scripts/install_bench.sh .venv-bench
-	@TZ=UTC PYTHONPATH=. $(BIN)/python -m bench
+	@TZ=UTC $(BIN)/python -m bench
 	@.venv-bench/bin/python -m bench.plots
 
 lock: install ## Pin what pyproject.toml asks for in requirements.lock; keeps pins that still fit

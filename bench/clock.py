@@ -17,7 +17,7 @@ def cost(server: Server, name: str, times: int, work: Callable[[], object], *, w
     for _ in range(warm_up):
         work()
     took = []
-    with cpu_of(server) as cpu:
+    with cpu_of(server.pid) as cpu:
         for _ in range(times):
             begin = time.perf_counter()
             work()
@@ -26,12 +26,12 @@ def cost(server: Server, name: str, times: int, work: Callable[[], object], *, w
 
 
 @contextmanager
-def cpu_of(server: Server) -> Iterator[SimpleNamespace]:
-    """Fills in `seconds`, the CPU that the server's processes use between `with` and its end."""
+def cpu_of(session_id: int) -> Iterator[SimpleNamespace]:
+    """Fills in `seconds`, the CPU of the processes of a session, as a server's are, between `with` and its end."""
     used = SimpleNamespace(seconds=0.0)
-    before = cpu_seconds(server.pid)
+    before = cpu_seconds(session_id)
     yield used
-    used.seconds = cpu_seconds(server.pid) - before
+    used.seconds = cpu_seconds(session_id) - before
 
 
 def percentile_ms(took_seconds: list[float], percent: int) -> float:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from bench import reading, writing
 from bench.delivery import SOCKETS_AT_THE_PEER, deliveries
-from bench.sides import Figures, serving
-from bench.stored import Template
+from bench.sides import Figures
+from bench.stored import Template, serving_long
 
 CONVERSATIONS = 300
 EVENTS = 1_500
@@ -31,15 +29,7 @@ WANTED: Figures = {
 
 def measure(side: str, template: Template) -> Figures:
     """All figures, in an order that leaves little behind for the next."""
-    folders: list[Path] = []
-
-    def prepare(path: Path) -> None:
-        template.copies(path, CONVERSATIONS - 1)
-        folders.append(template.lengthened(path, EVENTS))
-
-    with serving(side, prepare) as subject:
-        one = subject.opened(folders[0])
-        assert one.get("/events/count").text == str(EVENTS)
+    with serving_long(side, template, EVENTS, others=CONVERSATIONS - 1) as (subject, one):
         return {
             **reading.log(subject, one, EVENTS),
             **reading.conversations(subject),

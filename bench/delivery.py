@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from bench.sides import Figures, Subject, cpu_seconds
+from bench.clock import cpu_of
+from bench.sides import Figures, Subject
 from tests.integration.contract.conversations import Conversation, user_message
 
 MESSAGES = 200
@@ -33,11 +34,11 @@ def deliveries(subject: Subject, sockets: int, messages: int = MESSAGES) -> Figu
 async def _cpu_of_messages(subject: Subject, one: Conversation, sockets: int, messages: int) -> tuple[float, int]:
     """The CPU of so many messages, one after the other, in seconds, and how many frames all sockets received."""
     async with _audience(subject, one, sockets) as connections:
-        before = cpu_seconds(subject.server.pid)
-        readers = [asyncio.create_task(_read(connection, messages)) for connection in connections]
-        await asyncio.to_thread(_post, one, messages)
-        frames = await asyncio.wait_for(asyncio.gather(*readers), 120)
-        return cpu_seconds(subject.server.pid) - before, sum(frames)
+        with cpu_of(subject.server.pid) as cpu:
+            readers = [asyncio.create_task(_read(connection, messages)) for connection in connections]
+            await asyncio.to_thread(_post, one, messages)
+            frames = await asyncio.wait_for(asyncio.gather(*readers), 120)
+        return cpu.seconds, sum(frames)
 
 
 @asynccontextmanager

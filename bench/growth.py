@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from bench import reading
 from bench.clock import cost
 from bench.delivery import SOCKETS_AT_THE_PEER, deliveries
 from bench.sides import OURS, PEER, Figures, Subject, serving
 from bench.starting import timed_start
-from bench.stored import Template
+from bench.stored import Template, serving_long
 
 CONVERSATIONS = (10, 100, 1_000, 10_000)
 EVENTS = (100, 1_000, 10_000, 30_000)
@@ -36,7 +35,8 @@ def sockets() -> dict[str, Curve]:
         with serving(side) as subject:
             for count in SOCKETS:
                 if side == OURS or count <= SOCKETS_AT_THE_PEER:
-                    curve[count] = deliveries(subject, count, max(40, min(400, 4_000 // count)))
+                    figures = deliveries(subject, count, max(40, min(400, 4_000 // count)))
+                    curve[count] = {name.replace(f" at {count} sockets", ""): each for name, each in figures.items()}
     return found
 
 
@@ -56,10 +56,7 @@ def _with_conversations(side: str, template: Template, count: int) -> Figures:
 
 
 def _with_events(side: str, template: Template, length: int) -> Figures:
-    folders: list[Path] = []
-    with serving(side, lambda path: folders.append(template.lengthened(path, length))) as subject:
-        one = subject.opened(folders[0])
-        assert one.get("/events/count").text == str(length)
+    with serving_long(side, template, length) as (subject, one):
         figures = reading.log(subject, one, length, repeats=100)
         middle = _event_in_the_middle(subject, one.path)
         return {

@@ -16,8 +16,8 @@ import redis
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
-from bench.clock import percentile_ms
-from bench.sides import Figures, cpu_seconds
+from bench.clock import cpu_of, percentile_ms
+from bench.sides import Figures
 from tests.redis_process import RedisProcess
 from tests.server_process import REPOSITORY
 
@@ -36,12 +36,11 @@ async def _broadcasting() -> Figures:
     with _broadcast_server() as (url, pid):
         async with connect(url, proxy=None, compression=None) as speaker:
             listeners = await asyncio.gather(*(connect(url, proxy=None, compression=None) for _ in range(SOCKETS)))
-            before = cpu_seconds(pid)
-            await speaker.send(str(MESSAGES))
-            await asyncio.gather(*(_receive(listener) for listener in listeners))
-            cpu = cpu_seconds(pid) - before
+            with cpu_of(pid) as cpu:
+                await speaker.send(str(MESSAGES))
+                await asyncio.gather(*(_receive(listener) for listener in listeners))
             await asyncio.gather(*(listener.close() for listener in listeners))
-    return {f"websockets.broadcast to {SOCKETS} sockets, CPU µs": 1e6 * cpu / (SOCKETS * MESSAGES)}
+    return {f"websockets.broadcast to {SOCKETS} sockets, CPU µs": 1e6 * cpu.seconds / (SOCKETS * MESSAGES)}
 
 
 async def _receive(listener: ClientConnection) -> None:

@@ -34,7 +34,7 @@ GROWTH = {
             "fork, CPU ms",
         ],
     ),
-    "sockets": ("sockets on one conversation", []),
+    "sockets": ("sockets on one conversation", ["delivery, CPU µs", "delivery with its POST, CPU µs"]),
 }
 SCALING = {"web_workers": "web workers", "runners": "runners"}
 COLORS = {"fanout": "tab:blue", "peer": "tab:orange"}
@@ -49,10 +49,6 @@ def figures_of(part: str) -> dict[str, Any]:
 def draw_growth(part: str, axis: str, names: list[str]) -> None:
     """Both sides over the size; cost on a logarithmic scale, since the sides are far apart."""
     curves = figures_of(part)
-    if part == "sockets":
-        for curve in curves.values():
-            curve.update({size: _per_delivery(figures) for size, figures in curve.items()})
-        names = ["delivery, CPU µs", "delivery with its POST, CPU µs"]
     _, axes = pyplot.subplots(1, len(names), figsize=(3.6 * len(names), 3.2), squeeze=False)
     for plot, name in zip(axes[0], names, strict=True):
         for side, curve in curves.items():
@@ -81,11 +77,6 @@ def draw_scaling(part: str, axis: str) -> None:
         plot.grid(alpha=0.3)
     axes[0][0].legend(fontsize=8)
     _save(part)
-
-
-def _per_delivery(figures: dict[str, float]) -> dict[str, float]:
-    alone, with_post = figures.values()
-    return {"delivery, CPU µs": alone, "delivery with its POST, CPU µs": with_post}
 
 
 def _save(part: str) -> None:

@@ -5,23 +5,20 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from pathlib import Path
 
 import httpx
 
 from bench.clock import cpu_of
+from bench.comparison import EVENTS
 from bench.delivery import deliveries
 from bench.sides import OURS, Figures, Subject, serving
-from bench.stored import Template
+from bench.stored import Template, serving_long
 from bench.writing import liveness, running, think
 from tests.waiting import wait_until
 
 PROCESSES = (1, 2, 4)
 WRK_SECONDS = 4
-EVENTS = 1_500
 AGENTS = 8
 STEPS = 20
 POSTERS = 8
@@ -34,11 +31,8 @@ def web_workers(template: Template) -> dict[int, Figures]:
 
 
 def _web_workers(template: Template, count: int) -> Figures:
-    folders: list[Path] = []
-    with _several(count, 1, lambda path: folders.append(template.lengthened(path, EVENTS))) as subject:
-        one = subject.opened(folders[0])
-        assert one.get("/events/count").text == str(EVENTS)
-        with cpu_of(subject.server) as cpu:
+    with serving_long(OURS, template, EVENTS, environment=_processes(count, 1)) as (subject, one):
+        with cpu_of(subject.server.pid) as cpu:
             pages = _pages_per_second(f"{subject.server.url}{one.path}/events/search?limit=100")
         return {
             "pages of 100 events per second": pages,
@@ -51,7 +45,7 @@ def runners() -> dict[int, Figures]:
     """Steps and messages per second, by the number of runners."""
     found: dict[int, Figures] = {}
     for count in PROCESSES:
-        with _several(1, count) as subject:
+        with serving(OURS, environment=_processes(1, count)) as subject:
             found[count] = {
                 f"steps per second of {AGENTS} agents": _steps_per_second(subject),
                 f"messages per second of {POSTERS} clients": _messages_per_second(subject),
@@ -61,15 +55,13 @@ def runners() -> dict[int, Figures]:
 
 def web_worker_while_agents_run() -> Figures:
     """`/alive` at two web workers, with the agents in a runner of their own."""
-    with _several(2, 1) as subject:
+    with serving(OURS, environment=_processes(2, 1)) as subject:
         return liveness(subject)
 
 
-def _several(
-    workers: int, runners: int, prepare: Callable[[Path], object] = lambda path: None
-) -> AbstractContextManager[Subject]:
-    """Our server with that many processes, and a Redis of its own; 1 and 1 is the single process."""
-    return serving(OURS, prepare, {"OH_WORKERS": str(workers), "OH_RUNNERS": str(runners)})
+def _processes(workers: int, runners: int) -> dict[str, str]:
+    """The environment of a server with that many, and a Redis of its own; 1 and 1 is the single process."""
+    return {"OH_WORKERS": str(workers), "OH_RUNNERS": str(runners)}
 
 
 def _pages_per_second(url: str) -> float:

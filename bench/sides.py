@@ -15,7 +15,7 @@ from typing import NamedTuple
 import httpx
 
 from service.demo.scripted_llm import ScriptedLlm
-from tests.integration.contract.conversations import Conversation, Conversations
+from tests.integration.contract.conversations import Conversations
 from tests.server_process import FANOUT, REPOSITORY, Server
 
 OURS = "fanout"
@@ -39,10 +39,6 @@ class Subject(NamedTuple):
     @property
     def create(self) -> Conversations:
         return Conversations(self.http, self.llm, str(self.server.directory / "project"))
-
-    def opened(self, directory: Path) -> Conversation:
-        """The conversation whose folder this is."""
-        return self.create.handle(directory.name)
 
 
 @contextmanager
@@ -68,7 +64,7 @@ def serving(
             yield Subject(server, http, llm)
 
 
-def process_ids(session_id: int) -> Iterator[Path]:
+def _processes(session_id: int) -> Iterator[Path]:
     """The /proc folders of the processes of one session: a server's, for each has a session of its own."""
     for directory in Path("/proc").glob("[0-9]*"):
         try:
@@ -78,23 +74,22 @@ def process_ids(session_id: int) -> Iterator[Path]:
             continue  # it has ended meanwhile
 
 
-def cpu_seconds(*session_ids: int) -> float:
-    """Of the processes of these sessions and of those that they have waited for."""
+def cpu_seconds(session_id: int) -> float:
+    """Of a session's processes and of those that they have waited for."""
     ticks = 0
-    for session_id in session_ids:
-        for directory in process_ids(session_id):
-            try:
-                fields = (directory / "stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
-            ticks += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime: proc(5)
+    for directory in _processes(session_id):
+        try:
+            fields = (directory / "stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        ticks += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime: proc(5)
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def memory_mib(session_id: int) -> float:
     """Sum of the proportional set sizes of a session's processes: pages that several share count once."""
     kib = 0
-    for directory in process_ids(session_id):
+    for directory in _processes(session_id):
         try:
             lines = (directory / "smaps_rollup").read_text().splitlines()
         except OSError:

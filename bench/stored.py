@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from bench.sides import serving
+from bench.sides import Subject, serving
+from tests.integration.contract.conversations import Conversation
 from tests.waiting import wait_until
 
 
@@ -31,9 +34,10 @@ class Template:
             self._parent = str(subject.server.conversations_path)
             shutil.copytree(subject.server.conversations_path / self._id.hex, directory)
 
-    def copies(self, into: Path, count: int) -> list[Path]:
-        """So many of them with ids of their own; returns their folders."""
-        return [self._copy(into / uuid4().hex) for _ in range(count)]
+    def copies(self, into: Path, count: int) -> None:
+        """Lay out so many of them, with ids of their own."""
+        for _ in range(count):
+            self._copy(into / uuid4().hex)
 
     def lengthened(self, into: Path, length: int) -> Path:
         """One whose log has so many events: messages, each with the state update that follows it."""
@@ -71,6 +75,23 @@ class Template:
                 text = text.replace(old, its)
             target.write_text(text)
         return copy
+
+
+@contextmanager
+def serving_long(
+    side: str, template: Template, length: int, *, others: int = 0, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[Subject, Conversation]]:
+    """A server with a conversation of so many events, and so many short ones beside it; see `serving`."""
+    folders: list[Path] = []
+
+    def prepare(path: Path) -> None:
+        template.copies(path, others)
+        folders.append(template.lengthened(path, length))
+
+    with serving(side, prepare, environment) as subject:
+        one = subject.create.handle(folders[0].name)
+        assert one.get("/events/count").text == str(length)
+        yield subject, one
 
 
 def _compact(content: object) -> str:

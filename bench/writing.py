@@ -36,7 +36,7 @@ def stepping(subject: Subject) -> Figures:
     one = subject.create()
     one.run_to("finished", "SAY ready")
     begin = time.perf_counter()
-    with cpu_of(subject.server) as cpu:
+    with cpu_of(subject.server.pid) as cpu:
         think(one)
         wait_all_ended(subject)
     seconds = time.perf_counter() - begin
@@ -70,7 +70,7 @@ def shell(subject: Subject) -> Figures:
 
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
         list(pool.map(lambda _: execute(), range(20)))
-        with cpu_of(subject.server) as cpu:
+        with cpu_of(subject.server.pid) as cpu:
             took = list(pool.map(lambda _: execute(), range(COMMANDS)))
     return {
         "execute_bash_command, CPU ms": 1000 * cpu.seconds / COMMANDS,

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What `make bench` needs beside the tests' programs: in the environment named by $1 the published server of the same
-# version as the SDK that requirements.lock pins, and matplotlib; and wrk, from Debian's packages.
+# Make the virtual environment named by $1 hold what `make bench` compares with and draws with: the published server, in
+# the version of the SDK that requirements.lock pins, and matplotlib.
 set -eu
 venv=$1
 version=$(sed -n 's/^openhands-sdk==\([^ ;]*\).*/\1/p' requirements.lock)
@@ -14,12 +14,3 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$version" ]; then
         "openhands-tools==$version" matplotlib
     echo "$version" >"$stamp"
 fi
-
-command -v wrk >/dev/null 2>&1 && exit 0
-as_root=
-[ "$(id -u)" -eq 0 ] || as_root="sudo -n"
-# The lists may be absent or old: refresh them only when they do not do.
-# shellcheck disable=SC2086
-$as_root apt-get install -y -qq wrk >/dev/null 2>&1 ||
-    { $as_root apt-get update -qq && $as_root apt-get install -y -qq wrk; } ||
-    { echo "wrk could not be installed; install it yourself." >&2; exit 1; }

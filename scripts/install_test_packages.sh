@@ -1,12 +1,12 @@
 #!/bin/sh
-# Install the programs the tests run beside Python packages: redis-server, tmux and haproxy, from Debian's packages.
-# Does nothing when they are already on PATH.
+# Install the programs the tests run beside Python packages: redis-server, tmux and haproxy, and those named as arguments,
+# from Debian's packages. Does nothing when they are already on PATH.
 set -eu
 
 missing=
 # Debian's haproxy is in a directory that is not on everybody's PATH.
 PATH=$PATH:/usr/sbin
-for program in redis-server tmux haproxy; do
+for program in redis-server tmux haproxy "$@"; do
     command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
 [ -n "$missing" ] || exit 0
