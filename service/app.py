@@ -28,6 +28,7 @@ from service.blueprints import (
     files,
     git,
     goals,
+    init,
     llm,
     mcp,
     openai_gateway,
@@ -49,6 +50,7 @@ from service.blueprints import (
     settings as settings_routes,
 )
 from service.blueprints.context import WebContext
+from service.blueprints.deferred_start import DeferredStart
 from service.blueprints.socket import close_all
 from service.logs import configure_logging
 from service.metrics import forget_metrics, share_metrics
@@ -120,6 +122,7 @@ def create_app(settings: Settings | Namespace | None = None, *, embedded_runner:
         webhooks.blueprint,
         workspace_files.blueprint,
         workspace_session.blueprint,
+        init.blueprint,
     ):
         app.blueprint(blueprint)
     _manage_processes(app, settings)
@@ -180,8 +183,17 @@ def _manage_lifetime(app: Sanic[Any, Any], settings: Settings, embedded_runner: 
         is_embedded = not is_managed_worker and settings.runners > 0 if embedded_runner is None else embedded_runner
         runner = EmbeddedRunner(_with_own_url(settings), source) if is_embedded else None
         app.ctx.runner = runner
-        app.ctx.web = WebContext(settings, source, lambda: runner.failure if runner else None)
-        await app.ctx.web.__aenter__()
+
+        def make_context(settings: Settings) -> WebContext:
+            return WebContext(settings, source, lambda: runner.failure if runner else None)
+
+        app.ctx.deferred_start = None
+        if settings.deferred_init:
+            app.ctx.deferred_start = DeferredStart(app.ctx, settings, source, make_context)
+            await app.ctx.deferred_start.__aenter__()
+        else:
+            app.ctx.web = make_context(settings)
+            await app.ctx.web.__aenter__()
         if runner is not None:
             runner.start()
 
@@ -194,7 +206,7 @@ def _manage_lifetime(app: Sanic[Any, Any], settings: Settings, embedded_runner: 
     async def close_context(app: Sanic[Any, Any]) -> None:
         if app.ctx.runner is not None:
             await app.ctx.runner.stop()
-        await app.ctx.web.__aexit__(None, None, None)
+        await (app.ctx.deferred_start or app.ctx.web).__aexit__(None, None, None)
         await asyncio.to_thread(stop_tracing)
 
 

@@ -23,7 +23,7 @@ from service.runner.fleet import run_fleet
 from service.settings import Settings
 from service.settings_errors import SettingsError
 from service.settings_loading import hand_down, load_settings
-from service.startup_notes import announce, refuse_unserved
+from service.startup_notes import announce
 from service.supervisor import CannotListen, require_address
 
 _BACKLOG = 1024
@@ -103,7 +103,6 @@ def doctor() -> None:
     """
     try:
         settings = load_settings()
-        refuse_unserved(settings)
     except SettingsError as error:
         sys.exit(f"fanout: {error}")
     console = Console(soft_wrap=True, highlight=False)
@@ -188,7 +187,6 @@ def _settings(**given: str | int | None) -> Settings:
     """The settings, the command line over everything else; a bad value ends the process with one line."""
     try:
         loaded = load_settings()
-        refuse_unserved(loaded)
         configure_logging(loaded)
         announce(loaded)
         return hand_down(loaded, **{name: value for name, value in given.items() if value is not None})

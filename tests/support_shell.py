@@ -98,6 +98,7 @@ def shell_app(settings: Settings) -> tuple[AnyApp, StubWeb]:
     app.config.MOTD = False  # it imports whatever Sanic companion is installed, deprecated modules among them
     web = StubWeb(settings)
     app.ctx.web = web
+    app.ctx.deferred_start = None
     shell.install(app, settings)
     app.blueprint(toys())
     return app, web

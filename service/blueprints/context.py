@@ -116,6 +116,8 @@ class WebContext:
         """JSON schemas of the SDK's models, from a runner, once; empty while none can be asked."""
         if self._schemas is None:
             try:
+                if not await self.catalog.runners.alive():
+                    return {}
                 answer = await self.requester.ask("sdk.schemas")
             except FanoutError as error:
                 _log.info("sdk_schemas_unavailable", error=str(error))

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
+from service.blueprints.deferred_start import DeferredStart
 from service.blueprints.openapi import documented
 from service.blueprints.static_files import front_page
 from service.errors import JsonObject, Unavailable
@@ -73,9 +74,9 @@ async def health(request: Request) -> HTTPResponse:
 @blueprint.get("/ready")
 @documented(summary="Whether requests can be served", response=HealthStatus, errors=(503,))
 async def ready(request: Request) -> HTTPResponse:
-    """503 with the reasons while something is missing that requests need."""
+    """503 with the reasons while something is missing that requests need; `POST /api/init` needs no more than this."""
     reasons: list[str] = request.app.ctx.web.readiness()
-    if reasons:
+    if reasons and not _is_dormant(request):
         return json({"status": "initializing", "message": "; ".join(reasons)}, status=503)
     return json({"status": "ready"})
 
@@ -104,6 +105,11 @@ def package_version() -> str:
         return version(DISTRIBUTION)
     except PackageNotFoundError:
         return "0.0.0"
+
+
+def _is_dormant(request: Request) -> bool:
+    deferred_start: DeferredStart | None = request.app.ctx.deferred_start
+    return deferred_start is not None and not deferred_start.is_ready
 
 
 async def _server_info(request: Request) -> JsonObject:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 from sanic import HTTPResponse, Request, Sanic
@@ -10,7 +11,9 @@ from sanic.exceptions import MethodNotAllowed, NotFound
 from service.blueprints import documentation, errors, metrics, request_trace, server_details, slashes, static_files
 from service.blueprints.auth import require_key
 from service.blueprints.cors import Cors
-from service.blueprints.handshake import is_socket, refuse_socket, unknown_socket
+from service.blueprints.deferred_start import Dormant
+from service.blueprints.handshake import is_socket, refusal, refuse_socket, unknown_socket
+from service.blueprints.init import needs_configuration
 from service.blueprints.root_path import request_class
 from service.blueprints.routing import handler_at, methods_at
 from service.settings import Settings
@@ -19,20 +22,21 @@ from service.settings import Settings
 def install(app: Sanic[Any, Any], settings: Settings) -> None:
     """Put the shell around `app`. Call it before registering other blueprints: they take the slash rule from the app.
 
-    `settings` decides what cannot change later (prefix, static files). All else follows `app.ctx.web.settings`,
+    `settings` decides what cannot change later, such as the static files. All else follows `app.ctx.web.settings`,
     request by request.
     """
     app.strict_slashes = True
-    app.request_class = request_class(settings.root_path)
+    app.request_class = request_class(settings)
     cors = Cors()
     errors.install(app)
     _answer_unrouted(app, cors)
     requests = metrics.install(app)
+    admit = _check_deferred if settings.deferred_init else _check
 
-    def check(request: Request) -> HTTPResponse | None:
+    def check(request: Request) -> HTTPResponse | Coroutine[Any, Any, HTTPResponse | None] | None:
         """Request middleware, one for all checks: each middleware costs every request about half a microsecond."""
         requests.start(request)
-        return _check(request)
+        return admit(request)
 
     app.register_middleware(check, "request")
     if settings.trace_endpoint is not None:
@@ -52,6 +56,18 @@ def _check(request: Request) -> HTTPResponse | None:
         return refuse_socket(request)
     require_key(request)
     return None
+
+
+async def _check_deferred(request: Request) -> HTTPResponse | None:
+    route = request.route
+    if route is not None and needs_configuration(route):
+        try:
+            await request.app.ctx.deferred_start.require_ready()
+        except Dormant:
+            if not is_socket(route.handler):
+                raise
+            return refusal()
+    return _check(request)
 
 
 def _answer_unrouted(app: Sanic[Any, Any], cors: Cors) -> None:

@@ -17,6 +17,8 @@
 | watchers:<hex id>             | hash    | 15 s             | web               | web            |
 | oauth:<job id>                | string  | 900 s            | runner, web       | web            |
 | store:lock                    | string  | 30 s             | runner            | runner         |
+| init                          | hash    | 60 s             | web, runner       | web, runner    |
+| init:failure                  | string  | none             | web               | web            |
 
 | channel                       | published by | heard by                      | carries                    |
 |-------------------------------|--------------|-------------------------------|----------------------------|
@@ -102,6 +104,14 @@ class Keys:
     @property
     def store_lock(self) -> str:
         return f"{self.namespace}:store:lock"
+
+    @property
+    def init(self) -> str:
+        return f"{self.namespace}:init"
+
+    @property
+    def init_failure(self) -> str:
+        return f"{self.namespace}:init:failure"
 
     def events(self, conversation_id: UUID) -> str:
         return f"{self.namespace}:events:{conversation_id.hex}"

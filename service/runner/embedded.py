@@ -56,10 +56,9 @@ class EmbeddedRunner:
         from service.runner.environment import prepare_environment
 
         prepare_environment()
-        from service.runner.process import running_runner
+        from service.runner.deferred import run_runner
 
         try:
-            async with running_runner(self._settings, self._source):
-                await asyncio.Event().wait()
+            await run_runner(self._settings, self._source)
         except asyncio.CancelledError:
             _log.info("runner_stopped")

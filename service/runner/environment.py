@@ -1,8 +1,10 @@
-"""What the environment must say before `openhands` is imported for the first time."""
+"""The environment of a runner, which the SDK reads and all that agents start inherits."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 _DEFAULTS = {
     # Without it importing litellm fetches a price list over the network and leaves a retrying thread behind.
@@ -15,6 +17,21 @@ _DEFAULTS = {
 
 
 def prepare_environment() -> None:
-    """Set what is not set. Blocking imports of `openhands` come after this."""
+    """Set what must be set before `openhands` is imported for the first time."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def environment_variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set these for the length of the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -57,7 +57,7 @@ def run_fleet(settings: Settings, processes: int) -> None:
 
 
 def _import_sdk() -> None:
-    import service.runner.process  # noqa: F401  the point of it
+    import service.runner.deferred  # noqa: F401  the point of it
 
 
 class _Fleet:
@@ -145,10 +145,16 @@ def _be_runner(settings: Settings, parent_pid: int, place: int, metrics_port: in
 
 
 async def _serve(settings: Settings) -> None:
-    from service.runner.process import running_runner
+    from service.runner.deferred import run_runner
 
-    stop = asyncio.Event()
+    source = RedisSource(settings.redis_address, settings.redis_namespace)
+    serving = asyncio.create_task(run_runner(settings, source))
+
+    def stop() -> None:
+        if not serving.cancelling():  # a second signal must not cut the drain short
+            serving.cancel()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running_runner(settings, RedisSource(settings.redis_address, settings.redis_namespace)):
-        await stop.wait()
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    with suppress(asyncio.CancelledError):
+        await serving

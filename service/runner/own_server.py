@@ -5,7 +5,6 @@ A worker thread that asked for a secret over HTTP would wait for a web server th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import unquote
@@ -13,6 +12,7 @@ from urllib.parse import unquote
 from openhands.sdk.secret import register_local_secret_resolver, unregister_local_secret_resolver
 
 from service.errors import NotFound
+from service.runner.environment import environment_variables
 from service.runner.settings_store import SecretsStore
 from service.settings import Settings
 
@@ -39,12 +39,19 @@ def known_to_agents(settings: Settings, secrets: SecretsStore) -> Iterator[None]
                     return None
         return None
 
-    if settings.internal_server_url:
-        os.environ[_ADDRESS] = settings.internal_server_url
-    for key in settings.auth_keys[:1]:
-        os.environ.setdefault(_KEY, key)
     register_local_secret_resolver(value_of)
     try:
-        yield
+        with environment_variables(_told(settings)):
+            yield
     finally:
         unregister_local_secret_resolver(value_of)
+
+
+def _told(settings: Settings) -> dict[str, str]:
+    """What the environment is to say of this deployment."""
+    told = {}
+    if settings.auth_keys:
+        told[_KEY] = settings.auth_keys[0]
+    if settings.internal_server_url:
+        told[_ADDRESS] = settings.internal_server_url
+    return told

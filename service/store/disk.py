@@ -12,6 +12,8 @@ _LEAST_FREE_BYTES = 1 << 20
 def disk_problem(directory: Path) -> str | None:
     """Why nothing can be written below `directory`, which need not exist yet; None when it can. Blocking."""
     existing = next(path for path in (directory, *directory.parents) if path.exists())
+    if not existing.is_dir():
+        return f"{existing} is not a directory"
     try:
         status = os.statvfs(existing)
     except OSError as error:

@@ -536,7 +536,6 @@ def test_only_the_settings_read_the_environment() -> None:
     allowed = {
         "settings_loading.py",
         "runner/environment.py",
-        "runner/own_server.py",
         "runner/command_process.py",
         "runner/skill_catalog.py",
         "git/program.py",

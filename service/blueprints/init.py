@@ -1,0 +1,67 @@
+"""`/api/init`: the configuration of a server whose start is deferred (`OH_DEFERRED_INIT`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from sanic import Blueprint, HTTPResponse, Request
+from sanic.response import json
+from sanic_routing.route import Route
+
+from service.blueprints.arguments import body, checked_json
+from service.blueprints.deferred_start import DeferredStart
+from service.blueprints.openapi import documented
+from service.errors import NotFound
+from service.late_settings import LateSettings
+
+_KEY_HEADER = "x-init-api-key"
+_CONFIGURED = ("api/", "v1/", "sockets/")
+_PATH = "api/init"
+
+blueprint = Blueprint("init", url_prefix=f"/{_PATH}")
+
+
+class InitStatus(BaseModel):
+    state: str
+    error: str | None
+
+
+@blueprint.get("")
+@documented(summary="How far a deferred start has come", response=InitStatus, errors=(404,))
+async def read_state(request: Request) -> HTTPResponse:
+    return await _status(_deferred_start(request))
+
+
+@blueprint.post("")
+@documented(
+    summary="Give a server with a deferred start its configuration; `X-Init-API-Key` is its secret key",
+    body=LateSettings,
+    response=InitStatus,
+    errors=(400, 401, 404, 422, 500),
+)
+async def initialize(request: Request) -> HTTPResponse:
+    """Answers once requests are served, by any web worker. With `{}` all stays as the processes were started with."""
+    deferred_start = _deferred_start(request)
+    deferred_start.require_key(request.headers.getone(_KEY_HEADER, None))
+    late = body(request, LateSettings)
+    await deferred_start.initialize(late, checked_json(request))
+    return await _status(deferred_start)
+
+
+def needs_configuration(route: Route) -> bool:
+    """Whether a route answers only once there is a configuration."""
+    return route.path.startswith(_CONFIGURED) and route.path != _PATH
+
+
+def _deferred_start(request: Request) -> DeferredStart:
+    """Raises NotFound where the start was not deferred."""
+    deferred_start: Any = request.app.ctx.deferred_start
+    if deferred_start is None:
+        raise NotFound("This server does not wait for a configuration: OH_DEFERRED_INIT is not set")
+    assert isinstance(deferred_start, DeferredStart)
+    return deferred_start
+
+
+async def _status(deferred_start: DeferredStart) -> HTTPResponse:
+    return json({"state": await deferred_start.state(), "error": await deferred_start.failure()})
