@@ -23,6 +23,7 @@ from service.runner.fleet import run_fleet
 from service.settings import Settings
 from service.settings_errors import SettingsError
 from service.settings_loading import hand_down, load_settings
+from service.settings_secrets import forget_secrets
 from service.startup_notes import announce
 from service.supervisor import CannotListen, require_address
 
@@ -123,6 +124,7 @@ def main() -> None:
 def _serve_in_one_process(settings: Settings) -> NoReturn:
     _require_address(settings)
     app = create_app(settings)
+    forget_secrets()
     app.run(
         host=settings.bind_host,
         port=settings.port,

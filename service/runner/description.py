@@ -72,9 +72,10 @@ def _info(state: ConversationState, meta: Meta, status: ConversationExecutionSta
         "parent_conversation_id": meta.parent_conversation_id,
         "sub_conversation_ids": [],
         "tags": meta.tags,
-        "current_model_id": None,
-        "available_models": [],
-        "supports_runtime_model_switch": False,
+        # Where the SDK keeps them; only agents of ACP servers have them.
+        "current_model_id": state.agent_state.get("acp_current_model_id"),
+        "available_models": state.agent_state.get("acp_available_models", []),
+        "supports_runtime_model_switch": state.agent_state.get("acp_supports_runtime_model_switch", False),
         "launched_agent_profile": meta.launched_agent_profile,
         "agent": agent,
         "client_tools": [tool.model_dump(mode="json") for tool in meta.client_tools],

@@ -23,6 +23,7 @@ from service.metrics_port import serve_metrics
 from service.redis_source import RedisSource
 from service.runner.environment import prepare_environment
 from service.settings import Settings
+from service.settings_secrets import forget_secrets
 from service.tracing import start_tracing, stop_tracing
 
 _log = structlog.get_logger(__name__)
@@ -40,6 +41,7 @@ def run_fleet(settings: Settings, processes: int) -> None:
     default_signals()
     die_with_parent()
     configure_logging(settings)
+    forget_secrets()
     prepare_environment()
     # It takes seconds, in which a signal ends this process at once.
     _import_sdk()

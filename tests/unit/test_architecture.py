@@ -24,7 +24,18 @@ SHARED = REDIS | {"settings", "late_settings", "redaction", "tasks"}
 ALLOWED = {
     "blueprints": SHARED | {"requests", "pubsub", "catalog", "store", "git"},
     "runner": SHARED
-    | {"settings_values", "git", "requests", "pubsub", "catalog", "store", "child_process", "logs", "metrics_port"},
+    | {
+        "settings_secrets",
+        "settings_values",
+        "git",
+        "requests",
+        "pubsub",
+        "catalog",
+        "store",
+        "child_process",
+        "logs",
+        "metrics_port",
+    },
     "requests": COUNTED | {"tasks", "pubsub", "catalog"},
     "pubsub": REDIS | {"tasks"},
     "catalog": REDIS,

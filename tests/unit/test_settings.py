@@ -535,6 +535,7 @@ def test_only_the_settings_read_the_environment() -> None:
     # what the SDK will find there for itself.
     allowed = {
         "settings_loading.py",
+        "settings_secrets.py",
         "runner/environment.py",
         "runner/command_process.py",
         "runner/skill_catalog.py",

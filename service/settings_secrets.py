@@ -1,0 +1,51 @@
+"""Which environment variables hold secrets of the server. What agents start inherits the others."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import MutableMapping
+from functools import cache
+from typing import Any, get_args
+
+from pydantic import SecretStr
+
+from service.settings import Settings
+from service.settings_environment import environment_names, shape_of
+from service.settings_loading import SINGLE_KEY_VARIABLE, WHOLE_VARIABLE
+
+
+def is_secret_variable(name: str) -> bool:
+    """Whether a setting that holds a secret, or a part of one, is read from this variable."""
+    return _pattern().fullmatch(name) is not None
+
+
+def forget_secrets(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Take them out, once this process has its settings and if it loads none again.
+
+    The SDK hands its own process's environment to the agents of other makers (ACP) as it is.
+    """
+    for name in [name for name in environ if is_secret_variable(name)]:
+        del environ[name]
+
+
+@cache
+def _pattern() -> re.Pattern[str]:
+    fields = Settings.model_fields.items()
+    names = [
+        name
+        for field_name, field in fields
+        if _holds_secret(field.annotation)
+        for name in environment_names(field_name, field)
+    ]
+    parts = "|".join(map(re.escape, names))
+    return re.compile(rf"{WHOLE_VARIABLE}|{SINGLE_KEY_VARIABLE}|(?:{parts})(?:_\d.*)?")
+
+
+def _holds_secret(annotation: Any) -> bool:
+    shape = shape_of(annotation)
+    if shape.model is not None:
+        return any(_holds_secret(field.annotation) for field in shape.model.model_fields.values())
+    if shape.item is not None:
+        return _holds_secret(shape.item)
+    return shape.annotation is SecretStr or (shape.is_object and _holds_secret(get_args(shape.annotation)[1]))
