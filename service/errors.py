@@ -17,6 +17,7 @@
     │   ├── NoRunner
     │   ├── OwnerMoving
     │   └── BrokerUnavailable
+    ├── Unsupported                 501, another server cannot do what this would need
     ├── SourceUnavailable           502, as SourceRefused
     ├── SourceTimedOut              504, likewise
     ├── OutcomeUnknown              it may or may not have happened; retry with the same idempotency key (504)
@@ -198,6 +199,12 @@ class RemoteTimedOut(_Remote):
     """Another server that was asked did not answer in time."""
 
     code = "remote_timed_out"
+
+
+class Unsupported(_Remote):
+    """Another server that was asked cannot do it."""
+
+    code = "unsupported"
 
 
 class _SourceProblem:

@@ -1,8 +1,8 @@
 """An agent of another make, as the SDK starts one: a program that speaks ACP on its standard input and output.
 
 `python -m tests.acp_server <log>`: a prompt is a script. `SAY <text>` is said; `ENV <name>` says a variable of its
-environment; `FILE <variable>/<name>` says what is in a file of the folder that a variable names. What it is asked goes
-to the log, one JSON object a line.
+environment; `FILE <variable>/<name>` says what is in a file of the folder that a variable names, and `WRITE
+<variable>/<name> <text>` replaces it. What it is asked goes to the log, one JSON object a line.
 """
 
 from __future__ import annotations
@@ -84,8 +84,10 @@ class ScriptedAcpAgent:
             case "ENV":
                 return f"{rest}={os.environ.get(rest)}"
             case "FILE":
-                variable, _, name = rest.partition("/")
-                return Path(os.environ[variable], name).read_text(encoding="utf-8")
+                return _file(rest).read_text(encoding="utf-8")
+            case "WRITE":
+                place, _, text = rest.partition(" ")
+                _file(place).write_text(text, encoding="utf-8")
         return None
 
     def _models(self) -> SessionConfigOptionSelect:
@@ -101,6 +103,11 @@ class ScriptedAcpAgent:
     def _note(self, what: str, **more: Any) -> None:
         with self._log.open("a", encoding="utf-8") as log:
             log.write(json.dumps({"what": what, "pid": os.getpid(), **more}) + "\n")
+
+
+def _file(place: str) -> Path:
+    variable, _, name = place.partition("/")
+    return Path(os.environ[variable], name)
 
 
 if __name__ == "__main__":

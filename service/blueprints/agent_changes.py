@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from sanic import Blueprint, HTTPResponse, Request
+from urllib.parse import unquote
 
-from service.blueprints.arguments import checked_json
+from sanic import Blueprint, HTTPResponse, Request
+from sanic.response import empty
+
+from service.blueprints.arguments import checked_json, uuid_path
+from service.blueprints.context import web_of
 from service.blueprints.conversations import LLM_TIMEOUT_SECONDS, Success, tell
 from service.blueprints.openapi import documented
 
@@ -38,6 +42,19 @@ async def switch_acp_model(request: Request, conversation_id: str) -> HTTPRespon
 @documented(summary="Give the agent another plugin", body="LoadPluginRequest", response=Success, errors=(404,))
 async def load_plugin(request: Request, conversation_id: str) -> HTTPResponse:
     return await _change(request, conversation_id, "agent.load_plugin")
+
+
+@blueprint.put("/credential-bindings/<secret_name:str>")
+@documented(summary="Say where an ACP agent's login is kept up to date", status=204, hidden=True)
+async def bind_credential(request: Request, conversation_id: str, secret_name: str) -> HTTPResponse:
+    """The conversation need not exist yet: then it is for when it is created."""
+    await web_of(request).requester.ask(
+        "conversation.bind_credential",
+        uuid_path(conversation_id),
+        body=checked_json(request),
+        arguments={"secret_name": unquote(secret_name)},
+    )
+    return empty(204)
 
 
 async def _change(request: Request, conversation_id: str, operation: str) -> HTTPResponse:

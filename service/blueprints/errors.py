@@ -33,6 +33,7 @@ STATUS: Mapping[type[FanoutError], int] = {
     errors.Conflict: 409,
     errors.AlreadyRunning: 409,
     errors.OwnershipLost: 409,
+    errors.Unsupported: 501,
     errors.RemoteUnavailable: 502,
     errors.RemoteTimedOut: 504,
     errors.SourceRefused: 422,

@@ -347,4 +347,5 @@ def _remove(directory: ConversationDirectory) -> None:
     """One rename makes the conversation cease to exist; the files follow."""
     doomed = directory.path.with_name(f".deleted-{directory.path.name}-{uuid4().hex[:8]}")
     directory.path.rename(doomed)
+    directory.credential_bindings.unlink(missing_ok=True)
     shutil.rmtree(doomed, ignore_errors=True)

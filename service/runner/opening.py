@@ -18,6 +18,7 @@ from openhands.sdk.utils.cipher import Cipher
 from service.catalog.keys import Keys
 from service.identity import RunnerId
 from service.pubsub.broker import Channel
+from service.runner.credential_bindings import CredentialBindings
 from service.runner.meta import Meta, read_meta
 from service.runner.outbox import Outbox
 from service.runner.owned_store import OwnedStore
@@ -54,13 +55,20 @@ class Opener:
     """Opens conversations for one runner, which holds their leases."""
 
     def __init__(
-        self, settings: Settings, runner_id: RunnerId, publisher: Publisher, keys: Keys, cipher: Cipher
+        self,
+        settings: Settings,
+        runner_id: RunnerId,
+        publisher: Publisher,
+        keys: Keys,
+        cipher: Cipher,
+        bindings: CredentialBindings,
     ) -> None:
         self._settings = settings
         self._runner_id = runner_id
         self._publisher = publisher
         self._keys = keys
         self.cipher = cipher
+        self._bindings = bindings
 
     def create(
         self, directory: ConversationDirectory, meta: Meta, agent: AgentBase, secrets: dict[str, SecretSource]
@@ -129,6 +137,7 @@ class Opener:
         for path in torn:
             _log.error("torn_event_set_aside", conversation_id=str(directory.conversation_id), file=path.name)
             _tell_torn(conversation, path)
+        self._bindings.activate(directory, conversation.agent)
         know_secrets(conversation.state.secret_registry)
         outbox.resume(len(conversation.state.events))
         was_handed_over = previous is not None and previous.runner_id == NOBODY

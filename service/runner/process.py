@@ -37,6 +37,8 @@ from service.runner.bash_operations import BashOperations
 from service.runner.branch_operations import BranchOperations
 from service.runner.child_operations import ChildOperations
 from service.runner.conversation_operations import ConversationOperations
+from service.runner.credential_bindings import CredentialBindings
+from service.runner.credential_operations import CredentialOperations
 from service.runner.extension_operations import ExtensionOperations
 from service.runner.extensions import Extensions
 from service.runner.gateway_operations import GatewayOperations
@@ -99,7 +101,8 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
 
         catalog = Catalog(redis, keys, settings.lease_ttl_seconds)
         cipher = await workers.call(make_cipher, settings)
-        opener = Opener(settings, runner_id, publisher, keys, cipher)
+        bindings = CredentialBindings(cipher, fsync=settings.fsync)
+        opener = Opener(settings, runner_id, publisher, keys, cipher, bindings)
         client = await workers.call(make_client)
         stack.push_async_callback(client.aclose)
         webhooks = Webhooks(settings, catalog.untold, workers, client)
@@ -123,6 +126,7 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
             BranchOperations(host, workers).table,
             GoalOperations(host).table,
             ChildOperations(host, workers, webhooks).table,
+            CredentialOperations(host, workers, bindings).table,
             SwitchOperations(host, workers, persistence_root(settings.persistence_dir), cipher).table,
             BashOperations(settings, host, bash).table,
             SdkOperations(workers).table,

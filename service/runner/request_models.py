@@ -54,6 +54,15 @@ class SetSecurityAnalyzerRequest(BaseModel):
     security_analyzer: SecurityAnalyzerBase | None
 
 
+class CredentialBindingRequest(BaseModel):
+    """Body of `PUT .../credential-bindings/{secret_name}`: where the credential is, and how to ask for it there."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str = Field(min_length=1)
+    headers: dict[str, str] = {}
+
+
 class ConfirmationResponseRequest(BaseModel):
     """Body of `POST .../events/respond_to_confirmation`."""
 

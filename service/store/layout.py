@@ -58,6 +58,11 @@ class ConversationDirectory:
     def webhooks(self) -> Path:
         return self.path / "webhooks"
 
+    @cached_property
+    def credential_bindings(self) -> Path:
+        """Beside the directory, since it may be there before the conversation is."""
+        return self.path.parent / ".credential_bindings" / self.path.name
+
 
 @dataclass(frozen=True, slots=True)
 class ConversationsRoot:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from service.demo.scripted_llm import ScriptedLlm
-from tests.integration.contract.conversations import Conversations
+from tests.integration.contract.conversations import Conversation, Conversations
 from tests.server_process import Server
 
 
@@ -49,3 +51,20 @@ def conversation(http: httpx.Client, llm: ScriptedLlm, project: Path) -> Iterato
     conversations = Conversations(http, llm, str(project))
     yield conversations
     conversations.delete_all()
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Path:
+    """Where the ACP server notes what it is asked."""
+    return tmp_path / "asked"
+
+
+@pytest.fixture
+def acp(conversation: Conversations, asked: Path) -> Callable[..., Conversation]:
+    """`acp()` creates a conversation whose agent is the scripted ACP server."""
+
+    def create(**fields: Any) -> Conversation:
+        command = [sys.executable, "-m", "tests.acp_server", str(asked)]
+        return conversation(agent={"kind": "ACPAgent", "acp_command": command}, **fields)
+
+    return create

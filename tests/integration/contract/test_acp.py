@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.integration.contract.conversations import Conversation, Conversations
+from tests.integration.contract.conversations import Conversation
 from tests.server_process import Server
 from tests.waiting import wait_until
 
 START_SECONDS = 60.0
-
-
-@pytest.fixture
-def asked(tmp_path: Path) -> Path:
-    """Where the ACP server notes what it is asked."""
-    return tmp_path / "asked"
-
-
-@pytest.fixture
-def acp(conversation: Conversations, asked: Path) -> Callable[..., Conversation]:
-    """`acp()` creates a conversation whose agent is the scripted ACP server."""
-
-    def create(**fields: Any) -> Conversation:
-        command = [sys.executable, "-m", "tests.acp_server", str(asked)]
-        return conversation(agent={"kind": "ACPAgent", "acp_command": command}, **fields)
-
-    return create
 
 
 def notes(asked: Path) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from service.identity import RunnerId
 from service.pubsub.broker import Channel
 from service.pubsub.envelope import Envelope, decode
 from service.runner import owned_store
+from service.runner.credential_bindings import CredentialBindings
 from service.runner.meta import Meta, write_meta
 from service.runner.opening import Opened, Opener
 from service.runner.publisher import Message as Published
@@ -151,7 +152,9 @@ class Rig:
             bash_events_dir=root / "bash_events",
             fsync=False,
         )
-        self.opener = Opener(settings, RunnerId("runner"), self.publisher, Keys("t"), Cipher("key of the tests"))
+        cipher = Cipher("key of the tests")
+        bindings = CredentialBindings(cipher, fsync=False)
+        self.opener = Opener(settings, RunnerId("runner"), self.publisher, Keys("t"), cipher, bindings)
 
     def create(self, llm: LLM, conversation_id: UUID | None = None, **agent: Any) -> Opened:
         """A new conversation; `agent` are fields of the agent beside its LLM."""
