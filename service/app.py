@@ -145,6 +145,7 @@ def _configure(app: Sanic[Any, Any], settings: Settings) -> None:
         WEBSOCKET_MAX_SIZE=settings.request_max_bytes,
         WEBSOCKET_PING_INTERVAL=settings.socket_ping_seconds,
         WEBSOCKET_PING_TIMEOUT=2 * settings.socket_ping_seconds,
+        PROXIES_COUNT=1 if settings.trust_forwarded_headers else None,
         ACCESS_LOG=False,
         MOTD=False,
     )

@@ -90,7 +90,8 @@ class Settings(BaseSettings):
         "`runner` on its own knows none.",
     )
     trust_forwarded_headers: Flag = Field(
-        False, description="Believe `X-Forwarded-*` headers; only behind a proxy that sets them."
+        False,
+        description="Redirect to the scheme and host that `X-Forwarded-*` headers name; only behind a proxy.",
     )
     allow_cors_origins: tuple[str, ...] = Field(
         (), description="Origins that browsers may call from, beside localhost and `docker_host_addr`."
@@ -190,7 +191,7 @@ class Settings(BaseSettings):
 
     webhooks: tuple[WebhookSpec, ...] = Field((), description="Receivers of events and conversation changes.")
     registered_marketplaces: tuple[Marketplace, ...] = Field(
-        (), description="Where plugins and skills are resolved from."
+        (), description="Where plugins and skills of agents that name no marketplaces of their own are resolved from."
     )
     github_api_url: HttpUrl = Field(
         "https://api.github.com", description="Where repositories are looked for; a GitHub Enterprise has its own."
@@ -215,7 +216,7 @@ class Settings(BaseSettings):
         "1280x800", pattern=r"^\d{2,5}x\d{2,5}$", description="Size of the desktop in pixels."
     )
     enable_browser: Flag = Field(True, description="Offer the browser tool where a browser is installed.")
-    preload_tools: Flag = Field(True, description="Load the tools when a runner starts, not on first use.")
+    preload_tools: Flag = Field(True, description="Accepted; tools are always loaded when a runner starts.")
     runtime_idle_timeout_seconds: OptionalSeconds = Field(
         None,
         gt=0,

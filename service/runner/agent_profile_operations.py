@@ -6,10 +6,9 @@ import json
 from typing import Any
 
 import pydantic_core
-from openhands.sdk.launch import LaunchRuntime, preview_launch
+from openhands.sdk.launch import preview_launch
 from openhands.sdk.profiles.agent_profile import ACPAgentProfile, OpenHandsAgentProfile, validate_agent_profile
 from openhands.sdk.profiles.agent_profile_store import AgentProfileStore, save_profile_preserving_identity
-from openhands.sdk.tool.registry import is_tool_usable
 from openhands.sdk.utils.cipher import Cipher
 from pydantic import ValidationError
 
@@ -17,6 +16,7 @@ from service.errors import InvalidRequest, JsonObject, NotFound
 from service.requests.message import Request
 from service.requests.requester import Answer
 from service.runner.extensions import Extensions
+from service.runner.launching import launch_runtime
 from service.runner.operations import Operation
 from service.runner.profile_operations import checked_name, profile_name
 from service.runner.settings_store import SettingsStore
@@ -107,10 +107,7 @@ class AgentProfileOperations:
             with store_errors():
                 name, draft = profile_name(request), json.loads(request.body or b"{}").get("profile")
                 profile = self._loaded(name) if draft is None else _profile(name, draft)
-                has_browser = self._server.enable_browser and is_tool_usable("browser_tool_set")
-                found = preview_launch(
-                    profile, self._stored.stores(skills), LaunchRuntime(browser_available=has_browser)
-                )
+                found = preview_launch(profile, self._stored.stores(skills), launch_runtime(self._server))
                 return pydantic_core.to_json(found)
 
         return Answer(200, await self._extensions.workers.call(preview))

@@ -78,7 +78,7 @@ class ConversationOperations:
     async def _create(self, request: Request) -> Answer:
         key = request.arguments.get("idempotency_key")
         launch = await self._launch(request.body)
-        planned = await self._workers.call(plan, request.body, self._cipher, self._settings.enable_browser, key, launch)
+        planned = await self._workers.call(plan, request.body, self._cipher, self._settings, key, launch)
         hosted, is_new = await self._host.create(planned)
         snapshot = await hosted.reporter.refresh()
         if is_new:

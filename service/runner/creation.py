@@ -13,23 +13,24 @@ from uuid import UUID, uuid4, uuid5
 
 from openhands.sdk.agent.base import AgentBase
 from openhands.sdk.conversation.request import StartConversationRequest
-from openhands.sdk.launch import LaunchedAgent, LaunchRuntime, ResolvedLaunch, finalize
+from openhands.sdk.launch import LaunchedAgent, ResolvedLaunch, finalize
 from openhands.sdk.launch.errors import AgentLaunchError
 from openhands.sdk.profiles.agent_profile import LaunchedAgentProfile
 from openhands.sdk.secret import SecretSource
 from openhands.sdk.settings.model import validate_agent_settings
 from openhands.sdk.tool.client_tool import register_client_tools
-from openhands.sdk.tool.registry import is_tool_usable, list_registered_tools
+from openhands.sdk.tool.registry import list_registered_tools
 from openhands.sdk.utils.cipher import Cipher
 from pydantic import BaseModel, ValidationError
 
 from service.errors import InvalidRequest
+from service.runner.launching import launch_runtime, with_marketplaces
 from service.runner.meta import Meta
 from service.runner.opening import import_tool_modules, register_agent_definitions
 from service.runner.validation import invalid, parse
+from service.settings import Settings
 
 _GIT_TIMEOUT_SECONDS = 10
-_BROWSER_TOOL = "browser_tool_set"
 KEYED_IDS = UUID("5f0c7d5e-6f0b-4c55-9c3e-5d0a5a3c9f11")
 """Namespace of the ids made from idempotency keys (RFC 9562 section 5.5); random, and never to change."""
 
@@ -47,7 +48,7 @@ class Plan(NamedTuple):
 def plan(
     body: bytes,
     cipher: Cipher,
-    browser_enabled: bool,
+    settings: Settings,
     idempotency_key: str | None,
     launch: ResolvedLaunch | None = None,
 ) -> Plan:
@@ -61,8 +62,8 @@ def plan(
     """
     request = _parse(body, cipher)
     _refuse_unserved(request)
-    launched = _launched(request, browser_enabled, launch)
-    agent = private_copy(launched.agent)
+    launched = _launched(request, settings, launch)
+    agent = private_copy(with_marketplaces(launched.agent, settings))
     _register_sub_agents(request)
     _require_tools(agent, import_tool_modules(request.tool_module_qualnames))
     _prepare_workspace(Path(request.workspace.working_dir))
@@ -89,8 +90,7 @@ def _refuse_unserved(request: StartConversationRequest) -> None:
         raise InvalidRequest("This server only runs local conversations")
 
 
-def _launched(request: StartConversationRequest, browser_enabled: bool, launch: ResolvedLaunch | None) -> LaunchedAgent:
-    browser_available = browser_enabled and is_tool_usable(_BROWSER_TOOL)
+def _launched(request: StartConversationRequest, settings: Settings, launch: ResolvedLaunch | None) -> LaunchedAgent:
     source: AgentBase | ResolvedLaunch = launch or request.agent
     try:
         if request.agent_settings is not None:
@@ -98,7 +98,7 @@ def _launched(request: StartConversationRequest, browser_enabled: bool, launch: 
         client_tools = register_client_tools(request.client_tools) if request.client_tools else []
         return finalize(
             source,
-            LaunchRuntime(browser_available=browser_available),
+            launch_runtime(settings),
             additions=request.agent_launch_additions,
             client_tools=client_tools,
         )

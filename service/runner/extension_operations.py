@@ -15,7 +15,6 @@ from openhands.sdk.marketplace import MarketplaceRegistration
 from openhands.sdk.plugin.strict_fetch import PluginSourceError, fetch_plugin_strict
 from openhands.sdk.skills import Skill
 from openhands.sdk.subagent.load import discover_agents
-from openhands.sdk.tool.registry import is_tool_usable
 from openhands.tools.preset.default import discover_builtin_agents
 from pydantic import ValidationError
 
@@ -24,6 +23,7 @@ from service.requests.message import Request
 from service.requests.requester import Answer
 from service.runner.extensions import Extensions, contents_of, plugin_contents
 from service.runner.installed_extensions import InstalledExtensions
+from service.runner.launching import has_browser
 from service.runner.operations import SUCCESS, Operation, answered
 from service.runner.request_models import UpdateSecretsRequest
 from service.runner.skill_catalog import merged, work_hosts
@@ -181,7 +181,7 @@ class ExtensionOperations:
 
     async def _sub_agents(self, request: Request) -> Answer:
         wanted = json.loads(request.body)
-        with_browser = self._settings.enable_browser and await self._workers.call(is_tool_usable, "browser_tool_set")
+        with_browser = await self._workers.call(has_browser, self._settings)
 
         def find() -> list[JsonObject]:
             found = discover_agents(

@@ -45,7 +45,7 @@ class GatewayOperations:
         skills = await self._extensions.available_skills(workspace)
         launch = await self._workers.call(self._profiles.launch, wanted["llm_profile"], skills)
         body = pydantic_core.to_json(self._start(request, launch, wanted["system"], workspace))
-        planned = await self._workers.call(plan, body, self._cipher, self._settings.enable_browser, None)
+        planned = await self._workers.call(plan, body, self._cipher, self._settings, None)
         hosted, is_new = await self._host.create(planned)
         await hosted.reporter.refresh()
         if is_new and wanted["history"]:

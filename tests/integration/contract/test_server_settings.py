@@ -1,0 +1,67 @@
+"""Settings that show in what conversations and redirects become."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.contract.conversations import Conversations, agent_of
+from tests.server_process import Server
+
+SKILL = "---\nname: waving\ndescription: How to wave\n---\nWave.\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that knows a marketplace, manages the skills of ACP agents, and is behind a proxy."""
+    directory = tmp_path_factory.mktemp("server")
+    market = directory / "market"
+    (market / ".plugin").mkdir(parents=True)
+    (market / "skills" / "waving").mkdir(parents=True)
+    (market / "skills" / "waving" / "SKILL.md").write_text(SKILL)
+    skills = [{"name": "waving", "source": "./skills/waving"}]
+    (market / ".plugin" / "marketplace.json").write_text(
+        json.dumps({"name": "market", "owner": {"name": "o"}, "skills": skills})
+    )
+    environment = {
+        "OH_REGISTERED_MARKETPLACES": json.dumps([{"name": "market", "source": str(market), "auto_load": True}]),
+        "OH_ACP_SKILL_SOURCING": "openhands_managed",
+        "OH_TRUST_FORWARDED_HEADERS": "true",
+    }
+    with Server(directory, environment) as running:
+        yield running
+
+
+def shown_skills(conversation: Conversations, agent: dict[str, object]) -> list[str]:
+    one = conversation(agent=agent)
+    one.run_to("finished", "SAY hello")
+    shown = one.get(params={"include_skills": "true"}).json()["agent"]["agent_context"]
+    return [skill["name"] for skill in shown["skills"]]
+
+
+def test_agents_have_the_skills_of_the_marketplaces(conversation: Conversations) -> None:
+    assert shown_skills(conversation, agent_of(conversation.llm)) == ["waving"]
+
+
+def test_agent_that_names_marketplaces_has_those_alone(conversation: Conversations, tmp_path: Path) -> None:
+    own = {"registered_marketplaces": [{"name": "own", "source": str(tmp_path)}]}
+    assert shown_skills(conversation, agent_of(conversation.llm) | {"agent_context": own}) == []
+
+
+def test_acp_agents_get_their_skills_from_here(conversation: Conversations) -> None:
+    """By default they are left out, for the other program has skills of its own."""
+    skill = {"name": "given", "content": "Give.", "trigger": None}
+    one = conversation(
+        agent={"kind": "ACPAgent", "acp_command": ["never-started"], "agent_context": {"skills": [skill]}}
+    )
+    shown = one.get(params={"include_skills": "true"}).json()["agent"]["agent_context"]
+    assert [each["name"] for each in shown["skills"]] == ["given"]
+
+
+def test_redirects_lead_to_where_the_proxy_is(conversation: Conversations) -> None:
+    forwarded = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "public.example"}
+    answer = conversation.http.get("/alive/", headers=forwarded)
+    assert answer.headers["location"] == "https://public.example/alive"
