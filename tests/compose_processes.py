@@ -137,7 +137,8 @@ class ComposeProcesses:
         """A word of the file, with names, ports and folders of this machine."""
         own = self._ports[name]
         text = re.sub(r"(web\d):8000", lambda found: f"127.0.0.1:{self._ports[found[1]]}", text)
-        text = text.replace("redis:6379", f"127.0.0.1:{self._ports['redis']}")
+        for service, port in (("redis", 6379), ("balancer", 8080)):
+            text = text.replace(f"{service}:{port}", f"127.0.0.1:{self._ports[service]}")
         text = re.sub(r"\b(6379|8000|8080|9100)\b", str(own), text).replace("0.0.0.0", "127.0.0.1")
         text = text.replace("/usr/local/etc/haproxy/haproxy.cfg", str(COMPOSE.with_name("haproxy.cfg")))
         return re.sub(r"^/(data|workspace)\b", lambda found: str(self._sandbox.directory / found[1]), text)

@@ -61,6 +61,17 @@ def test_compose_stack_serves(stack: ComposeProcesses, scripted_llm: ScriptedLlm
     assert all(map(stack.is_healthy, stack.children))
 
 
+def test_agents_of_the_compose_stack_find_it(stack: ComposeProcesses) -> None:
+    """The address that the SDK's tools read is the balancer's."""
+    answer = httpx.post(
+        f"{stack.url}/api/bash/execute_bash_command",
+        json={"command": "echo $OH_INTERNAL_SERVER_URL"},
+        headers={"x-session-api-key": KEY},
+        trust_env=False,
+    )
+    assert answer.json()["stdout"].strip() == stack.url
+
+
 def test_compose_stack_keeps_strangers_out(stack: ComposeProcesses) -> None:
     """No key, no service; and the numbers of its insides are not for the outside."""
     assert httpx.get(f"{stack.url}/api/conversations/count", trust_env=False).status_code == 401
