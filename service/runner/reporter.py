@@ -66,6 +66,8 @@ class Reporter:
         self._loop = asyncio.get_running_loop()
         self._tasks = TaskSet()
         self._refreshing = asyncio.Lock()
+        self._changing_meta = asyncio.Lock()
+        """While a record is being written, the next one must not be made of the one before it."""
         self._refresh_timer: asyncio.TimerHandle | None = None
         self._indexed_status: str | None = None
         """With what status the index has it; None when that is not certain."""
@@ -100,6 +102,16 @@ class Reporter:
 
     async def change_meta(self, **changes: Any) -> None:
         """Set fields of the record, durably, and show them."""
+        async with self._changing_meta:
+            await self._change_meta(**changes)
+
+    async def suggest_title(self, title: str) -> None:
+        """Set the title, unless a client has set one."""
+        async with self._changing_meta:
+            if self.meta.title is None:
+                await self._change_meta(title=title)
+
+    async def _change_meta(self, **changes: Any) -> None:
         changed = self.meta.model_copy(update=changes | {"updated_at": datetime.now(UTC)})
         await self._write(write_meta, self._directory, changed, fsync=self._fsync)
         self.meta = self.meta.model_copy(update=changes | {"updated_at": datetime.now(UTC)})

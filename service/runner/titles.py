@@ -74,9 +74,7 @@ class AutoTitle:
         await self._tasks.stop()
 
     async def _name(self, text: str) -> None:
-        title = await self._workers.call(self._ask, text)
-        if self._reporter.meta.title is None:  # a client may have chosen one meanwhile
-            await self._reporter.change_meta(title=title)
+        await self._reporter.suggest_title(await self._workers.call(self._ask, text))
 
     def _ask(self, text: str) -> str:
         meta = self._reporter.meta

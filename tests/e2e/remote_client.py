@@ -76,11 +76,11 @@ class RemoteClient(AbstractContextManager["RemoteClient"]):
     def start(self, agent: Agent | None = None, **options: Any) -> RemoteConversation:
         """Create a conversation; `options` are `RemoteConversation`'s."""
         agent = agent or self.agent()
-        return self._keep(RemoteConversation(agent=agent, workspace=self.workspace, visualizer=None, **options))
+        return self.keep(RemoteConversation(agent=agent, workspace=self.workspace, visualizer=None, **options))
 
     def attach(self, conversation_id: UUID) -> RemoteConversation:
         """Connect to a conversation somebody else made."""
-        return self._keep(RemoteConversation.attach(self.workspace, conversation_id, visualizer=None))
+        return self.keep(RemoteConversation.attach(self.workspace, conversation_id, visualizer=None))
 
     def status(self, conversation: RemoteConversation) -> str:
         """The execution status the server tells, not the one the client remembers."""
@@ -91,7 +91,8 @@ class RemoteClient(AbstractContextManager["RemoteClient"]):
         """Wait until the server tells this execution status."""
         wait_until(lambda: self.status(conversation) == status, f"the conversation is {status}", timeout_seconds)
 
-    def _keep(self, conversation: RemoteConversation) -> RemoteConversation:
+    def keep(self, conversation: RemoteConversation) -> RemoteConversation:
+        """Delete it on the server, and close it, at the end."""
         self._conversations.append(conversation)
         return conversation
 

@@ -12,7 +12,7 @@ import pytest
 
 from service.demo.scripted_llm import ScriptedLlm
 from tests.cluster_process import Cluster
-from tests.e2e import test_remote_conversation, test_viewers
+from tests.e2e import test_remote_conversation, test_remote_operations, test_viewers
 from tests.e2e.remote_client import RemoteClient, call, outline, run, send
 from tests.e2e.test_viewers import script  # noqa: F401  a fixture of its tests
 from tests.faults.owner import runner_id
@@ -27,7 +27,9 @@ def collected_from(module: ModuleType) -> dict[str, object]:
     return {name: value for name, value in vars(module).items() if name.startswith("test_")}
 
 
-globals().update(collected_from(test_remote_conversation) | collected_from(test_viewers))
+globals().update(
+    collected_from(test_remote_conversation) | collected_from(test_remote_operations) | collected_from(test_viewers)
+)
 
 
 @pytest.fixture(scope="module")

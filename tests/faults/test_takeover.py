@@ -50,6 +50,24 @@ def test_killed_runner_is_a_pause_for_everybody(
     assert owner_pid(cluster.conversations_path, one.id) != killed
 
 
+def test_switch_of_the_llm_holds_for_the_next_owner(
+    cluster: Cluster, conversation: Conversations, scripted_llm: ScriptedLlm, tmp_path: Path
+) -> None:
+    """It was acknowledged while a tool was running, and its owner was killed in the middle of that tool."""
+    one = conversation(agent=agent_of(scripted_llm, TERMINAL))
+    started = tmp_path / "started"
+    one.send(terminal(f"touch {started}; sleep 600"), "SAY with another voice", run=True)
+    wait_until(started.exists, "the tool is running", 30.0)
+    asked = len(scripted_llm.requests)
+    with ScriptedLlm() as other:
+        llm = other.settings | {"usage_id": "other"}
+        one.post("/switch_llm", {"llm": llm}).raise_for_status()
+        os.kill(owner_pid(cluster.conversations_path, one.id), signal.SIGKILL)
+        one.wait_status("finished", timeout_seconds=30.0)
+        assert one.outline[-1] == "agent: with another voice"
+        assert (len(scripted_llm.requests), len(other.requests)) == (asked, 1)
+
+
 def test_commands_in_the_gap_are_done(cluster: Cluster, conversation: Conversations) -> None:
     """They wait for the next owner, or are refused with a time to come back; none is lost or done twice.
 

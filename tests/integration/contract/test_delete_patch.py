@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID, uuid4
@@ -248,6 +249,17 @@ def test_patch_tells_viewers_of_tags_and_not_of_a_title(conversation: Conversati
         lines = viewer.until("full_state=paused")
     assert lines == ["tags", "execution_status=paused", "PauseEvent", "full_state=paused"]
     assert viewer.frames[1]["value"] == {"a": "b"}
+
+
+def test_patches_at_the_same_time_all_count(created: Conversation, server: Server) -> None:
+    """In the record on disk, too: each is made of the one before it."""
+    meta = server.conversations_path / UUID(created.id).hex / "meta.json"
+    with ThreadPoolExecutor(2) as threads:
+        for number in map(str, range(20)):
+            changes: list[JsonObject] = [{"title": number}, {"tags": {"number": number}}]
+            assert [answer.status_code for answer in threads.map(created.patch, changes)] == [200, 200]
+            stored = json.loads(meta.read_text())
+            assert (stored["title"], stored["tags"]) == (number, {"number": number})
 
 
 def test_patch_outlives_the_next_run(created: Conversation) -> None:
