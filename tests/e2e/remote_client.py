@@ -116,6 +116,11 @@ def start_run(conversation: RemoteConversation) -> None:
     _untyped(conversation).run(blocking=False)
 
 
+def generate_title(conversation: RemoteConversation) -> str:
+    """A title that the client has the agent's LLM make."""
+    return str(_untyped(conversation).generate_title())
+
+
 def _untyped(conversation: RemoteConversation) -> Any:
     # SDK 1.58 traces these methods with a decorator after which a type checker accepts no argument.
     return conversation
