@@ -10,6 +10,8 @@ from multiprocessing import parent_process
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal this process gets when the thread that made it ends."""
+_PR_SET_NAME = 15
+"""prctl(2): what the kernel calls this thread, of which the process has the name; up to 15 bytes."""
 
 
 def die_with_parent(parent_pid: int | None = None) -> None:
@@ -29,8 +31,14 @@ def die_with_parent(parent_pid: int | None = None) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def name_process(name: str) -> None:
+    """Have `ps -o comm` and `top` show this name. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
 def default_signals() -> None:
-    """Undo handlers inherited over a fork: they belong to the parent's work."""
+    """Undo handlers and a mask inherited from the parent: they belong to its work."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

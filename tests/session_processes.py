@@ -21,8 +21,8 @@ class Process(NamedTuple):
     pid: int
     parent_pid: int
     session_id: int
-    worker_name: str
-    """What Sanic calls it, `Sanic-Server-0-0` for instance; its children inherit the name. Empty for others."""
+    name: str
+    """What it calls itself: `fanout-web-0`, `fanout-runners` (the parent of) `fanout-runner-0`."""
     command: str
 
     @property
@@ -68,7 +68,8 @@ def _all_processes() -> Iterator[Process]:
         # It may end between any two of these lines.
         with suppress(FileNotFoundError, ProcessLookupError):
             # The name, in parentheses, may hold anything (proc(5)).
-            fields = (directory / "stat").read_text().rpartition(")")[2].split()
+            head, _, rest = (directory / "stat").read_text().rpartition(")")
+            fields = rest.split()
             state, parent_pid, _, session_id = fields[:4]
             if state in "ZX":
                 continue
@@ -76,19 +77,9 @@ def _all_processes() -> Iterator[Process]:
                 pid=int(directory.name),
                 parent_pid=int(parent_pid),
                 session_id=int(session_id),
-                worker_name=_variable(directory, "SANIC_WORKER_NAME"),
+                name=head.partition("(")[2],
                 command=(directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"),
             )
-
-
-def _variable(directory: Path, name: str) -> str:
-    """A variable of the environment a process was started with, or nothing."""
-    with suppress(PermissionError):
-        for entry in (directory / "environ").read_bytes().split(b"\0"):
-            key, _, value = entry.partition(b"=")
-            if key == name.encode():
-                return value.decode()
-    return ""
 
 
 def _tcp_sockets() -> list[Socket]:

@@ -16,7 +16,7 @@ from multiprocessing import current_process, parent_process
 
 import structlog
 
-from service.child_process import default_signals, die_with_parent
+from service.child_process import default_signals, die_with_parent, name_process
 from service.logs import configure_logging
 from service.metrics import forget_metrics, metrics, share_metrics, take_place
 from service.metrics_port import serve_metrics
@@ -40,6 +40,7 @@ def run_fleet(settings: Settings, processes: int) -> None:
     """Keep `processes` runners alive until SIGTERM or SIGINT; then drain them. Blocking."""
     default_signals()
     die_with_parent()
+    name_process("fanout-runners")
     configure_logging(settings)
     forget_secrets()
     prepare_environment()
@@ -132,6 +133,7 @@ def _be_runner(settings: Settings, parent_pid: int, place: int, metrics_port: in
         default_signals()
         die_with_parent(parent_pid)
         current_process().name = f"Runner-{place}"
+        name_process(f"fanout-runner-{place}")
         take_place(current_process().name)
         if metrics_port is not None:
             serve_metrics(settings.bind_host, metrics_port, settings.metrics_token)

@@ -86,7 +86,7 @@ def test_killed_worker_takes_no_count_with_it(node: Server) -> None:
     ask(node, REQUESTS)
     before = scrape(node.url)[ALIVE]
     replaced = scrape(node.url)["fanout_processes_replaced_total"]
-    victim = next(each for each in processes_of(node.pid) if each.worker_name == "Sanic-Server-0-0")
+    victim = next(each for each in processes_of(node.pid) if each.name == "fanout-web-0")
 
     os.kill(victim.pid, signal.SIGKILL)
     wait_until(lambda: node.status("/ready") == 200, "somebody answers")

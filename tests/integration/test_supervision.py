@@ -40,14 +40,11 @@ class Roles:
 
     def __init__(self, server: Server) -> None:
         processes = processes_of(server.pid)
-        runners = [each for each in processes if each.worker_name == "Sanic-Runners-0"]
         self.all = processes
-        self.web = [each for each in processes if each.worker_name.startswith("Sanic-Server-")]
-        # Redis writes its title over its environment.
+        self.web = [each for each in processes if each.name.startswith("fanout-web-")]
         self.redis = [each for each in processes if each.command.startswith("redis-server")]
-        self.runners_parent = [each for each in runners if each.parent_pid == server.pid]
-        parents = {each.pid for each in self.runners_parent}
-        self.runners = [each for each in runners if each.parent_pid in parents]
+        self.runners_parent = [each for each in processes if each.name == "fanout-runners"]
+        self.runners = [each for each in processes if each.name.startswith("fanout-runner-")]
 
     @property
     def is_complete(self) -> bool:
