@@ -86,11 +86,13 @@ def cpu_seconds(session_id: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def memory_mib(session_id: int) -> float:
-    """Sum of the proportional set sizes of a session's processes: pages that several share count once."""
+def memory_mib(session_id: int, name: str | None = None) -> float:
+    """Sum of the proportional set sizes (what several share counts once) of a session's processes, or those of a name."""
     kib = 0
     for directory in _processes(session_id):
         try:
+            if name is not None and (directory / "comm").read_text().strip() != name:
+                continue
             lines = (directory / "smaps_rollup").read_text().splitlines()
         except OSError:
             continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,10 @@ from bench.sides import OURS, PEER, Figures, Subject, memory_mib, serving
 from tests.child_process import ChildProcess
 from tests.redis_process import RedisProcess
 from tests.server_process import FANOUT, Sandbox, free_port
+from tests.session_processes import listeners, processes_of
 from tests.waiting import wait_until
+
+WORKER = "fanout-web-0"
 
 
 def roles() -> Figures:
@@ -35,10 +40,21 @@ def roles() -> Figures:
         web = start("web", "web", "--host", "127.0.0.1", "--port", str(port))
         wait_until(lambda: _is_ready(port), "the web worker is ready", 60)
         return {
-            "web worker, start to ready, s": time.perf_counter() - begin,
+            "fanout web, start to ready, s": time.perf_counter() - begin,
             "runner, start to ready, s": runner_seconds,
-            "web worker, idle memory (PSS), MiB": memory_mib(web.pid),
+            "fanout web, one worker, idle memory (PSS), MiB": memory_mib(web.pid),
+            "web worker, idle memory (PSS), MiB": memory_mib(web.pid, WORKER),
+            "web worker, killed to ready again, s": _replaced_seconds(web.pid, port),
         }
+
+
+def _replaced_seconds(session_id: int, port: int) -> float:
+    """From the death of the only web worker to the next one being ready."""
+    [worker] = [process for process in processes_of(session_id) if process.name == WORKER]
+    begin = time.perf_counter()
+    os.kill(worker.pid, signal.SIGKILL)
+    wait_until(lambda: _is_ready(port) and listeners(port) == 1, "there is another web worker", 60)
+    return time.perf_counter() - begin
 
 
 def whole_servers() -> dict[str, Figures]:

@@ -180,7 +180,7 @@ class WebContext:
         try:
             if not await self.catalog.runners.alive():
                 reasons.append("No runner is up yet")
-            elif not await self.catalog.index_build.is_done():
+            elif not await self.catalog.index.is_complete():
                 reasons.append("The index of conversations is being built")
         except BrokerUnavailable:
             reasons.append("The message broker does not answer")

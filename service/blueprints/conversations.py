@@ -18,7 +18,7 @@ from service.blueprints.context import WebContext, web_of
 from service.blueprints.observability import with_observability
 from service.blueprints.openapi import array_of, documented
 from service.catalog.index import SortOrder
-from service.errors import BadRequest, ConversationNotFound, JsonObject, NotFound, RequestFailed, Unavailable
+from service.errors import BadRequest, ConversationNotFound, JsonObject, NotFound, RequestFailed
 from service.requests.requester import Answer
 from service.store.children import with_children
 from service.store.final_response import final_response
@@ -112,7 +112,6 @@ async def batch(request: Request) -> HTTPResponse:
 async def search(request: Request) -> HTTPResponse:
     wanted = query(request, SearchQuery)
     web = web_of(request)
-    await _require_index(web)
     status = wanted.status and wanted.status.value
     page = await web.catalog.index.page(wanted.sort_order, status, _page_id(wanted.page_id), wanted.limit)
     if page is None:
@@ -129,7 +128,6 @@ async def search(request: Request) -> HTTPResponse:
 async def count(request: Request) -> HTTPResponse:
     wanted = query(request, StatusQuery)
     web = web_of(request)
-    await _require_index(web)
     return json_answer(b"%d" % await web.catalog.index.count(wanted.status and wanted.status.value))
 
 
@@ -306,11 +304,6 @@ async def _info_or_null(web: WebContext, conversation_id: UUID, include_skills: 
         return await _info(web, conversation_id, include_skills)
     except (ConversationNotFound, RequestFailed):
         return _NULL
-
-
-async def _require_index(web: WebContext) -> None:
-    if not await web.catalog.index_build.is_done():
-        raise Unavailable("The index of conversations is being built. Retry the request.")
 
 
 def _known_id(given: object) -> UUID | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from enum import Enum
@@ -11,10 +12,14 @@ from uuid import UUID
 from redis.asyncio import Redis
 
 from service.catalog.keys import Keys
+from service.errors import Unavailable
 from service.redis_source import redis_errors, text
 
 _CHUNK = 500
 RUNNING = "running"
+_COMPLETE = "complete"
+"""An entry of both orders, after all others, once every conversation of the disk is in. Who loses them loses it."""
+_INCOMPLETE = "The index of conversations is being built. Retry the request."
 
 
 class SortOrder(Enum):
@@ -85,15 +90,40 @@ class ConversationIndex:
         with redis_errors():
             return [UUID(hex=text(name)) for name in await self._redis.smembers(self._keys.index_running)]
 
+    async def mark_complete(self) -> None:
+        """Every conversation of the disk is in here."""
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                for key in (self._keys.index_created, self._keys.index_updated):
+                    pipeline.zadd(key, {_COMPLETE: math.inf})
+                await pipeline.execute()
+
+    async def is_complete(self) -> bool:
+        """Whether lists can be trusted."""
+        with redis_errors():
+            return await self._redis.zscore(self._keys.index_created, _COMPLETE) is not None
+
     async def count(self, status: str | None) -> int:
-        """How many there are, in a status if given."""
+        """How many there are, in a status if given.
+
+        Raises:
+            Unavailable: the index is not complete.
+        """
+        await self._require_complete()
         with redis_errors():
             if status is None:
-                return int(await self._redis.zcard(self._keys.index_created))
+                return int(await self._redis.zcard(self._keys.index_created)) - 1
             return sum(text(found) == status for found in await self._redis.hvals(self._keys.index_status))
 
     async def page(self, order: SortOrder, status: str | None, start_id: UUID | None, limit: int) -> Page | None:
-        """Up to `limit` ids from `start_id` on (inclusive), and the id after them; None for an unknown `start_id`."""
+        """Up to `limit` ids from `start_id` on (inclusive), and the id after them; None for an unknown `start_id`.
+
+        Raises:
+            Unavailable: the index is not complete.
+        """
+        _, descending = self._sorted_set(order)
+        if start_id is not None or not descending:
+            await self._require_complete()
         with redis_errors():
             rank = await self._rank(order, start_id)
             if rank is None:
@@ -105,6 +135,10 @@ class ConversationIndex:
                     return Page(found[:limit], found[limit])
             return Page(found, None)
 
+    async def _require_complete(self) -> None:
+        if not await self.is_complete():
+            raise Unavailable(_INCOMPLETE)
+
     async def _rank(self, order: SortOrder, start_id: UUID | None) -> int | None:
         if start_id is None:
             return 0
@@ -115,17 +149,20 @@ class ConversationIndex:
 
     async def _walk(self, order: SortOrder, status: str | None, rank: int, first: int) -> AsyncIterator[UUID]:
         key, descending = self._sorted_set(order)
-        chunk = first if status is None else _CHUNK
+        chunk = first + 1 if status is None else _CHUNK
         while True:
             names = [text(name) for name in await self._redis.zrange(key, rank, rank + chunk - 1, desc=descending)]
+            if descending and rank == 0 and names[:1] != [_COMPLETE]:  # it costs nothing to be seen here
+                raise Unavailable(_INCOMPLETE)
             if not names:
                 return
-            statuses = await self._redis.hmget(self._keys.index_status, names) if status else [None] * len(names)
+            rank += chunk
+            chunk = _CHUNK
+            names = [name for name in names if name != _COMPLETE]
+            statuses = await self._redis.hmget(self._keys.index_status, names) if status and names else names
             for name, found in zip(names, statuses, strict=True):
                 if status is None or (found is not None and text(found) == status):
                     yield UUID(hex=name)
-            rank += chunk
-            chunk = _CHUNK
 
     def _sorted_set(self, order: SortOrder) -> tuple[str, bool]:
         key = self._keys.index_created if "CREATED" in order.value else self._keys.index_updated

@@ -8,7 +8,6 @@
 | index:created, index:updated  | zset    | none             | runner            | web            |
 | index:status                  | hash    | none             | runner            | web            |
 | index:running                 | set     | none             | runner            | runner         |
-| index:built                   | string  | none             | index builder     | web, runner    |
 | index:building                | string  | 60 s             | index builder     | index builder  |
 | untold                        | set     | none             | runner            | runner         |
 | goals                         | set     | none             | runner            | runner         |
@@ -70,10 +69,6 @@ class Keys:
     @property
     def index_running(self) -> str:
         return f"{self.namespace}:index:running"
-
-    @property
-    def index_built(self) -> str:
-        return f"{self.namespace}:index:built"
 
     @property
     def index_building(self) -> str:

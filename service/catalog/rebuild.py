@@ -16,21 +16,12 @@ _BUILDING_SECONDS = 60
 
 
 class IndexBuild:
-    """Whether the index was made since Redis was last empty, and making it."""
+    """Making the index, if it was not made since Redis was last empty."""
 
     def __init__(self, redis: Redis, keys: Keys, index: ConversationIndex) -> None:
         self._redis = redis
         self._keys = keys
         self._index = index
-
-    async def is_done(self) -> bool:
-        """Whether lists can be trusted.
-
-        Raises:
-            BrokerUnavailable: Redis does not answer.
-        """
-        with redis_errors():
-            return bool(await self._redis.exists(self._keys.index_built))
 
     async def run(self, batches: Iterator[list[IndexEntry]]) -> bool:
         """Put every entry into the index unless that is done or another process is at it; says whether it is done.
@@ -38,12 +29,12 @@ class IndexBuild:
         Raises:
             BrokerUnavailable: Redis does not answer; the build can be run again.
         """
-        if await self.is_done():
+        if await self._index.is_complete():
             return True
         with redis_errors():
             if not await self._redis.set(self._keys.index_building, "1", nx=True, ex=_BUILDING_SECONDS):
                 return False
-        if await self.is_done():  # by another, between the question above and its letting go of the mark
+        if await self._index.is_complete():  # by another, between the question above and its letting go of the mark
             with redis_errors():
                 await self._redis.delete(self._keys.index_building)
             return True
@@ -51,8 +42,8 @@ class IndexBuild:
             await self._index.put(batch)
             with redis_errors():
                 await self._redis.expire(self._keys.index_building, _BUILDING_SECONDS)
+        await self._index.mark_complete()
         with redis_errors():
-            await self._redis.set(self._keys.index_built, "1")
             await self._redis.delete(self._keys.index_building)
         return True
 

@@ -188,7 +188,7 @@ async def _beat(catalog: Catalog, runner_id: RunnerId, host: Host, build: IndexB
             host.pulse.beat(was_there=was_there, now=time.monotonic())
             if not was_there:
                 await host.renew_leases()
-            if not await catalog.index_build.is_done():
+            if not await catalog.index.is_complete():
                 await build.run()
             if host.take_activity():
                 await catalog.activity.note()

@@ -20,7 +20,7 @@ from service.catalog.keys import Keys
 from service.catalog.owners import Owners
 from service.catalog.rebuild import in_batches
 from service.catalog.runners import RunnerRecord
-from service.errors import BrokerUnavailable
+from service.errors import BrokerUnavailable, Unavailable
 from service.identity import RunnerId
 from service.pubsub.broker import Channel
 from service.redis_source import RedisSource
@@ -65,6 +65,12 @@ def in_order(entries: list[IndexEntry], order: SortOrder) -> list[UUID]:
     return [each.conversation_id for each in (reversed(found) if order.value.endswith("DESC") else found)]
 
 
+async def fill(catalog: Catalog, entries: list[IndexEntry]) -> None:
+    """As a rebuild from a disk with these."""
+    await catalog.index.put(entries)
+    await catalog.index.mark_complete()
+
+
 async def walk(catalog: Catalog, order: SortOrder, status: str | None, limit: int) -> list[UUID]:
     """All pages, each begun where the one before says."""
     found: list[UUID] = []
@@ -83,7 +89,7 @@ async def walk(catalog: Catalog, order: SortOrder, status: str | None, limit: in
 @pytest.mark.parametrize("status", [None, "running"])
 async def test_pages_are_complete_in_every_order(catalog: Catalog, order: SortOrder, status: str | None) -> None:
     """Whatever the size of a page, each conversation is on one, ties included."""
-    await catalog.index.put(TIED)
+    await fill(catalog, TIED)
     expected = in_order([each for each in TIED if status in (None, each.status)], order)
     with patch.object(index_module, "_CHUNK", 2):
         for limit in range(1, 9):
@@ -92,23 +98,38 @@ async def test_pages_are_complete_in_every_order(catalog: Catalog, order: SortOr
 
 async def test_a_page_begins_with_the_conversation_asked_for(catalog: Catalog) -> None:
     """Inclusive, also when that one does not pass the filter (any more)."""
-    await catalog.index.put(TIED)
+    await fill(catalog, TIED)
     page = await catalog.index.page(SortOrder.CREATED_AT, None, UUID(int=3), 2)
     assert page == ([UUID(int=3), UUID(int=5)], UUID(int=6))
     page = await catalog.index.page(SortOrder.CREATED_AT, "running", UUID(int=3), 2)
     assert page == ([UUID(int=6)], None)
 
 
+@pytest.mark.parametrize("order", SortOrder)
+@pytest.mark.parametrize("status", [None, "running"])
+@pytest.mark.parametrize("start_id", [None, TIED[0].conversation_id])
+async def test_an_incomplete_index_is_not_listed(
+    catalog: Catalog, order: SortOrder, status: str | None, start_id: UUID | None
+) -> None:
+    """Owners put what they change in at any time, also after Redis has lost the rest."""
+    await catalog.index.put(TIED)
+    with pytest.raises(Unavailable):
+        await catalog.index.page(order, status, start_id, 5)
+    with pytest.raises(Unavailable):
+        await catalog.index.count(status)
+
+
 async def test_unknown_page_is_none(catalog: Catalog) -> None:
     """Not the first page."""
+    await fill(catalog, [])
     assert await catalog.index.page(SortOrder.CREATED_AT, None, UUID(int=99), 5) is None
-    await catalog.index.put(TIED)
+    await fill(catalog, TIED)
     assert await catalog.index.page(SortOrder.UPDATED_AT_DESC, "running", UUID(int=99), 5) is None
 
 
 async def test_empty_index_has_an_empty_page(catalog: Catalog) -> None:
     """And counts nothing; putting nothing is allowed."""
-    await catalog.index.put([])
+    await fill(catalog, [])
     assert await catalog.index.page(SortOrder.CREATED_AT, None, None, 5) == ([], None)
     assert await catalog.index.count(None) == 0
     assert await catalog.index.count("idle") == 0
@@ -117,13 +138,13 @@ async def test_empty_index_has_an_empty_page(catalog: Catalog) -> None:
 async def test_times_are_compared_as_moments(catalog: Catalog) -> None:
     """Whatever form a server wrote them in, down to the microsecond."""
     texts = ["2026-01-01T01:00:00.000002+01:00", "2026-01-01T00:00:00.000001Z", "2026-01-01T00:00:00+00:00"]
-    await catalog.index.put([IndexEntry(UUID(int=number), text, text, "idle") for number, text in enumerate(texts)])
+    await fill(catalog, [IndexEntry(UUID(int=number), text, text, "idle") for number, text in enumerate(texts)])
     assert await walk(catalog, SortOrder.CREATED_AT, None, 5) == [UUID(int=2), UUID(int=1), UUID(int=0)]
 
 
 async def test_an_entry_is_replaced_and_counted_by_its_newest_status(catalog: Catalog) -> None:
     """A conversation is in the index once."""
-    await catalog.index.put(TIED)
+    await fill(catalog, TIED)
     await catalog.index.put([entry(1, created=5, updated=99, status="finished")])
     assert await catalog.index.count(None) == 7
     counts = {status: await catalog.index.count(status) for status in ("idle", "running", "finished", "paused")}
@@ -146,9 +167,9 @@ async def test_a_removed_conversation_leaves_nothing(catalog: Catalog, redis: Re
 
 async def test_index_is_built_once(catalog: Catalog) -> None:
     """Whoever comes later does not look at the disk."""
-    assert not await catalog.index_build.is_done()
+    assert not await catalog.index.is_complete()
     assert await catalog.index_build.run(in_batches(iter(TIED)))
-    assert await catalog.index_build.is_done()
+    assert await catalog.index.is_complete()
     assert await catalog.index.count(None) == 7
     assert await catalog.index_build.run(_must_not_be_read())
 
@@ -179,7 +200,7 @@ async def test_builder_that_fails_can_be_replaced(catalog: Catalog, redis: Redis
 
     with pytest.raises(OSError, match="disk"):
         await catalog.index_build.run(broken())
-    assert not await catalog.index_build.is_done()
+    assert not await catalog.index.is_complete()
     assert 0 < await redis.ttl(keys.index_building) <= 60
     await redis.delete(keys.index_building)
     assert await catalog.index_build.run(in_batches(iter(TIED)))
@@ -190,7 +211,7 @@ async def test_emptied_redis_has_no_index(catalog: Catalog, redis: Redis) -> Non
     """It must be built again before lists can be trusted."""
     await catalog.index_build.run(in_batches(iter(TIED)))
     await redis.flushall()
-    assert not await catalog.index_build.is_done()
+    assert not await catalog.index.is_complete()
 
 
 def _must_not_be_read() -> Iterator[list[IndexEntry]]:
@@ -386,7 +407,7 @@ CALLS: dict[str, Callable[[Catalog], Awaitable[object]]] = {
     "index.count of a status": lambda catalog: catalog.index.count("idle"),
     "index.page": lambda catalog: catalog.index.page(SortOrder.CREATED_AT, None, None, 5),
     "index.page from an id": lambda catalog: catalog.index.page(SortOrder.CREATED_AT_DESC, None, ID, 5),
-    "index_build.is_done": lambda catalog: catalog.index_build.is_done(),
+    "index.is_complete": lambda catalog: catalog.index.is_complete(),
     "index_build.run": lambda catalog: catalog.index_build.run(iter([TIED])),
     "runners.beat": lambda catalog: catalog.runners.beat(record(ONE)),
     "runners.leave": lambda catalog: catalog.runners.leave(ONE),
@@ -412,6 +433,7 @@ async def test_without_redis_every_call_raises_the_one_error(catalog: Catalog, a
         CALLS, BrokerUnavailable
     )
     any_redis.bring_back()
+    await catalog.index.mark_complete()
     for call in CALLS.values():
         await call(catalog)
 
@@ -427,8 +449,8 @@ async def test_deployments_on_one_redis_do_not_see_each_other(catalog: Catalog, 
     await catalog.cluster_runs.take(ID, 1)
     await catalog.activity.note()
     try:
-        assert await theirs.index.count(None) == 0
-        assert not await theirs.index_build.is_done()
+        assert not await theirs.index.is_complete()
+        assert await theirs.index.running() == []
         assert await theirs.runners.alive() == []
         assert await theirs.owners.find(ID) is None
         assert await theirs.activity.last_at() is None
