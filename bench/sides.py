@@ -87,7 +87,7 @@ def cpu_seconds(session_id: int) -> float:
 
 
 def memory_mib(session_id: int, name: str | None = None) -> float:
-    """Sum of the proportional set sizes (what several share counts once) of a session's processes, or those of a name."""
+    """Sum of the proportional set sizes (what several share counts once) of a session, or of those with a name."""
     kib = 0
     for directory in _processes(session_id):
         try:

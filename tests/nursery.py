@@ -85,13 +85,9 @@ def nursery() -> Nursery:
 
 
 def _serve(requests: socket.socket) -> None:
-    import service.app
-    import service.cli
-    from service.runner.environment import prepare_environment
+    from service.runner.environment import import_sdk
 
-    prepare_environment()
-    import service.runner.process  # noqa: F401  the point of it
-
+    import_sdk()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how the watchers ended
     while True:
         message, descriptors, _, _ = socket.recv_fds(requests, _MESSAGE_BYTES, 2)

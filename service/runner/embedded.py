@@ -53,9 +53,9 @@ class EmbeddedRunner:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         # Imported here and not above: this import is the SDK's, and takes seconds.
-        from service.runner.environment import prepare_environment
+        from service.runner.environment import import_sdk
 
-        prepare_environment()
+        import_sdk()
         from service.runner.deferred import run_runner
 
         try:

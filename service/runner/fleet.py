@@ -7,7 +7,6 @@ replaced in well under a second. The parent holds no thread, no loop and no conn
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import time
@@ -21,7 +20,7 @@ from service.logs import configure_logging
 from service.metrics import forget_metrics, metrics, share_metrics, take_place
 from service.metrics_port import serve_metrics
 from service.redis_source import RedisSource
-from service.runner.environment import prepare_environment
+from service.runner.environment import import_sdk
 from service.settings import Settings
 from service.settings_secrets import forget_secrets
 from service.tracing import start_tracing, stop_tracing
@@ -43,12 +42,10 @@ def run_fleet(settings: Settings, processes: int) -> None:
     name_process("fanout-runners")
     configure_logging(settings)
     forget_secrets()
-    prepare_environment()
     # It takes seconds, in which a signal ends this process at once.
-    _import_sdk()
+    import_sdk()
     # From here on signals are taken one by one in `watch`; none may arrive between a fork and its bookkeeping.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    gc.freeze()
     is_alone = parent_process() is None
     directory = share_metrics() if is_alone else None
     take_place(_PLACE)
@@ -57,10 +54,6 @@ def run_fleet(settings: Settings, processes: int) -> None:
     finally:
         if directory is not None:
             forget_metrics(directory)
-
-
-def _import_sdk() -> None:
-    import service.runner.deferred  # noqa: F401  the point of it
 
 
 class _Fleet:
