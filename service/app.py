@@ -50,7 +50,6 @@ from service.blueprints import (
     settings as settings_routes,
 )
 from service.blueprints.context import WebContext
-from service.blueprints.deferred_start import DeferredStart
 from service.blueprints.socket import close_all
 from service.logs import configure_logging
 from service.metrics import forget_metrics, share_metrics
@@ -190,6 +189,9 @@ def _manage_lifetime(app: Sanic[Any, Any], settings: Settings, embedded_runner: 
 
         app.ctx.deferred_start = None
         if settings.deferred_init:
+            # Imported only where it is wanted: cryptography takes 6 MB.
+            from service.blueprints.deferred_start import DeferredStart
+
             app.ctx.deferred_start = DeferredStart(app.ctx, settings, source, make_context)
             await app.ctx.deferred_start.__aenter__()
         else:

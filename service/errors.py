@@ -16,6 +16,7 @@
     ├── Unavailable                 nothing happened; the same request may work shortly (503 + Retry-After)
     │   ├── NoRunner
     │   ├── OwnerMoving
+    │   ├── Dormant
     │   └── BrokerUnavailable
     ├── Unsupported                 501, another server cannot do what this would need
     ├── SourceUnavailable           502, as SourceRefused
@@ -317,6 +318,20 @@ class OwnerMoving(Unavailable):
 
     def fields(self) -> JsonObject:
         return {"conversation_id": self.conversation_id, "retry_after_seconds": self.retry_after_seconds}
+
+
+class Dormant(Unavailable):
+    """The start is deferred, and the configuration has not come yet."""
+
+    code = "dormant"
+
+    def __init__(self, state: str, retry_after_seconds: int = 1) -> None:
+        reason = f"server is in deferred-init state '{state}'; call POST /api/init first"
+        super().__init__(reason, retry_after_seconds)
+        self.state = state
+
+    def fields(self) -> JsonObject:
+        return {"state": self.state, "retry_after_seconds": self.retry_after_seconds}
 
 
 class BrokerUnavailable(Unavailable):

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from cryptography.fernet import Fernet, InvalidToken
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from service.settings import Settings
 from service.settings_values import AbsolutePath, Integer, OptionalText, SecretKeys, WebhookSpec
 
 _NOT_SETTINGS = frozenset({"env", "telemetry"})
-
-
-class SealedOtherwise(ValueError):
-    """The settings were encrypted under another secret key than this process was started with."""
-
-    def __str__(self) -> str:
-        return "The configuration was encrypted under another secret key; start every process with the same one"
 
 
 def _refuse_empty(keys: tuple[SecretStr, ...] | None) -> tuple[SecretStr, ...] | None:
@@ -50,28 +40,3 @@ class LateSettings(BaseModel):
         """`settings` with what is given here in its place."""
         given = {name: getattr(self, name) for name in type(self).model_fields if name not in _NOT_SETTINGS}
         return settings.model_copy(update={name: value for name, value in given.items() if value is not None})
-
-    @classmethod
-    def unseal(cls, sealed: bytes, settings: Settings) -> Self:
-        """What `seal` has sealed, by a process that was started with the same secret key.
-
-        Raises:
-            SealedOtherwise: it was another one.
-        """
-        cipher = _cipher(settings)
-        try:
-            return cls.model_validate_json(sealed if cipher is None else cipher.decrypt(sealed))
-        except (InvalidToken, ValueError):
-            raise SealedOtherwise from None
-
-
-def seal(body: bytes, settings: Settings) -> bytes:
-    """A valid JSON body as other processes may be told of it: encrypted, if this one was started with a secret key."""
-    cipher = _cipher(settings)
-    return body if cipher is None else cipher.encrypt(body)
-
-
-def _cipher(settings: Settings) -> Fernet | None:
-    if settings.cipher_key is None:
-        return None
-    return Fernet(base64.urlsafe_b64encode(hashlib.sha256(settings.cipher_key.encode()).digest()))

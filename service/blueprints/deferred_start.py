@@ -17,9 +17,10 @@ import structlog
 from service.blueprints.context import WebContext
 from service.catalog.init_record import Initialization, InitRecord
 from service.catalog.keys import Keys
-from service.errors import BadRequest, BrokerUnavailable, RequestFailed, Unauthorized, Unavailable
-from service.late_settings import LateSettings, SealedOtherwise, seal
+from service.errors import BadRequest, BrokerUnavailable, Dormant, RequestFailed, Unauthorized
+from service.late_settings import LateSettings
 from service.redis_source import RedisSource
+from service.sealed_settings import SealedOtherwise, seal, unseal
 from service.settings import Settings
 from service.store.disk import disk_problem
 from service.tasks import TaskSet
@@ -31,13 +32,6 @@ _KEEP_SECONDS = 1.0
 _POLL_SECONDS = 0.05
 _MARGIN_SECONDS = 10.0
 """An attempt is forgotten this long after it should have ended, if the worker that made it died."""
-
-
-class Dormant(Unavailable):
-    """The configuration has not come yet."""
-
-    def __init__(self, state: str) -> None:
-        super().__init__(f"server is in deferred-init state '{state}'; call POST /api/init first")
 
 
 class DeferredStart:
@@ -185,7 +179,7 @@ class DeferredStart:
             if self._record is not None and self._record.token == record.token:
                 return
             try:
-                late = LateSettings.unseal(record.sealed, self._given)
+                late = unseal(record.sealed, self._given)
             except SealedOtherwise as error:
                 if self._problem != str(error):
                     _log.error("configuration_not_usable", reason=str(error))

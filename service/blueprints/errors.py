@@ -45,6 +45,7 @@ STATUS: Mapping[type[FanoutError], int] = {
     errors.Disabled: 503,
     errors.NoRunner: 503,
     errors.OwnerMoving: 503,
+    errors.Dormant: 503,
     errors.BrokerUnavailable: 503,
     errors.OutcomeUnknown: 504,
     errors.RequestFailed: 500,

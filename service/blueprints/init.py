@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 from sanic import Blueprint, HTTPResponse, Request
@@ -10,10 +10,12 @@ from sanic.response import json
 from sanic_routing.route import Route
 
 from service.blueprints.arguments import body, checked_json
-from service.blueprints.deferred_start import DeferredStart
 from service.blueprints.openapi import documented
 from service.errors import NotFound
 from service.late_settings import LateSettings
+
+if TYPE_CHECKING:
+    from service.blueprints.deferred_start import DeferredStart
 
 _KEY_HEADER = "x-init-api-key"
 _CONFIGURED = ("api/", "v1/", "sockets/")
@@ -56,10 +58,9 @@ def needs_configuration(route: Route) -> bool:
 
 def _deferred_start(request: Request) -> DeferredStart:
     """Raises NotFound where the start was not deferred."""
-    deferred_start: Any = request.app.ctx.deferred_start
+    deferred_start: DeferredStart | None = request.app.ctx.deferred_start
     if deferred_start is None:
         raise NotFound("This server does not wait for a configuration: OH_DEFERRED_INIT is not set")
-    assert isinstance(deferred_start, DeferredStart)
     return deferred_start
 
 

@@ -6,16 +6,18 @@ import sys
 import time
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
-from service.blueprints.deferred_start import DeferredStart
 from service.blueprints.openapi import documented
 from service.blueprints.static_files import front_page
 from service.errors import JsonObject, Unavailable
+
+if TYPE_CHECKING:
+    from service.blueprints.deferred_start import DeferredStart
 
 TITLE = "OpenHands Agent Server"
 """The published server's name: it says which contract is spoken here."""

@@ -11,11 +11,11 @@ from sanic.exceptions import MethodNotAllowed, NotFound
 from service.blueprints import documentation, errors, metrics, request_trace, server_details, slashes, static_files
 from service.blueprints.auth import require_key
 from service.blueprints.cors import Cors
-from service.blueprints.deferred_start import Dormant
 from service.blueprints.handshake import is_socket, refusal, refuse_socket, unknown_socket
 from service.blueprints.init import needs_configuration
 from service.blueprints.root_path import request_class
 from service.blueprints.routing import handler_at, methods_at
+from service.errors import Dormant
 from service.settings import Settings
 
 

@@ -12,10 +12,10 @@ import structlog
 from service.catalog.init_record import Initialization, InitRecord
 from service.catalog.keys import Keys
 from service.errors import BrokerUnavailable
-from service.late_settings import LateSettings
 from service.redis_source import RedisSource
 from service.runner.environment import environment_variables
 from service.runner.process import running_runner
+from service.sealed_settings import unseal
 from service.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -52,7 +52,7 @@ async def _run_when_configured(settings: Settings, source: RedisSource) -> NoRet
 
 @asynccontextmanager
 async def _serving(settings: Settings, source: RedisSource, record: InitRecord) -> AsyncIterator[None]:
-    late = LateSettings.unseal(record.sealed, settings)
+    late = unseal(record.sealed, settings)
     with environment_variables(late.env):
         async with running_runner(late.over(settings), source):
             yield

@@ -19,7 +19,7 @@ MAX_LINES = 400
 VALUES = frozenset({"errors", "identity", "open_directory"})
 COUNTED = VALUES | {"metrics", "tracing"}
 REDIS = COUNTED | {"redis_source", "embedded_redis", "exchange"}
-SHARED = REDIS | {"settings", "late_settings", "redaction", "tasks"}
+SHARED = REDIS | {"settings", "late_settings", "sealed_settings", "redaction", "tasks"}
 
 ALLOWED = {
     "blueprints": SHARED | {"requests", "pubsub", "catalog", "store", "git"},

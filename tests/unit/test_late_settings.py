@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from service.late_settings import LateSettings, SealedOtherwise, seal
+from service.late_settings import LateSettings
+from service.sealed_settings import SealedOtherwise, seal, unseal
 from service.settings import Settings
 
 STARTED_WITH = Settings(secret_key=SecretStr("dormant"), max_concurrent_runs=7, conversations_path=Path("/before"))
@@ -74,13 +75,13 @@ def test_bad_bodies(body: str) -> None:
 def test_only_the_same_key_unseals() -> None:
     sealed = seal(b'{"session_api_keys": ["hidden"]}', STARTED_WITH)
     assert b"hidden" not in sealed
-    assert LateSettings.unseal(sealed, STARTED_WITH).over(STARTED_WITH).auth_keys == ("hidden",)
+    assert unseal(sealed, STARTED_WITH).over(STARTED_WITH).auth_keys == ("hidden",)
     for other in (Settings(secret_key=SecretStr("other")), Settings()):
         with pytest.raises(SealedOtherwise):
-            LateSettings.unseal(sealed, other)
+            unseal(sealed, other)
     with pytest.raises(SealedOtherwise):
-        LateSettings.unseal(b"{}", STARTED_WITH)
+        unseal(b"{}", STARTED_WITH)
 
 
 def test_without_a_key_it_is_the_body_itself() -> None:
-    assert LateSettings.unseal(seal(b'{"max_concurrent_runs": 2}', Settings()), Settings()).max_concurrent_runs == 2
+    assert unseal(seal(b'{"max_concurrent_runs": 2}', Settings()), Settings()).max_concurrent_runs == 2
