@@ -36,10 +36,11 @@ format: install ## Rewrite the sources as `make lint` wants them
 demo: install ## Watch an agent work in the terminal; needs no network and no API key
 	@exec $(BIN)/fanout demo
 
-bench: install ## Measure Fanout beside the published server, 15 minutes of an idle machine; draws docs/plots
+bench: install ## Measure Fanout beside the published server, 15 minutes of an idle machine; renews docs/performance.md
 	@sh scripts/install_test_packages.sh wrk
 	@sh scripts/install_bench.sh .venv-bench
 	@TZ=UTC $(BIN)/python -m bench
+	@$(BIN)/python -m bench.page
 	@.venv-bench/bin/python -m bench.plots
 
 lock: install ## Pin what pyproject.toml asks for in requirements.lock; keeps pins that still fit
