@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,10 @@ import pytest
 from sanic.worker.constants import ProcessState
 
 from service.supervisor import Backoff, SupervisedManager
+
+
+WAIT = "import signal; signal.pthread_sigmask(signal.SIG_SETMASK, ()); signal.pause()"
+"""Every process takes its own signals first, which it begins with held."""
 
 
 class FakeProcess:
@@ -29,7 +34,7 @@ class FakeProcess:
     def start(self) -> None:
         """Be there only at the end, as a real one."""
         self._on_start()
-        self._child = subprocess.Popen(["sleep", "60"])
+        self._child = subprocess.Popen([sys.executable, "-c", WAIT])
         self.pid = self._child.pid
         self.state = ProcessState.STARTED
 
