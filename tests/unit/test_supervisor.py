@@ -15,7 +15,6 @@ from sanic.worker.constants import ProcessState
 
 from service.supervisor import Backoff, SupervisedManager
 
-
 WAIT = "import signal; signal.pthread_sigmask(signal.SIG_SETMASK, ()); signal.pause()"
 """Every process takes its own signals first, which it begins with held."""
 
