@@ -85,6 +85,8 @@ def nursery() -> Nursery:
 
 
 def _serve(requests: socket.socket) -> None:
+    import service.app
+    import service.cli  # noqa: F401
     from service.runner.environment import import_sdk
 
     import_sdk()
