@@ -7,13 +7,13 @@ every worker from then on.
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Self
 
 import structlog
 
+from service.blueprints.auth import ApiKeys
 from service.blueprints.context import WebContext
 from service.catalog.init_record import Initialization, InitRecord
 from service.catalog.keys import Keys
@@ -67,12 +67,8 @@ class DeferredStart:
 
     async def require_ready(self) -> None:
         """Raises Dormant, unless the configuration has come, here or at another worker."""
-        if self.is_ready:
-            return
-        with suppress(BrokerUnavailable):
-            await self._look()
-        if not self.is_ready:
-            raise Dormant(await self.state())
+        if not self.is_ready and (state := await self.state()) != "ready":
+            raise Dormant(state)
 
     async def state(self) -> str:
         """`dormant`, `initializing` or `ready`."""
@@ -99,8 +95,7 @@ class DeferredStart:
         settings = self._ctx.web.settings
         if settings.cipher_key is None and settings.secret_key is None:
             return
-        offered = (presented or "").encode("utf-8", "surrogateescape")
-        if settings.cipher_key is None or not hmac.compare_digest(offered, settings.cipher_key.encode()):
+        if settings.cipher_key is None or not ApiKeys((settings.cipher_key,)).admit(presented):
             raise Unauthorized
 
     async def initialize(self, late: LateSettings, body: bytes) -> None:
@@ -143,12 +138,10 @@ class DeferredStart:
         if problem is not None:
             raise Unstartable(problem)
         await self._until_started(record)
-        context = await self._opened(settings)
-        try:
+        async with AsyncExitStack() as stack:
+            context = await stack.enter_async_context(self._make_context(settings))
             await _until_ready(context)
-        except BaseException:
-            await context.__aexit__(None, None, None)
-            raise
+            stack.pop_all()
         return context
 
     async def _take(self, record: InitRecord, context: WebContext) -> None:
@@ -161,8 +154,8 @@ class DeferredStart:
 
     async def _until_started(self, record: InitRecord) -> None:
         while True:
-            current = await self._initialization.read()
-            if current is None or current.token != record.token:
+            current = await self._initialization.current(record)
+            if current is None:
                 raise Unstartable("Redis has lost it meanwhile")
             if current.failure is not None:
                 raise Unstartable(current.failure)

@@ -9,7 +9,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 from sanic_routing.route import Route
 
-from service.blueprints.arguments import body, checked_json
+from service.blueprints.arguments import body, json_bytes
 from service.blueprints.openapi import documented
 from service.errors import NotFound
 from service.late_settings import LateSettings
@@ -47,7 +47,7 @@ async def initialize(request: Request) -> HTTPResponse:
     deferred_start = _deferred_start(request)
     deferred_start.require_key(request.headers.getone(_KEY_HEADER, None))
     late = body(request, LateSettings)
-    await deferred_start.initialize(late, checked_json(request))
+    await deferred_start.initialize(late, json_bytes(request))
     return await _status(deferred_start)
 
 

@@ -67,6 +67,11 @@ class Initialization:
             failure=None if failure is None else text(failure),
         )
 
+    async def current(self, record: InitRecord) -> InitRecord | None:
+        """How far this one has come; None: it was withdrawn, forgotten or replaced."""
+        found = await self.read()
+        return found if found is not None and found.token == record.token else None
+
     async def propose(self, record: InitRecord, seconds: float) -> bool:
         """Begin, unless somebody has begun already; forgotten after `seconds` if it does not get ready."""
         with redis_errors():
@@ -98,8 +103,7 @@ class Initialization:
         """Be dormant again, and say why."""
         with redis_errors():
             await self._redis.set(self._failure_key, reason)
-            current = await self.read()
-            if current is not None and current.token == record.token:
+            if await self.current(record) is not None:
                 await self._redis.delete(self._key)
 
     async def last_failure(self) -> str | None:

@@ -79,8 +79,8 @@ async def _while_it_holds(initialization: Initialization, record: InitRecord) ->
                 if not await initialization.keep(record):
                     return
             else:
-                current = await initialization.read()
-                if current is None or current.token != record.token:
+                current = await initialization.current(record)
+                if current is None:
                     return
                 is_ready = current.is_ready
         await asyncio.sleep(_KEEP_SECONDS if is_ready else _LOOK_SECONDS)
@@ -90,8 +90,8 @@ async def _is_withdrawn(initialization: Initialization, record: InitRecord) -> b
     """Wait for what becomes of it; False: it got ready with other runners."""
     while True:
         with suppress(BrokerUnavailable):
-            current = await initialization.read()
-            if current is None or current.token != record.token:
+            current = await initialization.current(record)
+            if current is None:
                 return True
             if current.is_ready:
                 return False
