@@ -25,7 +25,7 @@ from service.blueprints.conversations import Success
 from service.blueprints.openapi import array_of, documented
 from service.blueprints.places import place
 from service.blueprints.scopes import SCOPED_PREFIX, Routes, workspace_of
-from service.errors import BadRequest, NotFound
+from service.errors import BadRequest, NotFound, OutcomeUnknown
 from service.pubsub.broker import Channel
 from service.store.bash_history import BashHistory, Entry, micros_of, new_command_id
 
@@ -35,6 +35,8 @@ _route = Routes(blueprint, scoped)
 
 _LOOK_AGAIN_SECONDS = 1.0
 """How long a waiting request trusts that it will be told."""
+_AT_ONCE_SECONDS = 1.0
+"""How long the runner keeps its answer to a start back, so that it says how the command ended; most have by then."""
 _FOREVER = 1 << 53
 SUCCESS = b'{"success":true}'
 
@@ -135,7 +137,8 @@ async def scope_of(request: Request, runtime_conversation_id: str | None = None)
 @_route("POST", "/start_bash_command")
 @documented(summary="Start a shell command", body=ExecuteBashRequest, response=BashCommand, errors=(404, 422, 429))
 async def start_bash_command(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
-    return json_answer(await start(await scope_of(request, runtime_conversation_id), body(request, ExecuteBashRequest)))
+    [command] = await start(await scope_of(request, runtime_conversation_id), body(request, ExecuteBashRequest))
+    return json_answer(command)
 
 
 @_route("POST", "/execute_bash_command")
@@ -149,9 +152,7 @@ async def start_bash_command(request: Request, runtime_conversation_id: str | No
 async def execute_bash_command(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
     scope = await scope_of(request, runtime_conversation_id)
     outputs = await _run_to_its_end(scope, body(request, ExecuteBashRequest))
-    last = outputs[-1]
-    whole = {name: "".join(each[name] or "" for each in outputs) or None for name in ("stdout", "stderr")}
-    return json_answer(json.dumps(last | whole, ensure_ascii=False).encode())
+    return json_answer(outputs[0] if len(outputs) == 1 else _joined([json.loads(output) for output in outputs]))
 
 
 @_route("GET", "/bash_events/search")
@@ -221,8 +222,12 @@ async def ask_runner_of(scope: Scope, command_id: str, operation: str, content: 
     return False
 
 
-async def start(scope: Scope, wanted: ExecuteBashRequest, command_id: str | None = None) -> bytes:
+async def start(
+    scope: Scope, wanted: ExecuteBashRequest, command_id: str | None = None, wait_seconds: float = 0.0
+) -> list[bytes]:
     """Have a runner start the command, with this id if one is given; returns its event.
+
+    With `wait_seconds` the event of its output may follow, when it ends within them.
 
     Raises:
         InvalidRequest: its directory is not in the conversation's workspace.
@@ -232,9 +237,9 @@ async def start(scope: Scope, wanted: ExecuteBashRequest, command_id: str | None
     if scope.working_dir is not None:
         cwd = await asyncio.to_thread(_directory, scope.working_dir, wanted.cwd)
         content = wanted.model_copy(update={"cwd": cwd}).model_dump_json().encode()
-    arguments = {"command_id": command_id or new_command_id()}
+    arguments = {"command_id": command_id or new_command_id(), "wait_seconds": wait_seconds}
     answer = await scope.web.requester.ask("bash.start", scope.conversation_id, body=content, arguments=arguments)
-    return answer.body
+    return answer.body.split(b"\n")
 
 
 def search(history: BashHistory, wanted: BashSearch, page_bytes: float = math.inf) -> tuple[list[bytes], str | None]:
@@ -322,17 +327,31 @@ def _directory(working_dir: str, cwd: str | None) -> str:
     return cwd
 
 
-async def _run_to_its_end(scope: Scope, wanted: ExecuteBashRequest) -> list[dict[str, Any]]:
-    """All outputs of a command, the last included."""
+def _joined(outputs: list[dict[str, Any]]) -> bytes:
+    """The last output, with the text of all."""
+    whole = {name: "".join(each[name] or "" for each in outputs) or None for name in ("stdout", "stderr")}
+    return json.dumps(outputs[-1] | whole, ensure_ascii=False).encode()
+
+
+async def _run_to_its_end(scope: Scope, wanted: ExecuteBashRequest) -> list[bytes]:
+    """The events of all outputs of a command, the last included."""
     command_id = new_command_id()
+    try:
+        _, *outputs = await start(scope, wanted, command_id, _AT_ONCE_SECONDS)
+    except OutcomeUnknown:
+        # Its runner may have died while it waited with us. If it was started, it gets an end.
+        if await asyncio.to_thread(scope.history.event, command_id) is None:
+            raise
+        outputs = []
+    if outputs:
+        return outputs
     channel = Channel(scope.web.keys.bash_command(command_id))
     async with scope.web.hub.subscribe(channel, scope.web.settings.socket_backlog_bytes) as subscriber:
-        await start(scope, wanted, command_id)
         while True:
-            await subscriber.wait(_LOOK_AGAIN_SECONDS)
-            subscriber.take()
-            outputs = [json.loads(event) for event in await asyncio.to_thread(scope.history.outputs, command_id)]
-            if outputs and outputs[-1]["exit_code"] is not None:
+            outputs = await asyncio.to_thread(scope.history.outputs, command_id)
+            if outputs and json.loads(outputs[-1])["exit_code"] is not None:
                 return outputs
             if not outputs and await asyncio.to_thread(scope.history.event, command_id) is None:
                 raise NotFound  # the history was cleared meanwhile
+            await subscriber.wait(_LOOK_AGAIN_SECONDS)
+            subscriber.take()

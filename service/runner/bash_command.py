@@ -10,20 +10,33 @@ import asyncio
 import codecs
 import signal
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from service.errors import Conflict
-from service.runner.command_process import CommandProcess, CommandRequest, spawn
+from service.runner.command_process import CommandProcess, CommandRequest, spawn_now
+from service.runner.workers import Workers
 
 CHUNK_CHARACTERS = 1 << 20
 _GRACE_SECONDS = 1.0
 """Between SIGTERM and SIGKILL, and for the pipes to end after that (contract)."""
 FAILED = -1
 
-Store = Callable[[int, int | None, str | None, str | None], Awaitable[None]]
-"""Stores and publishes an output: order, exit code, stdout, stderr."""
+
+class Output(NamedTuple):
+    """Some output of a command; with an exit code, the last."""
+
+    order: int
+    exit_code: int | None
+    stdout: str | None
+    stderr: str | None
+
+
+Store = Callable[[Output], bytes | None]
+"""Stores an output and returns its event, or None when the history is gone; blocking."""
+Tell = Callable[[bytes], None]
+"""Publishes an event; never blocks."""
 Show = Callable[[str, str], None]
 """Lets those who watch have some text of a stream; never blocks."""
 
@@ -61,43 +74,70 @@ class _Buffer:
 
 
 class BashCommand:
-    """`run` it once; the other methods are for meanwhile. Methods of the runner's loop."""
+    """`begin` it once, in a worker, and then `run` it; the other methods are for meanwhile, on the runner's loop."""
 
-    def __init__(self, store: Store, show: Show, output_limit_characters: int) -> None:
+    def __init__(self, workers: Workers, store: Store, tell: Tell, show: Show, output_limit_characters: int) -> None:
+        self._workers = workers
         self._store = store
+        self._tell = tell
         self._show = show
         self._room = output_limit_characters
         self._order = 0
         self._storing = asyncio.Lock()
         self._buffers = {"stdout": _Buffer(), "stderr": _Buffer()}
         self._process: CommandProcess | None = None
+        self._first: dict[str, bytearray] = {}
+        """What was read before `run`."""
+        self._is_over = False
+        self._last_event: bytes | None = None
         self._is_stopped = False
+        self._grace: asyncio.TimerHandle | None = None
         self._why_killed: str | None = None
         self._begun = asyncio.Event()
         self._end_now = asyncio.Event()
         self.ended = asyncio.Event()
+        self.only_event: bytes | None = None
+        """The event of the last output when there was no other; from the end on."""
+
+    def begin(self, wanted: CommandRequest, patience_seconds: float) -> None:
+        """Start it, and stay with it for so long: what is over by then costs its runner's loop nothing. Blocking."""
+        try:
+            self._process = process = spawn_now(wanted)
+        except (OSError, ValueError) as error:
+            self._buffers["stderr"].add(f"Error executing command: {error}")
+            self._end(FAILED)
+            return
+        if patience_seconds <= 0 or self._is_stopped or self._why_killed is not None:
+            return
+        self._first, is_over = process.first_moments(min(patience_seconds, wanted.timeout_seconds))
+        if is_over:
+            exit_code = process.exit_code()
+            self._process = None
+            process.close_unfed()
+            for name, data in self._first.items():
+                self._buffers[name].add(data.decode("utf-8", "replace"))
+            self._end(FAILED if exit_code is None else exit_code)
 
     async def run(self, wanted: CommandRequest) -> None:
-        """From the start to the last output, which is stored whatever happens."""
+        """From where `begin` has left it to its last output, which is stored whatever happens."""
+        self._begun.set()
+        if self._is_over:
+            self._tell_end()
+            return
         exit_code = FAILED
         try:
             exit_code = await self._execute(wanted)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             self._buffers["stderr"].add(f"Error executing command: {error}")
         finally:
-            self._begun.set()
-            if self._why_killed is not None:
-                exit_code = FAILED
-                self._buffers["stderr"].add(self._why_killed)
-            await self._store_output(exit_code, **{name: buffer.rest() for name, buffer in self._buffers.items()})
-            self.ended.set()
+            await self._finish(exit_code)
 
     def stop(self) -> None:
         """Ask the whole process group to end, and end it a second later; also before it has begun."""
         self._is_stopped = True
-        if self._process is not None:
+        if self._process is not None and self._grace is None:
             self._signal(signal.SIGTERM)
-            asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._kill)
+            self._grace = asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._kill)
 
     def kill(self, why: str) -> None:
         """End it at once; its last output has exit code -1 and says why."""
@@ -112,10 +152,12 @@ class BashCommand:
         return self._process
 
     async def _execute(self, wanted: CommandRequest) -> int:
-        process = await spawn(wanted)
-        self._process = process
-        self._begun.set()
-        if self._is_stopped:
+        process = self._process
+        assert process is not None
+        # It may have been told so before it had begun.
+        if self._why_killed is not None:
+            self._kill()
+        elif self._is_stopped:
             self.stop()
         pumps = [self._pump(process, name) for name in process.outputs]
         work: asyncio.Future[Any] = asyncio.gather(*pumps, process.wait())
@@ -143,6 +185,7 @@ class BashCommand:
 
     async def _pump(self, process: CommandProcess, name: str) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        await self._take(name, decoder.decode(bytes(self._first.get(name, b""))))
         while data := await process.read(process.outputs[name]):
             await self._take(name, decoder.decode(data))
             await asyncio.sleep(0)  # a command that always has more must not keep the loop
@@ -161,12 +204,36 @@ class BashCommand:
                 buffer.keep_last(CHUNK_CHARACTERS)
                 return
             self._room -= CHUNK_CHARACTERS
-            await self._store_output(None, **{name: buffer.take(CHUNK_CHARACTERS)})
+            await self._store_some(**{name: buffer.take(CHUNK_CHARACTERS)})
 
-    async def _store_output(self, exit_code: int | None, stdout: str | None = None, stderr: str | None = None) -> None:
+    async def _store_some(self, stdout: str | None = None, stderr: str | None = None) -> None:
         async with self._storing:
-            order, self._order = self._order, self._order + 1
-            await self._store(order, exit_code, stdout, stderr)
+            output, self._order = Output(self._order, None, stdout, stderr), self._order + 1
+            event = await self._workers.call(self._store, output)
+        if event is not None:
+            self._tell(event)
+
+    def _end(self, exit_code: int) -> None:
+        """Store the last output. Blocking."""
+        if self._why_killed is not None:
+            exit_code = FAILED
+            self._buffers["stderr"].add(self._why_killed)
+        rest = {name: buffer.rest() for name, buffer in self._buffers.items()}
+        self._last_event = self._store(Output(self._order, exit_code, **rest))
+        self._is_over = True
+
+    async def _finish(self, exit_code: int) -> None:
+        try:
+            async with self._storing:
+                await self._workers.call(self._end, exit_code)
+        finally:
+            self._tell_end()
+
+    def _tell_end(self) -> None:
+        if self._last_event is not None:
+            self._tell(self._last_event)
+            self.only_event = None if self._order else self._last_event
+        self.ended.set()
 
     def _kill(self) -> None:
         self._signal(signal.SIGKILL)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
@@ -18,7 +20,7 @@ from service.errors import BashLimitReached, Conflict
 from service.identity import UNKNOWN_STREAM_EPOCH, RunnerId
 from service.pubsub.broker import Channel
 from service.pubsub.envelope import Envelope, Kind, encode
-from service.runner.bash_command import FAILED, BashCommand
+from service.runner.bash_command import FAILED, BashCommand, Output
 from service.runner.command_process import CommandProcess, CommandRequest
 from service.runner.publisher import Publisher
 from service.runner.watched import Watched
@@ -32,10 +34,18 @@ from service.tasks import TaskSet
 _log = structlog.get_logger(__name__)
 
 _CLOSE_SECONDS = 3.0
+_PATIENCE_SECONDS = 0.05
+"""How long a worker stays with a command whose end is waited for. Most are over by then."""
+_ATTENDED = 8
+"""With how many at once: other calls want the workers, too."""
+_ANSWERED_BYTES = 1 << 16
+"""An output up to this is handed to whoever waits for the end; a larger one is read from the disk."""
 
 
 class _Running(NamedTuple):
     command: BashCommand
+    wanted: CommandRequest
+    watched: Watched
     conversation_id: UUID | None
 
 
@@ -52,38 +62,60 @@ class BashHost:
         self._workers = workers
         self._registry = RunningCommands(settings.bash_events_dir)
         self._running: dict[str, _Running] = {}
+        self._attended = 0
         self._tasks = TaskSet()
 
     async def start(
-        self, command_id: str, wanted: CommandRequest, history_path: Path, conversation_id: UUID | None
-    ) -> bytes:
+        self,
+        command_id: str,
+        wanted: CommandRequest,
+        history_path: Path,
+        conversation_id: UUID | None,
+        wait_seconds: float = 0.0,
+    ) -> list[bytes]:
         """Store the command and start it; returns its event.
+
+        With `wait_seconds` the event of its output follows, if it ends within them with one output that is not large.
 
         Raises:
             BashLimitReached: this runner has as many commands as it may.
+            OSError: it could not be stored, and was not started.
         """
         if len(self._running) >= self._settings.max_bash_commands:
             raise BashLimitReached
         history = BashHistory(history_path)
 
-        def begin() -> bytes:
+        def store(output: Output) -> bytes | None:
+            try:
+                return history.add_output(command_id, *output)
+            except FileNotFoundError:
+                return None  # deleted with its conversation
+            finally:
+                if output.exit_code is not None:
+                    self._registry.remove(command_id)
+
+        tell = partial(self._tell_output, command_id, is_global=conversation_id is None)
+        watched = Watched(history_path, command_id, self._workers, self._watch)
+        command = BashCommand(self._workers, store, tell, watched.add, self._settings.bash_output_max_characters)
+        running = self._running[command_id] = _Running(command, wanted, watched, conversation_id)
+
+        def begin(patience_seconds: float) -> bytes:
             event = history.begin(command_id, wanted.command, wanted.cwd, wanted.timeout_seconds)
             self._registry.add(RunningCommand(command_id, self._runner_id, history_path))
+            command.begin(wanted, patience_seconds)
             return event
 
-        event = await self._workers.call(begin)
-
-        async def store(order: int, exit_code: int | None, stdout: str | None, stderr: str | None) -> None:
-            with suppress(FileNotFoundError):  # deleted with its conversation
-                output = await self._workers.call(history.add_output, command_id, order, exit_code, stdout, stderr)
-                self._tell(command_id, output, is_global=conversation_id is None)
-
-        watched = Watched(history_path, command_id, self._workers, self._watch)
-        running = BashCommand(store, watched.add, self._settings.bash_output_max_characters)
-        self._running[command_id] = _Running(running, conversation_id)
-        self._tell(command_id, event, is_global=conversation_id is None)
-        self._tasks.start(self._run(command_id, running, watched, wanted), f"command {command_id}")
-        return event
+        begun: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        is_awaited = wait_seconds > 0
+        self._tasks.start(self._run(command_id, running, begin, begun, is_awaited=is_awaited), f"command {command_id}")
+        events = [await begun]
+        if is_awaited and not command.ended.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_seconds):
+                    await command.ended.wait()
+        if command.only_event is not None and len(command.only_event) <= _ANSWERED_BYTES:
+            events.append(command.only_event)
+        return events
 
     async def process(self, command_id: str) -> CommandProcess:
         """Of a command that runs here, for input and signals. Raises Conflict when it does not, or not any more."""
@@ -143,18 +175,44 @@ class BashHost:
         why = "The runner of this command has died."
         output = await self._workers.call(history.add_output, orphan.command_id, order, FAILED, None, why)
         await self._workers.call(LiveOutput(orphan.history, orphan.command_id).remove)
-        self._tell(orphan.command_id, output, is_global=orphan.history == self._settings.bash_events_dir)
+        self._tell_output(orphan.command_id, output, is_global=orphan.history == self._settings.bash_events_dir)
         _log.warning("command_of_dead_runner_ended", command_id=orphan.command_id, dead_runner_id=orphan.runner_id)
 
-    async def _run(self, command_id: str, running: BashCommand, watched: Watched, wanted: CommandRequest) -> None:
+    async def _run(
+        self,
+        command_id: str,
+        running: _Running,
+        begin: Callable[[float], bytes],
+        begun: asyncio.Future[bytes],
+        *,
+        is_awaited: bool,
+    ) -> None:
+        """All of it, in a task of its own: who has asked for the command may go away."""
         try:
-            await running.run(wanted)
-        finally:
-            await watched.close()
+            event = await self._begin(begin, is_attended=is_awaited and self._attended < _ATTENDED)
+        except OSError as error:
             del self._running[command_id]
-            await self._workers.call(self._registry.remove, command_id)
+            if not begun.done():
+                begun.set_exception(error)
+            return
+        if running.conversation_id is None:
+            self._publish(self._keys.bash, event)
+        if not begun.done():
+            begun.set_result(event)
+        try:
+            await running.command.run(running.wanted)
+        finally:
+            await running.watched.close()
+            del self._running[command_id]
 
-    def _tell(self, command_id: str, event: bytes, *, is_global: bool) -> None:
+    async def _begin(self, begin: Callable[[float], bytes], *, is_attended: bool) -> bytes:
+        self._attended += is_attended
+        try:
+            return await self._workers.call(begin, _PATIENCE_SECONDS if is_attended else 0.0)
+        finally:
+            self._attended -= is_attended
+
+    def _tell_output(self, command_id: str, event: bytes, *, is_global: bool) -> None:
         if is_global:
             self._publish(self._keys.bash, event)
         self._publish(self._keys.bash_command(command_id), b"")

@@ -37,9 +37,10 @@ class BashOperations:
             hosted = await self._host.open(request.conversation_id)
             history = hosted.directory.bash_events
         command_id = request.arguments["command_id"]
-        started = await self._bash.start(command_id, _command(wanted), history, request.conversation_id)
+        wait_seconds = request.arguments.get("wait_seconds", 0.0)
+        events = await self._bash.start(command_id, _command(wanted), history, request.conversation_id, wait_seconds)
         self._host.note_activity()
-        return Answer(200, started)
+        return Answer(200, b"\n".join(events))
 
     async def _stop_command(self, request: Request) -> Answer:
         self._host.note_activity()

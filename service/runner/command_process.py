@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
 import shutil
 import subprocess
 import termios
@@ -24,6 +25,8 @@ from service.settings_secrets import is_secret_variable
 from service.tasks import TaskSet
 
 _READ_BYTES = 1 << 16
+_FIRST_BYTES = 1 << 18
+"""Of a command's output that `first_moments` takes; one with more to say is not over soon."""
 INPUT_LIMIT_BYTES = 1 << 20
 """Of what has been sent to a command and not been read by it."""
 
@@ -63,6 +66,13 @@ class CommandRequest(NamedTuple):
     """With one it is standard input and both outputs, and what the command prints is all stdout."""
 
 
+class FirstMoments(NamedTuple):
+    """What a command has put out so far, by stream, and whether that was all and the shell has ended."""
+
+    read: dict[str, bytearray]
+    is_over: bool
+
+
 class CommandProcess:
     """Made by `spawn`; to be closed."""
 
@@ -88,17 +98,50 @@ class CommandProcess:
             return False
         return True
 
+    def first_moments(self, seconds: float) -> FirstMoments:
+        """Read what it puts out until it has ended, but no longer than that. Blocking, and before any `read`."""
+        read = {name: bytearray() for name in self.outputs}
+        if not hasattr(os, "pidfd_open"):
+            return FirstMoments(read, is_over=False)
+        until = time.monotonic() + seconds
+        ended = os.pidfd_open(self._process.pid)
+        try:
+            waiting: dict[int, bytearray | None] = {self.outputs[name]: data for name, data in read.items()}
+            waiting[ended] = None
+            poll = select.poll()
+            for descriptor in waiting:
+                poll.register(descriptor, select.POLLIN)
+            while waiting and sum(map(len, read.values())) < _FIRST_BYTES:
+                ready = poll.poll(max(0.0, until - time.monotonic()) * 1000)
+                if not ready:
+                    break
+                for descriptor, _ in ready:
+                    data = waiting[descriptor]
+                    some = b"" if data is None else self._read_now(descriptor)
+                    if data is not None and some:
+                        data += some
+                    else:
+                        poll.unregister(descriptor)
+                        del waiting[descriptor]
+        finally:
+            os.close(ended)
+        return FirstMoments(read, is_over=not waiting)
+
     async def read(self, descriptor: int) -> bytes:
         """Some output; empty at the end, which for a terminal is when nobody has it open any more."""
         while True:
             try:
-                return os.read(descriptor, _READ_BYTES)
+                return self._read_now(descriptor)
             except BlockingIOError:
                 await _readable(descriptor)
-            except OSError as error:
-                if error.errno == errno.EIO and descriptor == self._terminal:
-                    return b""
-                raise
+
+    def _read_now(self, descriptor: int) -> bytes:
+        try:
+            return os.read(descriptor, _READ_BYTES)
+        except OSError as error:
+            if error.errno == errno.EIO and descriptor == self._terminal:
+                return b""
+            raise
 
     def write(self, data: bytes) -> None:
         """Send input, in the order of the calls; the command reads it when it likes.
@@ -152,6 +195,10 @@ class CommandProcess:
     async def close(self) -> None:
         """Close its descriptors; on a terminal whoever is left gets SIGHUP."""
         await self._feeding.stop()
+        self.close_unfed()
+
+    def close_unfed(self) -> None:
+        """As `close`, of one that nobody has sent input; from any thread."""
         self._close_input()
         for descriptor in self.outputs.values():
             os.close(descriptor)
@@ -206,7 +253,12 @@ async def _ready(descriptor: int, add: Callable[..., Any], remove: Callable[[int
 
 async def spawn(wanted: CommandRequest) -> CommandProcess:
     """Start a command in a session of its own. Raises OSError, ValueError when it cannot be."""
-    return CommandProcess(*await asyncio.to_thread(_spawn, wanted))
+    return await asyncio.to_thread(spawn_now, wanted)
+
+
+def spawn_now(wanted: CommandRequest) -> CommandProcess:
+    """As `spawn`; blocking."""
+    return CommandProcess(*_spawn(wanted))
 
 
 def _spawn(wanted: CommandRequest) -> tuple[subprocess.Popen[bytes], int | None]:

@@ -13,7 +13,7 @@ FILE_MODE = 0o600
 
 
 def write_atomically(
-    path: Path,
+    path: Path | str,
     data: bytes,
     *,
     fsync: bool,

@@ -100,7 +100,7 @@ class BashHistory:
         Those before are passed over one at a time. All outputs of a command of the published server are returned.
         """
         stem = command_id[:_STEM]
-        if self._file(stem).exists():
+        if os.path.exists(self._file(stem)):
             return [line for line in self._lines(stem) if int(line[_NUMBER], 16) > after_order + 1]
         foreign = [entry for entry in foreign_entries(self.directory) if entry[2] == command_id != entry[1]]
         return [foreign_event(entry[3]) for entry in sorted(foreign)]
@@ -147,39 +147,44 @@ class BashHistory:
     def purge(self, before_micros: int) -> None:
         """Delete what is older."""
         for entry in list(self.entries(0, before_micros, descending=False)):
-            path = entry.path or self._file(entry.event_id[:_STEM])
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(entry.path or self._file(entry.event_id[:_STEM]))
         for path in self._index_files():
             _IndexFile(path).drop_before(before_micros)
 
     def _append(self, stem: str, number: int, fields: dict[str, Any], kind: str) -> bytes:
-        path = self._file(stem)
-        index = self.directory / "index" / socket.gethostname()
-        if not (path.exists() and index.exists()):
+        try:
+            return self._write(stem, number, fields, kind)
+        except FileNotFoundError:
             # Not the directory itself: a conversation that is deleted meanwhile must not come back.
-            for directory in (path.parent.parent, path.parent, index.parent):
-                directory.mkdir(mode=0o700, exist_ok=True)
-        with open(index, "ab", opener=_private) as indexed:
+            for name in ("commands", f"commands/{stem[:6]}", "index"):
+                (self.directory / name).mkdir(mode=0o700, exist_ok=True)
+            return self._write(stem, number, fields, kind)
+
+    def _write(self, stem: str, number: int, fields: dict[str, Any], kind: str) -> bytes:
+        with open(f"{self.directory}/index/{socket.gethostname()}", "ab", opener=_private) as indexed:
             fcntl.flock(indexed, fcntl.LOCK_EX)
             # A crash may have left half a line. The size is asked for now: others appended until the lock was ours.
-            indexed.truncate(os.fstat(indexed.fileno()).st_size // _INDEX_LINE * _INDEX_LINE)
+            size = os.fstat(indexed.fileno()).st_size
+            if size % _INDEX_LINE:
+                indexed.truncate(size // _INDEX_LINE * _INDEX_LINE)
             micros = time.time_ns() // 1000
             event = {"id": f"{stem}{number:08x}", "timestamp": _stamp(micros), **fields, "kind": kind}
             line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-            with open(path, "ab", opener=_private) as file:
+            with open(self._file(stem), "ab", opener=_private) as file:
                 file.write(line + b"\n")
             indexed.write(b"%016d %s %08x\n" % (micros, stem.encode(), number))
         return line
 
     def _lines(self, stem: str) -> Iterator[bytes]:
         """What is stored of a command, one event in memory at a time; a line that is being written is left out."""
-        with suppress(FileNotFoundError, NotADirectoryError), self._file(stem).open("rb") as file:
+        with suppress(FileNotFoundError, NotADirectoryError), open(self._file(stem), "rb") as file:
             for line in file:
                 if line.endswith(b"\n"):
                     yield line[:-1]
 
-    def _file(self, stem: str) -> Path:
-        return self.directory / "commands" / stem[:6] / f"{stem}.jsonl"
+    def _file(self, stem: str) -> str:
+        return f"{self.directory}/commands/{stem[:6]}/{stem}.jsonl"
 
     def _index_files(self) -> list[Path]:
         directory = self.directory / "index"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,14 +27,17 @@ class RunningCommands:
         self._directory = directory / "running"
 
     def add(self, command: RunningCommand) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        content = {"runner_id": command.runner_id, "history": str(command.history)}
-        write_atomically(self._directory / command.command_id, json.dumps(content).encode(), fsync=False)
+        content = json.dumps({"runner_id": command.runner_id, "history": str(command.history)}).encode()
+        try:
+            write_atomically(self._path(command.command_id), content, fsync=False)
+        except FileNotFoundError:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(self._path(command.command_id), content, fsync=False)
 
     def remove(self, command_id: str) -> bool:
         """Whether it was there, and it was this call that removed it."""
         try:
-            (self._directory / command_id).unlink()
+            os.unlink(self._path(command_id))
         except FileNotFoundError:
             return False
         return True
@@ -44,6 +48,9 @@ class RunningCommands:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return RunningCommand(command_id, RunnerId(said["runner_id"]), Path(said["history"]))
+
+    def _path(self, command_id: str) -> str:
+        return f"{self._directory}/{command_id}"
 
     def all(self) -> list[RunningCommand]:
         """Those of all runners."""

@@ -104,6 +104,20 @@ def test_runner_that_goes_leaves_an_end(
         assert told(socket, command_id=command_id) == output
 
 
+def test_runner_dies_while_it_waits_for_the_end(cluster: Cluster, http: httpx.Client, gate: Path) -> None:
+    """Its answer to the start was to say how the command ended; the client gets the end that another runner writes."""
+    with (
+        ThreadPoolExecutor(1) as pool,
+        connect(f"{cluster.url.replace('http', 'ws')}/sockets/bash-events", proxy=None) as socket,
+    ):
+        command = f"while [ ! -e {gate} ]; do sleep 0.05; done"
+        answer = pool.submit(http.post, "/api/bash/execute_bash_command", json={"command": command}, timeout=60)
+        started = told(socket, command=command)
+        os.kill(runner_of(cluster, started["id"]), signal.SIGKILL)
+        assert answer.result().json() == told(socket, command_id=started["id"])
+        assert "has died" in answer.result().json()["stderr"]
+
+
 def test_command_ends_while_redis_is_away(cluster: Cluster, http: httpx.Client, gate: Path) -> None:
     """The waiting request, who polls and who listens all find the end on disk before Redis is back."""
     with (
