@@ -1,19 +1,20 @@
-"""How cost grows: with conversations on disk, events in one, sockets on one, for either side."""
+"""How cost grows: with conversations on disk, events in one, sockets on one, commands in the past, for either side."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench import reading
+from bench import reading, writing
 from bench.clock import cost
 from bench.delivery import SOCKETS_AT_THE_PEER, deliveries
 from bench.sides import OURS, PEER, Figures, Subject, serving
 from bench.starting import timed_start
-from bench.stored import Template, serving_long
+from bench.stored import Template, add_commands, serving_long
 
 CONVERSATIONS = (10, 100, 1_000, 10_000)
 EVENTS = (100, 1_000, 10_000, 30_000)
 SOCKETS = (1, 10, 40, 200, 1_000)
+COMMANDS = (0, 1_000, 10_000)
 
 Curve = dict[int, Figures]
 
@@ -37,6 +38,17 @@ def sockets() -> dict[str, Curve]:
                 if side == OURS or count <= SOCKETS_AT_THE_PEER:
                     figures = deliveries(subject, count, max(40, min(400, 4_000 // count)))
                     curve[count] = {name.replace(f" at {count} sockets", ""): each for name, each in figures.items()}
+    return found
+
+
+def commands() -> dict[str, Curve]:
+    """Shell commands, by how many were run before."""
+    found: dict[str, Curve] = {OURS: {}, PEER: {}}
+    for count in COMMANDS:
+        for side, curve in found.items():
+            with serving(side) as subject:
+                add_commands(side, subject.server.bash_events_path, count)
+                curve[count] = writing.shell(subject) | reading.commands(subject)
     return found
 
 

@@ -35,6 +35,7 @@ GROWTH = {
         ],
     ),
     "sockets": ("sockets on one conversation", ["delivery, CPU µs", "delivery with its POST, CPU µs"]),
+    "commands": ("shell commands before", ["execute_bash_command, CPU ms", "newest 20 bash events, CPU ms"]),
 }
 SCALING = {"web_workers": "web workers", "runners": "runners"}
 COLORS = {"fanout": "tab:blue", "peer": "tab:orange"}
@@ -52,7 +53,7 @@ def draw_growth(part: str, axis: str, names: list[str]) -> None:
     _, axes = pyplot.subplots(1, len(names), figsize=(3.6 * len(names), 3.2), squeeze=False)
     for plot, name in zip(axes[0], names, strict=True):
         for side, curve in curves.items():
-            sizes = [int(size) for size in curve]
+            sizes = [max(int(size), 1) for size in curve]  # the scale has no 0
             values = [max(figures[name], 0.01) for figures in curve.values()]
             plot.plot(sizes, values, marker="o", color=COLORS[side], label=LABELS[side])
         plot.set(title=name, xlabel=axis, xscale="log", yscale="log")

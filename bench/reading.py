@@ -51,5 +51,16 @@ def conversations(subject: Subject) -> Figures:
     )
 
 
+def commands(subject: Subject) -> Figures:
+    """The newest events of the shell."""
+    query = {"limit": "20", "sort_order": "TIMESTAMP_DESC"}
+    return cost(
+        subject.server,
+        "newest 20 bash events",
+        50,
+        lambda: subject.http.get("/api/bash/bash_events/search", params=query).raise_for_status(),
+    )
+
+
 def alive(subject: Subject) -> Figures:
     return cost(subject.server, "/alive", ALIVE_REQUESTS, lambda: subject.http.get("/alive").raise_for_status())

@@ -49,15 +49,14 @@ def serving(
 ) -> Iterator[Subject]:
     """One of the two in a new directory, as a single process unless `environment` says otherwise.
 
+    The directory stays.
+
     Args:
         prepare: fills the folder of the conversations before the server starts.
     """
     settings = {"OH_MAX_CONCURRENT_RUNS": "64", **(environment or {})}
-    with (
-        tempfile.TemporaryDirectory(prefix=f"fanout-bench-{side}-", ignore_cleanup_errors=True) as name,
-        ScriptedLlm() as llm,
-    ):
-        server = Server(Path(name), settings, COMMANDS[side])
+    with ScriptedLlm() as llm:
+        server = Server(Path(tempfile.mkdtemp(prefix=f"{side}-")), settings, COMMANDS[side])
         server.conversations_path.mkdir()
         prepare(server.conversations_path)
         with server, httpx.Client(base_url=server.url, timeout=300, trust_env=False) as http:

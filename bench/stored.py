@@ -1,4 +1,4 @@
-"""Conversations laid out on disk, as many and as long as wanted: copies of one that a server has made."""
+"""Conversations and shell commands laid out on disk, as many and as long as wanted, as a server leaves them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from bench.sides import Subject, serving
+from bench.sides import OURS, Subject, serving
+from service.store.bash_history import BashHistory, new_command_id
 from tests.integration.contract.conversations import Conversation
 from tests.waiting import wait_until
 
@@ -92,6 +94,32 @@ def serving_long(
         one = subject.create.handle(folders[0].name)
         assert one.get("/events/count").text == str(length)
         yield subject, one
+
+
+def add_commands(side: str, history: Path, count: int) -> None:
+    """So many shell commands that have ended, in the history of one side."""
+    if side == OURS:
+        _add_our_commands(BashHistory(history), count)
+        return
+    history.mkdir(exist_ok=True)
+    moment = datetime.now(UTC) - timedelta(hours=1)
+    for _ in range(count):
+        moment += timedelta(milliseconds=10)
+        command_id, output_id = uuid4().hex, uuid4().hex
+        common = {"timestamp": moment.isoformat().replace("+00:00", "Z")}
+        command = {"id": command_id, "command": "true", "cwd": None, "timeout": 300, "kind": "BashCommand"}
+        output = {"id": output_id, "command_id": command_id, "order": 0, "exit_code": 0, "kind": "BashOutput"}
+        stem = moment.strftime("%Y%m%d%H%M%S%f")
+        (history / f"{stem}_BashCommand_{command_id}").write_text(_compact(common | command))
+        texts = {"stdout": None, "stderr": None}
+        (history / f"{stem}_BashOutput_{command_id}_{output_id}").write_text(_compact(common | output | texts))
+
+
+def _add_our_commands(history: BashHistory, count: int) -> None:
+    for _ in range(count):
+        command_id = new_command_id()
+        history.begin(command_id, "true", None, 300)
+        history.add_output(command_id, 0, 0, None, None)
 
 
 def _compact(content: object) -> str:

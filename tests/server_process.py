@@ -45,6 +45,7 @@ class Sandbox:
         """
         self.directory = directory
         self.conversations_path = directory / "conversations"
+        self.bash_events_path = directory / "bash_events"
         # tmux puts its socket there, and a socket's path may have 107 bytes: pytest's directories are too long.
         self._tmux_directory = Path(tempfile.mkdtemp(prefix="fo", dir="/tmp"))
         self.environment = self._hermetic_environment() | dict(environment or {})
@@ -70,7 +71,7 @@ class Sandbox:
             "OPENHANDS_SUPPRESS_BANNER": "1",
             "OH_SECRET_KEY": "tests-only",
             "OH_CONVERSATIONS_PATH": str(self.conversations_path),
-            "OH_BASH_EVENTS_DIR": str(self.directory / "bash_events"),
+            "OH_BASH_EVENTS_DIR": str(self.bash_events_path),
             "OH_WORKSPACE_PATH": str(self.directory / "workspace"),
             # Where the public catalog of skills would be cloned over the network.
             "EXTENSIONS_PATH": str(self.directory / "extensions"),
@@ -119,6 +120,10 @@ class Server:
     @property
     def conversations_path(self) -> Path:
         return self._sandbox.conversations_path
+
+    @property
+    def bash_events_path(self) -> Path:
+        return self._sandbox.bash_events_path
 
     @property
     def process(self) -> ChildProcess:
