@@ -200,6 +200,12 @@ class Settings(BaseSettings):
         "native", description="Who gives ACP agents their skills: themselves, or this server."
     )
 
+    direct_llm_requests: Flag = Field(
+        False,
+        description="Have litellm make requests to OpenAI-compatible LLMs itself, not through the `openai` package: an "
+        "agent's step takes half the CPU. litellm calls it experimental; an LLM's refusals are shown as raw JSON.",
+    )
+
     enable_vscode: Flag = Field(True, description="Serve an editor where it is installed.")
     vscode_port: Integer = Field(8001, ge=1, le=65535, description="TCP port of the editor.")
     vscode_path: str = Field("/openhands/.openvscode-server", description="Directory of OpenVSCode Server.")

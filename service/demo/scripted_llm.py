@@ -35,6 +35,7 @@ class LlmRequest(NamedTuple):
 
     api_key: str
     body: JsonObject
+    user_agent: str
 
     @property
     def messages(self) -> list[JsonObject]:
@@ -204,7 +205,7 @@ def _handler_for(llm: ScriptedLlm) -> type[BaseHTTPRequestHandler]:
                 self._send_json(404, _error(Refusal(404, f"no such path: {self.path}")))
                 return
             api_key = (self.headers["authorization"] or "").removeprefix("Bearer ")
-            turn = llm.answer(LlmRequest(api_key, body))
+            turn = llm.answer(LlmRequest(api_key, body, self.headers.get("user-agent", "")))
             if turn.refusal is not None:
                 self._send_json(turn.refusal.status, _error(turn.refusal))
             elif body.get("stream"):

@@ -17,6 +17,13 @@ _DEFAULTS = {
 }
 
 
+DIRECT_LLM_REQUESTS = {"EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER": "true"}
+"""litellm's switch, which it asks for at each request.
+
+The `openai` package compares every message of a request, at every step again, with the types it knows.
+"""
+
+
 def import_sdk() -> None:
     """Import what a runner is made of, with the environment that it has to find. Blocking, for seconds."""
     for name, value in _DEFAULTS.items():

@@ -39,6 +39,7 @@ from service.runner.child_operations import ChildOperations
 from service.runner.conversation_operations import ConversationOperations
 from service.runner.credential_bindings import CredentialBindings
 from service.runner.credential_operations import CredentialOperations
+from service.runner.environment import DIRECT_LLM_REQUESTS, environment_variables
 from service.runner.extension_operations import ExtensionOperations
 from service.runner.extensions import Extensions
 from service.runner.gateway_operations import GatewayOperations
@@ -119,6 +120,8 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         stack.push_async_callback(oauth.close)
         acp = AcpModels()
         stack.callback(acp.close)
+        if settings.direct_llm_requests:
+            stack.enter_context(environment_variables(DIRECT_LLM_REQUESTS))
         stack.enter_context(known_to_agents(settings, SecretsStore(persistence_root(settings.persistence_dir), cipher)))
         access = StoreAccess(workers, catalog.store_lock)
         operations = Operations(
