@@ -72,7 +72,7 @@ async def follow(
     """Write `sync`, the history after the reader's position, the full state, then what happens; does not end.
 
     Args:
-        take_at_once: writes one arrival to a reader that keeps up.
+        take_at_once: writes arrivals to a reader that keeps up.
 
     Raises:
         ConversationGone: it was deleted.

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from enum import IntEnum
 from typing import Any, Protocol
@@ -80,15 +80,15 @@ class Socket:
         except RequestCancelled:
             raise ClientGone from None
 
-    def take_at_once(self, frame_of: Callable[[Arrival], bytes], arrival: Arrival) -> bool:
-        """Write an arrival in one call, for who writes to many; False, and nothing made, when the client is behind."""
+    def take_at_once(self, frame_of: Callable[[Arrival], bytes], arrivals: Sequence[Arrival]) -> bool:
+        """Write arrivals in one call, for who writes to many; False, and nothing made, when the client is behind."""
         connection = self._websocket.io_proto
         if connection is None or self._websocket.ws_proto.state is not OPEN:
             return False
         transport = connection.transport
         if transport is None or transport.is_closing() or transport.get_write_buffer_size() >= _UNREAD_LIMIT_BYTES:
             return False
-        transport.write(frame_of(arrival))
+        transport.writelines([frame_of(arrival) for arrival in arrivals])
         return True
 
     async def read(self) -> str | bytes:

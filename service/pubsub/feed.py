@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from enum import Enum, auto
 from typing import Protocol
 
@@ -83,7 +83,7 @@ class Feed:
         """Read nothing yet.
 
         Args:
-            take_at_once: how the reader takes an arrival while it waits for the next batch, which then lacks it.
+            take_at_once: how the reader takes what arrives while it waits for the next batch, which then lacks it.
         """
         self._log = log
         self._subscriber = subscriber
@@ -115,15 +115,20 @@ class Feed:
             async for batch in self._merge(arrivals):
                 yield batch
 
-    def _take_next(self, arrival: Arrival) -> bool:
-        """Whether this was what comes next, and the reader has it."""
-        envelope = arrival.envelope
-        if self._take_at_once is None or envelope.kind is Kind.DELETED:
+    def _take_next(self, arrivals: Sequence[Arrival]) -> bool:
+        """Whether these were what comes next, and the reader has them."""
+        if self._take_at_once is None:
             return False
-        if judge(self.position, envelope) is not Verdict.DELIVER or not self._take_at_once(arrival):
+        position = self.position
+        for arrival in arrivals:
+            envelope = arrival.envelope
+            if envelope.kind is Kind.DELETED or judge(position, envelope) is not Verdict.DELIVER:
+                return False
+            if envelope.kind is Kind.DURABLE:
+                position = envelope.seq
+        if not self._take_at_once(arrivals):
             return False
-        if envelope.kind is Kind.DURABLE:
-            self.position = envelope.seq
+        self.position = position
         return True
 
     async def _from_log(self, through: int = -1) -> AsyncIterator[list[Arrival]]:

@@ -1,16 +1,17 @@
 """Local fan-out: one broker subscription per channel and process, however many readers it has here.
 
-Every reader of a channel gets the same `Arrival`, so an envelope is decoded once and a frame built once. A reader that
-waits and keeps up takes it at once, without waking a task, which costs more than the write.
-Any other is handed arrivals through a backlog bounded in bytes; when that is full the backlog is thrown away and the
-reader is marked as lagging: it goes on from the log at its own pace (`service.pubsub.feed`). Publishers never wait.
+Every reader of a channel gets the same `Arrival`, so an envelope is decoded once and a frame built once. What arrived
+together is handed over together, so that a socket is written to once. A reader that waits and keeps up takes it at
+once, without waking a task, which costs more than the write. Any other is handed arrivals through a backlog bounded in
+bytes; when that is full the backlog is thrown away and the reader is marked as lagging: it goes on from the log at its
+own pace (`service.pubsub.feed`). Publishers never wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -45,8 +46,8 @@ class Arrival:
         return built
 
 
-TakeAtOnce = Callable[[Arrival], bool]
-"""How a waiting reader takes an arrival; False when it cannot now, and is to be woken for it."""
+TakeAtOnce = Callable[[Sequence[Arrival]], bool]
+"""How a waiting reader takes arrivals, all of them or none; False when it cannot now, and is to be woken for them."""
 
 
 class Subscriber:
@@ -66,21 +67,21 @@ class Subscriber:
         """Payload bytes waiting here, at most the limit."""
         return self._backlog_bytes
 
-    def offer(self, arrival: Arrival) -> bool:
-        """Hand over an arrival; True when the reader has taken it at once.
+    def offer(self, *arrivals: Arrival) -> bool:
+        """Hand over what has arrived; True when the reader has taken it at once.
 
         Else it is added to the backlog, or all of that is dropped and the reader lags when it does not fit.
         """
         if self._take_at_once is not None:
-            if self._take_at_once(arrival):
+            if self._take_at_once(arrivals):
                 return True
-            self._take_at_once = None  # the next must not overtake this one
-        size = len(arrival.envelope.payload)
+            self._take_at_once = None  # the next must not overtake these
+        size = sum([len(arrival.envelope.payload) for arrival in arrivals])
         if self._backlog_bytes + size > self._limit_bytes:
             self._backlogs_dropped.inc()
             self.miss()
             return False
-        self._arrivals.append(arrival)
+        self._arrivals.extend(arrivals)
         self._backlog_bytes += size
         self._news.set()
         return False
@@ -110,7 +111,7 @@ class Subscriber:
         """Until something waits or was lost; False when the time was over first.
 
         Args:
-            take_at_once: is called for each arrival until then, as long as it takes them. There must be no backlog.
+            take_at_once: is called for what arrives until then, as long as it takes it. There must be no backlog.
         """
         if not self._news.is_set():
             self._take_at_once = take_at_once
@@ -128,6 +129,8 @@ class _Topic:
 
     def __init__(self) -> None:
         self.subscribers: set[Subscriber] = set()
+        self.arrived: list[Arrival] = []
+        """What was received and is not handed over yet."""
         self.subscribed = asyncio.Lock()
         self.is_subscribed = False
         self.unsubscribe_timer: asyncio.TimerHandle | None = None
@@ -141,11 +144,16 @@ class Hub:
         self._linger_seconds = linger_seconds
         self._topics: dict[Channel, _Topic] = {}
         self._tasks = TaskSet()
-        self._listener: asyncio.Task[None] | None = None
+        self._running: list[asyncio.Task[None]] = []
+        self._news = asyncio.Event()
+        self._topics_with_news: list[_Topic] = []
         self._deliveries = metrics().deliveries
 
     async def __aenter__(self) -> Self:
-        self._listener = self._tasks.start(self._listen(), "hub-listener")
+        self._running = [
+            self._tasks.start(self._listen(), "hub-listener"),
+            self._tasks.start(self._hand_over(), "hub-fan-out"),
+        ]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -156,8 +164,8 @@ class Hub:
 
     @property
     def is_listening(self) -> bool:
-        """Whether the listener task lives; without it nothing is ever delivered."""
-        return self._listener is not None and not self._listener.done()
+        """Whether its tasks live; without them nothing is ever delivered."""
+        return bool(self._running) and not any(task.done() for task in self._running)
 
     @property
     def channels(self) -> list[Channel]:
@@ -222,14 +230,14 @@ class Hub:
             if isinstance(delivery, Reconnected):
                 self._recheck_all()
             else:
-                self._fan_out(delivery.channel, delivery.data)
+                self._receive(delivery.channel, delivery.data)
 
     def _recheck_all(self) -> None:
         for topic in self._topics.values():
             for subscriber in topic.subscribers:
                 subscriber.miss()
 
-    def _fan_out(self, channel: Channel, message: bytes) -> None:
+    def _receive(self, channel: Channel, message: bytes) -> None:
         topic = self._topics.get(channel)
         if topic is None:
             return
@@ -238,6 +246,19 @@ class Hub:
         except MalformedEnvelope as error:
             _log.warning("malformed_envelope", channel=channel, error=str(error))
             return
-        taken = sum([subscriber.offer(arrival) for subscriber in topic.subscribers])
-        if taken:
-            self._deliveries.inc(taken)
+        if not topic.arrived:
+            self._topics_with_news.append(topic)
+            self._news.set()
+        topic.arrived.append(arrival)
+
+    async def _hand_over(self) -> None:
+        """Once the listener has taken all that a broker had at hand."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            topics, self._topics_with_news = self._topics_with_news, []
+            for topic in topics:
+                arrivals, topic.arrived = topic.arrived, []
+                taken = sum([subscriber.offer(*arrivals) for subscriber in topic.subscribers])
+                if taken:
+                    self._deliveries.inc(taken * len(arrivals))

@@ -56,6 +56,7 @@ class CommandQueue:
         self._conversation = opened.conversation
         self._conversation_id = opened.directory.conversation_id
         self._store = opened.store
+        self._outbox = opened.outbox
         self._inbox = opened.inbox
         self._workers = workers
         self._cipher = cipher
@@ -199,11 +200,12 @@ class CommandQueue:
 
     def _apply_in_worker(self, command: Command) -> None:
         try:
-            with self._store.applying(command):
-                self._apply_table[command.kind](self._conversation, command.content)
-            if self._store.discards_writes and command.kind != "message":
-                raise OwnershipLost  # what changes state only has vanished; a message would have been refused
-            self._store.sync_names()
+            with self._outbox.together():
+                with self._store.applying(command):
+                    self._apply_table[command.kind](self._conversation, command.content)
+                if self._store.discards_writes and command.kind != "message":
+                    raise OwnershipLost  # what changes state only has vanished; a message would have been refused
+                self._store.sync_names()
         except OwnershipLost:
             raise  # the entry is the next owner's to apply
         except BaseException:

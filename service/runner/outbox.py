@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NewType
 
 from service.identity import StreamEpoch
@@ -13,6 +14,13 @@ from service.pubsub.envelope import Envelope, Kind, encode
 from service.runner.publisher import Message, Publisher
 
 Hold = NewType("Hold", int)
+
+
+class _Thread(threading.local):
+    """What a thread does in `together`."""
+
+    is_collecting = False
+    hold: Hold | None = None
 
 
 class Outbox:
@@ -31,6 +39,7 @@ class Outbox:
         self._holds: set[Hold] = set()
         self._hold_numbers = itertools.count()
         self._waiting: list[Message] = []
+        self._thread = _Thread()
 
     @property
     def last_seq(self) -> int:
@@ -44,8 +53,26 @@ class Outbox:
     def durable(self, seq: int, payload: bytes) -> None:
         """An event was appended."""
         with self._lock:
+            if self._thread.is_collecting and self._thread.hold is None:
+                self._thread.hold = self.hold()
             self._last_seq = seq
             self._put(Kind.DURABLE, payload)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Publish at the end of the block, in one go, what this thread appends in it: each socket is written to once.
+
+        What others append after its first event waits behind it; so the block must not wait for them from then on.
+        """
+        thread = self._thread
+        thread.is_collecting = True
+        try:
+            yield
+        finally:
+            thread.is_collecting = False
+            if thread.hold is not None:
+                self.release(thread.hold)
+                thread.hold = None
 
     def transient(self, payload: bytes) -> None:
         """Publish something that is never stored, after all that was appended so far."""
@@ -92,8 +119,6 @@ class Outbox:
         return encode(Envelope(kind, seq, self._stream_epoch, payload))
 
     def _flush(self) -> None:
-        if self._holds:
-            return
-        for message in self._waiting:
-            self._publisher.put(self._channel, message)
-        self._waiting.clear()
+        if self._waiting and not self._holds:
+            self._publisher.put(self._channel, *self._waiting)
+            self._waiting.clear()

@@ -41,12 +41,12 @@ class Publisher:
         """What waits for the broker."""
         return self._queue_bytes
 
-    def put(self, channel: Channel, message: Message) -> None:
-        """Queue a message; never blocks."""
+    def put(self, channel: Channel, *messages: Message) -> None:
+        """Queue messages, which are published together; never blocks."""
         with self._lock:
             was_empty = not self._queue
-            self._queue.append((channel, message))
-            self._queue_bytes += _size_of(message)
+            self._queue.extend((channel, message) for message in messages)
+            self._queue_bytes += sum(map(_size_of, messages))
             while self._queue_bytes > _QUEUE_LIMIT_BYTES:
                 self._queue_bytes -= _size_of(self._queue.popleft()[1])
         if was_empty:  # else the task has been woken, and takes all there is

@@ -76,6 +76,10 @@ class Reporter:
         self._steps = metrics().steps
         self._last_answer: bytes | None = None
         self._is_discarded = False
+        self._is_change_noted = False
+        """Whether the loop knows that the snapshot is to be renewed: it is woken for the first event after one."""
+        self._active_at: datetime | None = None
+        """When something else than the state has changed last, unless the loop has seen it."""
 
     @property
     def status(self) -> ConversationExecutionStatus:
@@ -121,6 +125,9 @@ class Reporter:
         """Renew what readers see on disk and in lists."""
         async with self._refreshing:
             self._cancel_refresh_timer()
+            # In this order: who sees it noted has said before when that was.
+            self._is_change_noted = False
+            self._take_activity()
             snapshot = self._describe()
             # First the index: who has seen a status in the conversation finds it in the lists too.
             await self._put_in_index(snapshot.header)
@@ -168,8 +175,11 @@ class Reporter:
         if self._error_hold is not None and data.endswith(b'"kind":"ConversationErrorEvent"}'):
             self._loop.call_soon_threadsafe(self._announce_status, self._error_hold)
             self._error_hold = None
-        is_state_update = data.endswith(b'"kind":"ConversationStateUpdateEvent"}')
-        self._loop.call_soon_threadsafe(self._note_change, is_state_update)
+        if not data.endswith(b'"kind":"ConversationStateUpdateEvent"}'):
+            self._active_at = datetime.now(UTC)
+        if not self._is_change_noted:
+            self._is_change_noted = True
+            self._loop.call_soon_threadsafe(self._note_change)
 
     def _count(self, data: bytes) -> None:
         """One LLM answer may become several events, one for each tool call."""
@@ -217,12 +227,16 @@ class Reporter:
         state = self._conversation.state
         state.append_event(ConversationStateUpdateEvent(key="stats", value=state.stats))
 
-    def _note_change(self, is_state_update: bool) -> None:
-        if not is_state_update:
-            self._note_activity()
-            self.meta = self.meta.model_copy(update={"updated_at": datetime.now(UTC)})
+    def _note_change(self) -> None:
+        self._take_activity()
         if self._refresh_timer is None:
             self._refresh_timer = self._loop.call_later(_SNAPSHOT_DELAY_SECONDS, self._refresh_soon)
+
+    def _take_activity(self) -> None:
+        active_at, self._active_at = self._active_at, None
+        if active_at is not None:
+            self._note_activity()
+            self.meta = self.meta.model_copy(update={"updated_at": active_at})
 
     def _refresh_soon(self) -> None:
         self._refresh_timer = None

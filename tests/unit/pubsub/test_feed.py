@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from unittest.mock import patch
@@ -80,9 +80,9 @@ class Reader:
         self.subscriber = Subscriber(self.backlog_bytes)
         self.feed = Feed(self.log, self.subscriber, self.after, self._take_at_once)
 
-    def _take_at_once(self, arrival: Arrival) -> bool:
+    def _take_at_once(self, arrivals: Sequence[Arrival]) -> bool:
         if self.keeps_up:
-            self.received.append(arrival)
+            self.received += arrivals
         return self.keeps_up
 
     async def follow(self) -> None:
@@ -186,6 +186,19 @@ async def test_reader_that_keeps_up_takes_what_is_next_without_its_task() -> Non
         reader.log.append()
         assert not reader.subscriber.offer(durable(reader.log.append()))
         assert not reader.subscriber.offer(durable(reader.log.append()))
+        await reader.reaches(4)
+    assert reader.seqs == [0, 1, 2, 3, 4]
+
+
+async def test_reader_that_keeps_up_takes_together_what_came_together() -> None:
+    """All or nothing: with one among them that is not next, its task sorts them out."""
+    async with following(Reader(MemoryLog(length=1), keeps_up=True)) as reader:
+        await reader.reaches(0)
+        await wait_until_async(lambda: reader.subscriber.offer(transient(0)), "the reader waits")
+        one, two = (durable(reader.log.append()) for _ in range(2))
+        assert reader.subscriber.offer(one, transient(1), two)
+        three, four = (durable(reader.log.append()) for _ in range(2))
+        assert not reader.subscriber.offer(four, three)
         await reader.reaches(4)
     assert reader.seqs == [0, 1, 2, 3, 4]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 
 import pytest
@@ -128,6 +128,25 @@ async def test_readers_of_a_channel_share_one_subscription(hub: Hub, broker: Mem
         arrivals = {id(arrival) for reader in readers for arrival in reader.take()}
     assert broker.subscribed == [NEWS]
     assert len(arrivals) == 1
+
+
+async def test_what_arrives_together_is_handed_over_together(hub: Hub, broker: MemoryBroker) -> None:
+    """A reader that waits is called once; each channel has its own."""
+    taken: list[list[int]] = []
+
+    def take(arrivals: Sequence[Arrival]) -> bool:
+        taken.append([arrival.envelope.seq for arrival in arrivals])
+        return True
+
+    async with hub.subscribe(NEWS, LIMIT_BYTES) as reader, hub.subscribe(OTHER, LIMIT_BYTES):
+        waiting = asyncio.create_task(reader.wait(60, take))
+        await asyncio.sleep(0)
+        for seq in range(3):
+            broker.deliver(NEWS, message(seq))
+            broker.deliver(OTHER, message(seq))
+        await wait_until_async(lambda: taken, "the reader is called")
+        waiting.cancel()
+    assert taken == [[0, 1, 2]]
 
 
 async def test_readers_get_only_their_channel(hub: Hub, broker: MemoryBroker) -> None:

@@ -46,9 +46,12 @@ class RecordingPublisher(Publisher):
 
     def __init__(self) -> None:
         self.published: list[tuple[Channel, bytes]] = []
+        self.puts = 0
+        """How often something was put, however much at once."""
 
-    def put(self, channel: Channel, message: Published) -> None:
-        self.published.append((channel, message if isinstance(message, bytes) else message()))
+    def put(self, channel: Channel, *messages: Published) -> None:
+        self.published += [(channel, message if isinstance(message, bytes) else message()) for message in messages]
+        self.puts += 1
 
     @property
     def envelopes(self) -> list[Envelope]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -49,6 +50,44 @@ def test_transient_says_after_which_event_it_came(outbox: Outbox, publisher: Rec
     outbox.transient(b"y")
     kinds = [Kind.TRANSIENT, Kind.TRANSIENT, Kind.DURABLE, Kind.TRANSIENT]
     assert [(kind, seq) for kind, seq, _ in outline(publisher)] == list(zip(kinds, [-1, 4, 5, 5], strict=True))
+
+
+def test_what_belongs_together_is_put_at_once(outbox: Outbox, publisher: RecordingPublisher) -> None:
+    """At the end of the block; what came before its first event does not wait."""
+    with outbox.together():
+        outbox.transient(b"x")
+        assert publisher.puts == 1
+        outbox.durable(0, b"a")
+        outbox.durable(1, b"b")
+        assert publisher.puts == 1
+    assert publisher.puts == 2
+    assert [seq for _, seq, _ in outline(publisher)] == [-1, 0, 1]
+    outbox.durable(2, b"c")
+    assert publisher.puts == 3
+
+
+def test_what_was_appended_before_a_failure_is_published(outbox: Outbox, publisher: RecordingPublisher) -> None:
+    with suppress(ZeroDivisionError), outbox.together():
+        outbox.durable(0, b"a")
+        raise ZeroDivisionError
+    assert [seq for _, seq, _ in outline(publisher)] == [0]
+
+
+def test_others_wait_behind_what_belongs_together(outbox: Outbox, publisher: RecordingPublisher) -> None:
+    """From its first event on and no longer; before it, a block that waits for its turn holds nobody up."""
+
+    def append(seq: int) -> None:
+        other = threading.Thread(target=outbox.durable, args=(seq, b"other"))
+        other.start()
+        other.join()
+
+    with outbox.together():
+        append(0)
+        assert publisher.puts == 1
+        outbox.durable(1, b"own")
+        append(2)
+        assert publisher.puts == 1
+    assert [seq for _, seq, _ in outline(publisher)] == [0, 1, 2]
 
 
 def test_held_outbox_publishes_nothing_and_loses_nothing(outbox: Outbox, publisher: RecordingPublisher) -> None:

@@ -27,8 +27,8 @@ class WaitingPublisher(RecordingPublisher):
         super().__init__()
         self.waiting: list[Message] = []
 
-    def put(self, channel: Channel, message: Message) -> None:
-        self.waiting.append(message)
+    def put(self, channel: Channel, *messages: Message) -> None:
+        self.waiting += messages
 
     def taken(self) -> list[Progress]:
         """Take everything; the progress in it."""
