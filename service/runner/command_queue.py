@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import structlog
 from openhands.sdk.event.conversation_error import ConversationErrorEvent
@@ -33,6 +33,9 @@ _log = structlog.get_logger(__name__)
 _IN_HAND_SECONDS = 2.0
 """For the commands that are being stored or applied when the queue stops."""
 
+_TOLD_STEP_BY_STEP = {"condense"}
+"""It waits for the LLM after its first event."""
+
 _WITHOUT_KEY = {"secrets": b'{"secrets": {}}', "switch_llm": b"{}"}
 """What is left of an encrypted command when its key is lost: nothing, or an error."""
 
@@ -46,9 +49,11 @@ class CommandQueue:
         workers: Workers,
         cipher: Cipher,
         applied: Callable[[Command], Awaitable[None]],
+        failed: Callable[[], None],
         apply_more: Mapping[str, Apply],
     ) -> None:
         """`applied` is awaited after each command, before its client is answered; what it raises is the answer.
+        `failed` is called after one that was not applied to its end.
 
         `apply_more`: commands beside `APPLY`, which need more than the SDK's conversation.
         """
@@ -61,6 +66,7 @@ class CommandQueue:
         self._workers = workers
         self._cipher = cipher
         self._applied = applied
+        self._failed = failed
         self._commands: deque[Command] = deque()
         self._news = asyncio.Event()
         self._emptied = asyncio.Event()
@@ -200,7 +206,7 @@ class CommandQueue:
 
     def _apply_in_worker(self, command: Command) -> None:
         try:
-            with self._outbox.together():
+            with nullcontext() if command.kind in _TOLD_STEP_BY_STEP else self._outbox.together():
                 with self._store.applying(command):
                     self._apply_table[command.kind](self._conversation, command.content)
                 if self._store.discards_writes and command.kind != "message":
@@ -216,6 +222,7 @@ class CommandQueue:
             self._inbox.finish(command.entry)
 
     async def _fail(self, command: Command, error: Exception) -> None:
+        self._failed()
         known = error if isinstance(error, FanoutError) else RequestFailed(f"{type(error).__name__}: {error}")
         if known is not error:
             _log.error("command_failed", kind=command.kind, conversation_id=str(self._conversation_id), exc_info=error)

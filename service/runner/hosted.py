@@ -87,7 +87,12 @@ class HostedConversation:
         self._slots = slots
         self._driver = RunDriver(opened.conversation, agent_loop, workers, slots, self._run_ended)
         self._queue = CommandQueue(
-            opened, workers, cipher, self._applied, {"navigate": self._navigate, "condense": condense}
+            opened,
+            workers,
+            cipher,
+            self._applied,
+            self.reporter.note_change,
+            {"navigate": self._navigate, "condense": condense},
         )
         self.goal = GoalLoop(opened, workers, goals, self)
         self._title = AutoTitle(opened.conversation, self.reporter, workers, title_llms)

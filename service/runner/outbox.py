@@ -46,6 +46,11 @@ class Outbox:
         """The newest durable seq, -1 before the first event."""
         return self._last_seq
 
+    @property
+    def is_collecting(self) -> bool:
+        """Whether this thread is in `together`."""
+        return self._thread.is_collecting
+
     def resume(self, log_length: int) -> None:
         """Say how long the log is, before anything is appended to it here."""
         self._last_seq = log_length - 1

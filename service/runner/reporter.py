@@ -167,6 +167,11 @@ class Reporter:
         self._loop.call_later(_REPEAT_FULL_STATE_SECONDS, self._repeat, snapshot.full_state, self._outbox.last_seq)
         return snapshot
 
+    def note_change(self) -> None:
+        """Renew what readers see before long."""
+        if self._refresh_timer is None:
+            self._refresh_timer = self._loop.call_later(_SNAPSHOT_DELAY_SECONDS, self._refresh_soon)
+
     def on_append(self, seq: int, event_id: str, data: bytes) -> None:
         """An event is on disk; called on the appending thread."""
         self._outbox.durable(seq, data)
@@ -177,9 +182,9 @@ class Reporter:
             self._error_hold = None
         if not data.endswith(b'"kind":"ConversationStateUpdateEvent"}'):
             self._active_at = datetime.now(UTC)
-        if not self._is_change_noted:
+        if not self._is_change_noted and not self._outbox.is_collecting:  # else who collects tells the loop
             self._is_change_noted = True
-            self._loop.call_soon_threadsafe(self._note_change)
+            self._loop.call_soon_threadsafe(self.note_change)
 
     def _count(self, data: bytes) -> None:
         """One LLM answer may become several events, one for each tool call."""
@@ -226,11 +231,6 @@ class Reporter:
         """An LLM call has cost something; called on the calling thread."""
         state = self._conversation.state
         state.append_event(ConversationStateUpdateEvent(key="stats", value=state.stats))
-
-    def _note_change(self) -> None:
-        self._take_activity()
-        if self._refresh_timer is None:
-            self._refresh_timer = self._loop.call_later(_SNAPSHOT_DELAY_SECONDS, self._refresh_soon)
 
     def _take_activity(self) -> None:
         active_at, self._active_at = self._active_at, None

@@ -59,6 +59,11 @@ def workers() -> Iterator[Workers]:
 class Applied(list[Command]):
     """The commands that were applied, in order."""
 
+    failures = 0
+
+    def note_failure(self) -> None:
+        self.failures += 1
+
     async def note(self, command: Command) -> None:
         self.append(command)
 
@@ -67,7 +72,7 @@ class Applied(list[Command]):
 async def started(rig: Rig, opened: Opened, workers: Workers) -> AsyncIterator[tuple[CommandQueue, Applied]]:
     """A queue that applies, what a crash left behind first."""
     applied = Applied()
-    queue = CommandQueue(opened, workers, rig.opener.cipher, applied.note, {})
+    queue = CommandQueue(opened, workers, rig.opener.cipher, applied.note, applied.note_failure, {})
     queue.start()
     try:
         yield queue, applied
@@ -189,7 +194,7 @@ async def test_message_that_is_in_the_log_is_not_applied_again(rig: Rig, opened:
 
 async def test_secrets_lie_encrypted_and_arrive(rig: Rig, opened: Opened, workers: Workers) -> None:
     """While they wait, nobody reads them off the disk."""
-    queue = CommandQueue(opened, workers, rig.opener.cipher, Applied().note, {})
+    queue = CommandQueue(opened, workers, rig.opener.cipher, Applied().note, lambda: None, {})
     command = Command("secrets", json.dumps({"secrets": {"TOKEN": SECRET}}).encode())
     await queue.submit(command, 0.01)
     assert waiting(opened.directory) == ["secrets"]
@@ -366,7 +371,7 @@ async def test_refused_command_is_its_answer(
     async with started(rig, opened, workers) as (queue, applied):
         with pytest.raises(RequestFailed):
             await queue.submit(Command("message", b"{"), patience_seconds)
-        assert applied == []
+        assert (applied, applied.failures) == ([], 1)
         await queue.submit(Command("message", body("one")), patience_seconds)
     assert said(opened) == ["one"]
     assert waiting(opened.directory) == []
