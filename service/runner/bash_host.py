@@ -108,14 +108,15 @@ class BashHost:
         begun: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         is_awaited = wait_seconds > 0
         self._tasks.start(self._run(command_id, running, begin, begun, is_awaited=is_awaited), f"command {command_id}")
-        events = [await begun]
-        if is_awaited and not command.ended.is_set():
+        event = await begun
+        if not is_awaited:
+            return [event]
+        if not command.ended.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_seconds):
                     await command.ended.wait()
-        if command.only_event is not None and len(command.only_event) <= _ANSWERED_BYTES:
-            events.append(command.only_event)
-        return events
+        end = command.only_event
+        return [event] if end is None or len(end) > _ANSWERED_BYTES else [event, end]
 
     async def process(self, command_id: str) -> CommandProcess:
         """Of a command that runs here, for input and signals. Raises Conflict when it does not, or not any more."""

@@ -102,6 +102,13 @@ def test_what_cannot_be_spawned_is_an_output(bash: Bash, fields: JsonObject) -> 
     assert output["stderr"].startswith("Error executing command: ")
 
 
+def test_what_cannot_be_spawned_is_started(bash: Bash) -> None:
+    """Why it ended so soon is told like any other end."""
+    started = bash.start("true", cwd="/no/such")
+    assert started["kind"] == "BashCommand"
+    assert bash.wait_ended(started["id"])["exit_code"] == -1
+
+
 def test_command_runs_where_it_is_told(bash: Bash, tmp_path: Path) -> None:
     assert bash.execute("pwd", cwd=str(tmp_path))["stdout"] == f"{tmp_path}\n"
 
