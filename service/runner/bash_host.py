@@ -47,6 +47,8 @@ class _Running(NamedTuple):
     wanted: CommandRequest
     watched: Watched
     conversation_id: UUID | None
+    begin: Callable[[float], bytes]
+    """Store and start it, and stay with it for so many seconds; returns its event. Blocking."""
 
 
 class BashHost:
@@ -83,39 +85,19 @@ class BashHost:
         """
         if len(self._running) >= self._settings.max_bash_commands:
             raise BashLimitReached
-        history = BashHistory(history_path)
-
-        def store(output: Output) -> bytes | None:
-            try:
-                return history.add_output(command_id, *output)
-            except FileNotFoundError:
-                return None  # deleted with its conversation
-            finally:
-                if output.exit_code is not None:
-                    self._registry.remove(command_id)
-
-        tell = partial(self._tell_output, command_id, is_global=conversation_id is None)
-        watched = Watched(history_path, command_id, self._workers, self._watch)
-        command = BashCommand(self._workers, store, tell, watched.add, self._settings.bash_output_max_characters)
-        running = self._running[command_id] = _Running(command, wanted, watched, conversation_id)
-
-        def begin(patience_seconds: float) -> bytes:
-            event = history.begin(command_id, wanted.command, wanted.cwd, wanted.timeout_seconds)
-            self._registry.add(RunningCommand(command_id, self._runner_id, history_path))
-            command.begin(wanted, patience_seconds)
-            return event
-
+        running = self._running[command_id] = self._prepared(command_id, wanted, history_path, conversation_id)
         begun: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         is_awaited = wait_seconds > 0
-        self._tasks.start(self._run(command_id, running, begin, begun, is_awaited=is_awaited), f"command {command_id}")
+        # In a task of its own: who has asked for it may go away.
+        self._tasks.start(self._run(command_id, running, begun, is_awaited=is_awaited), f"command {command_id}")
         event = await begun
         if not is_awaited:
             return [event]
-        if not command.ended.is_set():
+        if not running.command.ended.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_seconds):
-                    await command.ended.wait()
-        end = command.only_event
+                    await running.command.ended.wait()
+        end = running.command.only_event
         return [event] if end is None or len(end) > _ANSWERED_BYTES else [event, end]
 
     async def process(self, command_id: str) -> CommandProcess:
@@ -179,18 +161,35 @@ class BashHost:
         self._tell_output(orphan.command_id, output, is_global=orphan.history == self._settings.bash_events_dir)
         _log.warning("command_of_dead_runner_ended", command_id=orphan.command_id, dead_runner_id=orphan.runner_id)
 
-    async def _run(
-        self,
-        command_id: str,
-        running: _Running,
-        begin: Callable[[float], bytes],
-        begun: asyncio.Future[bytes],
-        *,
-        is_awaited: bool,
-    ) -> None:
-        """All of it, in a task of its own: who has asked for the command may go away."""
+    def _prepared(
+        self, command_id: str, wanted: CommandRequest, history_path: Path, conversation_id: UUID | None
+    ) -> _Running:
+        history = BashHistory(history_path)
+
+        def store(output: Output) -> bytes | None:
+            try:
+                return history.add_output(command_id, *output)
+            except FileNotFoundError:
+                return None  # deleted with its conversation
+            finally:
+                if output.exit_code is not None:
+                    self._registry.remove(command_id)
+
+        tell = partial(self._tell_output, command_id, is_global=conversation_id is None)
+        watched = Watched(history_path, command_id, self._workers, self._watch)
+        command = BashCommand(self._workers, store, tell, watched.add, self._settings.bash_output_max_characters)
+
+        def begin(patience_seconds: float) -> bytes:
+            event = history.begin(command_id, wanted.command, wanted.cwd, wanted.timeout_seconds)
+            self._registry.add(RunningCommand(command_id, self._runner_id, history_path))
+            command.begin(wanted, patience_seconds)
+            return event
+
+        return _Running(command, wanted, watched, conversation_id, begin)
+
+    async def _run(self, command_id: str, running: _Running, begun: asyncio.Future[bytes], *, is_awaited: bool) -> None:
         try:
-            event = await self._begin(begin, is_attended=is_awaited and self._attended < _ATTENDED)
+            event = await self._begin(running, is_attended=is_awaited and self._attended < _ATTENDED)
         except OSError as error:
             del self._running[command_id]
             if not begun.done():
@@ -206,10 +205,10 @@ class BashHost:
             await running.watched.close()
             del self._running[command_id]
 
-    async def _begin(self, begin: Callable[[float], bytes], *, is_attended: bool) -> bytes:
+    async def _begin(self, running: _Running, *, is_attended: bool) -> bytes:
         self._attended += is_attended
         try:
-            return await self._workers.call(begin, _PATIENCE_SECONDS if is_attended else 0.0)
+            return await self._workers.call(running.begin, _PATIENCE_SECONDS if is_attended else 0.0)
         finally:
             self._attended -= is_attended
 
