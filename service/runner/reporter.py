@@ -77,7 +77,7 @@ class Reporter:
         self._last_answer: bytes | None = None
         self._is_discarded = False
         self._is_change_noted = False
-        """Whether the loop knows that the snapshot is to be renewed: it is woken for the first event after one."""
+        """Whether something has changed since the snapshot was renewed; the loop is woken only for the first change."""
         self._active_at: datetime | None = None
         """When something else than the state has changed last, unless the loop has seen it."""
 
@@ -169,8 +169,8 @@ class Reporter:
 
     def note_change(self) -> None:
         """Renew what readers see before long."""
-        if self._refresh_timer is None:
-            self._refresh_timer = self._loop.call_later(_SNAPSHOT_DELAY_SECONDS, self._refresh_soon)
+        self._is_change_noted = True
+        self._start_refresh_timer()
 
     def on_append(self, seq: int, event_id: str, data: bytes) -> None:
         """An event is on disk; called on the appending thread."""
@@ -184,7 +184,7 @@ class Reporter:
             self._active_at = datetime.now(UTC)
         if not self._is_change_noted and not self._outbox.is_collecting:  # else who collects tells the loop
             self._is_change_noted = True
-            self._loop.call_soon_threadsafe(self.note_change)
+            self._loop.call_soon_threadsafe(self._start_refresh_timer)
 
     def _count(self, data: bytes) -> None:
         """One LLM answer may become several events, one for each tool call."""
@@ -238,8 +238,14 @@ class Reporter:
             self._note_activity()
             self.meta = self.meta.model_copy(update={"updated_at": active_at})
 
+    def _start_refresh_timer(self) -> None:
+        if self._refresh_timer is None:
+            self._refresh_timer = self._loop.call_later(_SNAPSHOT_DELAY_SECONDS, self._refresh_soon)
+
     def _refresh_soon(self) -> None:
         self._refresh_timer = None
+        if not self._is_change_noted:
+            return  # it was renewed while the loop was about to be told
         self._tasks.start(self.refresh(), f"snapshot {self._directory.conversation_id}")
 
     def _cancel_refresh_timer(self) -> None:

@@ -13,9 +13,11 @@ from tests.integration.contract.session import HISTORY, durables, ends_run, even
 
 @pytest.fixture(scope="module")
 def finished(http: httpx.Client, llm: ScriptedLlm, tmp_path_factory: pytest.TempPathFactory) -> Conversation:
-    """A conversation with one finished run, which no test changes."""
+    """A conversation with one finished run, which no test changes, and nothing more to be told of it."""
     made = Conversations(http, llm, str(tmp_path_factory.mktemp("project")))()
-    made.run_to("finished", call("think", thought="of it"), "SAY bye")
+    with event_source(made) as source:
+        made.send(call("think", thought="of it"), "SAY bye", run=True)
+        source.until(ends_run)
     return made
 
 
