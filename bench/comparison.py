@@ -70,10 +70,5 @@ def measure(templates: dict[str, Template], rounds: int, say: Callable[[str], No
             add_commands(side, subject.server.bash_events_path, COMMANDS)
         for turn in range(rounds):
             for side, (subject, _) in servers.items():
-                found[side][turn] |= _renamed(writing.shell(subject))
+                found[side][turn] |= writing.shell(subject, _AFTER_OTHERS)
     return found
-
-
-def _renamed(figures: Figures) -> Figures:
-    name = "execute_bash_command"
-    return {each.replace(name, name + _AFTER_OTHERS): value for each, value in figures.items()}

@@ -14,18 +14,13 @@ ALIVE_REQUESTS = 2000
 
 def log(subject: Subject, one: Conversation, length: int, repeats: int = REPEATS) -> Figures:
     """Reads of one conversation with so many events."""
-    events = f"{one.path}/events"
-
-    def ask(path: str, **query: str) -> None:
-        subject.http.get(path, params=query).raise_for_status()
-
+    search = f"{one.path}/events/search"
     text = f"message {length - 2} of many"
-    page = cost(subject.server, "page of 100 events", repeats, lambda: ask(f"{events}/search", limit="100"))
     newest = {"limit": "100", "sort_order": "TIMESTAMP_DESC"}
     return {
-        **page,
-        **cost(subject.server, "newest 100 events", repeats, lambda: ask(f"{events}/search", **newest)),
-        **cost(subject.server, "search by text", repeats, lambda: ask(f"{events}/search", body=text)),
+        **_gets(subject, "page of 100 events", repeats, search, limit="100"),
+        **_gets(subject, "newest 100 events", repeats, search, **newest),
+        **_gets(subject, "search by text", repeats, search, body=text),
         **cost(subject.server, "replay", max(3, repeats // 10), lambda: replay(subject, one, length)),
     }
 
@@ -42,25 +37,18 @@ def replay(subject: Subject, one: Conversation, length: int) -> None:
 
 def conversations(subject: Subject) -> Figures:
     """The first page of the list."""
-    query = {"limit": "20"}
-    return cost(
-        subject.server,
-        "list 20 conversations",
-        REPEATS,
-        lambda: subject.http.get("/api/conversations/search", params=query).raise_for_status(),
-    )
+    return _gets(subject, "list 20 conversations", REPEATS, "/api/conversations/search", limit="20")
 
 
 def commands(subject: Subject) -> Figures:
     """The newest events of the shell."""
-    query = {"limit": "20", "sort_order": "TIMESTAMP_DESC"}
-    return cost(
-        subject.server,
-        "newest 20 bash events",
-        50,
-        lambda: subject.http.get("/api/bash/bash_events/search", params=query).raise_for_status(),
-    )
+    newest = {"limit": "20", "sort_order": "TIMESTAMP_DESC"}
+    return _gets(subject, "newest 20 bash events", 50, "/api/bash/bash_events/search", **newest)
 
 
 def alive(subject: Subject) -> Figures:
-    return cost(subject.server, "/alive", ALIVE_REQUESTS, lambda: subject.http.get("/alive").raise_for_status())
+    return _gets(subject, "/alive", ALIVE_REQUESTS, "/alive")
+
+
+def _gets(subject: Subject, name: str, times: int, path: str, **query: str) -> Figures:
+    return cost(subject.server, name, times, lambda: subject.http.get(path, params=query).raise_for_status())

@@ -59,7 +59,7 @@ def liveness(subject: Subject) -> Figures:
     }
 
 
-def shell(subject: Subject) -> Figures:
+def shell(subject: Subject, when: str = "") -> Figures:
     """Commands that do nothing, several at once; their CPU counts the shells, too."""
 
     def execute() -> float:
@@ -73,8 +73,8 @@ def shell(subject: Subject) -> Figures:
         with cpu_of(subject.server.pid) as cpu:
             took = list(pool.map(lambda _: execute(), range(COMMANDS)))
     return {
-        "execute_bash_command, CPU ms": 1000 * cpu.seconds / COMMANDS,
-        f"execute_bash_command, {IN_FLIGHT} in flight, p50 ms": 1000 * statistics.median(took),
+        f"execute_bash_command{when}, CPU ms": 1000 * cpu.seconds / COMMANDS,
+        f"execute_bash_command{when}, {IN_FLIGHT} in flight, p50 ms": 1000 * statistics.median(took),
     }
 
 

@@ -76,7 +76,16 @@ class _Buffer:
 class BashCommand:
     """`begin` it once, in a worker, and then `run` it; the other methods are for meanwhile, on the runner's loop."""
 
-    def __init__(self, workers: Workers, store: Store, tell: Tell, show: Show, output_limit_characters: int) -> None:
+    def __init__(
+        self,
+        wanted: CommandRequest,
+        workers: Workers,
+        store: Store,
+        tell: Tell,
+        show: Show,
+        output_limit_characters: int,
+    ) -> None:
+        self._wanted = wanted
         self._workers = workers
         self._store = store
         self._tell = tell
@@ -86,9 +95,9 @@ class BashCommand:
         self._storing = asyncio.Lock()
         self._buffers = {"stdout": _Buffer(), "stderr": _Buffer()}
         self._process: CommandProcess | None = None
+        """Between its start and its end."""
         self._first: dict[str, bytearray] = {}
         """What was read before `run`."""
-        self._is_over = False
         self._last_event: bytes | None = None
         self._is_stopped = False
         self._grace: asyncio.TimerHandle | None = None
@@ -96,20 +105,26 @@ class BashCommand:
         self._begun = asyncio.Event()
         self._end_now = asyncio.Event()
         self.ended = asyncio.Event()
-        self.only_event: bytes | None = None
-        """The event of the last output when there was no other; from the end on."""
 
-    def begin(self, wanted: CommandRequest, patience_seconds: float) -> None:
+    @property
+    def only_event(self) -> bytes | None:
+        """The event of the last output when there was no other; None before the end."""
+        return self._last_event if self.ended.is_set() and not self._order else None
+
+    def begin(self, patience_seconds: float) -> None:
         """Start it, and stay with it for so long: what is over by then costs its runner's loop nothing. Blocking."""
         try:
-            self._process = process = spawn_now(wanted)
+            self._process = process = spawn_now(self._wanted)
         except (OSError, ValueError) as error:
             self._buffers["stderr"].add(f"Error executing command: {error}")
             self._end(FAILED)
             return
         if patience_seconds <= 0 or self._is_stopped or self._why_killed is not None:
             return
-        self._first, is_over = process.first_moments(min(patience_seconds, wanted.timeout_seconds))
+        try:
+            self._first, is_over = process.first_moments(min(patience_seconds, self._wanted.timeout_seconds))
+        except OSError:
+            return  # `run` finds that it cannot follow it, and says so
         if is_over:
             exit_code = process.exit_code()
             self._process = None
@@ -118,15 +133,15 @@ class BashCommand:
                 self._buffers[name].add(data.decode("utf-8", "replace"))
             self._end(FAILED if exit_code is None else exit_code)
 
-    async def run(self, wanted: CommandRequest) -> None:
+    async def run(self) -> None:
         """From where `begin` has left it to its last output, which is stored whatever happens."""
         self._begun.set()
-        if self._is_over:
+        if self._process is None:
             self._tell_end()
             return
         exit_code = FAILED
         try:
-            exit_code = await self._execute(wanted)
+            exit_code = await self._execute(self._process)
         except OSError as error:
             self._buffers["stderr"].add(f"Error executing command: {error}")
         finally:
@@ -151,9 +166,7 @@ class BashCommand:
             raise Conflict("The command has ended.")
         return self._process
 
-    async def _execute(self, wanted: CommandRequest) -> int:
-        process = self._process
-        assert process is not None
+    async def _execute(self, process: CommandProcess) -> int:
         # It may have been told so before it had begun.
         if self._why_killed is not None:
             self._kill()
@@ -164,7 +177,7 @@ class BashCommand:
         cut_off: asyncio.Future[Any] = asyncio.create_task(self._end_now.wait())
         try:
             done, _ = await asyncio.wait(
-                [work, cut_off], timeout=max(0.0, wanted.timeout_seconds), return_when=asyncio.FIRST_COMPLETED
+                [work, cut_off], timeout=max(0.0, self._wanted.timeout_seconds), return_when=asyncio.FIRST_COMPLETED
             )
             if not done:
                 self._signal(signal.SIGTERM)
@@ -220,7 +233,6 @@ class BashCommand:
             self._buffers["stderr"].add(self._why_killed)
         rest = {name: buffer.rest() for name, buffer in self._buffers.items()}
         self._last_event = self._store(Output(self._order, exit_code, **rest))
-        self._is_over = True
 
     async def _finish(self, exit_code: int) -> None:
         try:
@@ -232,7 +244,6 @@ class BashCommand:
     def _tell_end(self) -> None:
         if self._last_event is not None:
             self._tell(self._last_event)
-            self.only_event = None if self._order else self._last_event
         self.ended.set()
 
     def _kill(self) -> None:

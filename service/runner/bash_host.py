@@ -44,7 +44,6 @@ _ANSWERED_BYTES = 1 << 16
 
 class _Running(NamedTuple):
     command: BashCommand
-    wanted: CommandRequest
     watched: Watched
     conversation_id: UUID | None
     begin: Callable[[float], bytes]
@@ -81,7 +80,7 @@ class BashHost:
 
         Raises:
             BashLimitReached: this runner has as many commands as it may.
-            OSError: it could not be stored, and was not started.
+            OSError: it could not be stored.
         """
         if len(self._running) >= self._settings.max_bash_commands:
             raise BashLimitReached
@@ -177,15 +176,16 @@ class BashHost:
 
         tell = partial(self._tell_output, command_id, is_global=conversation_id is None)
         watched = Watched(history_path, command_id, self._workers, self._watch)
-        command = BashCommand(self._workers, store, tell, watched.add, self._settings.bash_output_max_characters)
+        limit_characters = self._settings.bash_output_max_characters
+        command = BashCommand(wanted, self._workers, store, tell, watched.add, limit_characters)
 
         def begin(patience_seconds: float) -> bytes:
             event = history.begin(command_id, wanted.command, wanted.cwd, wanted.timeout_seconds)
             self._registry.add(RunningCommand(command_id, self._runner_id, history_path))
-            command.begin(wanted, patience_seconds)
+            command.begin(patience_seconds)
             return event
 
-        return _Running(command, wanted, watched, conversation_id, begin)
+        return _Running(command, watched, conversation_id, begin)
 
     async def _run(self, command_id: str, running: _Running, begun: asyncio.Future[bytes], *, is_awaited: bool) -> None:
         try:
@@ -200,7 +200,7 @@ class BashHost:
         if not begun.done():
             begun.set_result(event)
         try:
-            await running.command.run(running.wanted)
+            await running.command.run()
         finally:
             await running.watched.close()
             del self._running[command_id]

@@ -44,13 +44,10 @@ class RunningCommands:
 
     def find(self, command_id: str) -> RunningCommand | None:
         try:
-            said = json.loads((self._directory / command_id).read_bytes())
+            said = json.loads(Path(self._path(command_id)).read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
         return RunningCommand(command_id, RunnerId(said["runner_id"]), Path(said["history"]))
-
-    def _path(self, command_id: str) -> str:
-        return f"{self._directory}/{command_id}"
 
     def all(self) -> list[RunningCommand]:
         """Those of all runners."""
@@ -58,3 +55,6 @@ class RunningCommands:
             return []
         names = [path.name for path in self._directory.iterdir() if not path.name.startswith(".")]
         return [found for name in names if (found := self.find(name)) is not None]
+
+    def _path(self, command_id: str) -> str:
+        return f"{self._directory}/{command_id}"

@@ -40,6 +40,11 @@ def last_output(http: httpx.Client, command_id: str) -> JsonObject:
     return wait_until(last, "the command has its last output", 30.0) or {}
 
 
+def listening(web_url: str, query: str = "", **options: Any) -> Connection:
+    """A client of the bash socket."""
+    return connect(f"{web_url.replace('http', 'ws')}/sockets/bash-events{query}", proxy=None, **options)
+
+
 def told(socket: Connection, **fields: str) -> JsonObject:
     """The next frame with these values; those of other tests' commands may come before it."""
     while True:
@@ -67,7 +72,7 @@ def test_every_worker_answers_for_every_command(cluster: Cluster, gate: Path) ->
     with (
         first,
         second,
-        connect(f"{cluster.web_urls[1].replace('http', 'ws')}/sockets/bash-events", proxy=None) as socket,
+        listening(cluster.web_urls[1]) as socket,
     ):
         command_id = start(first, f"while [ ! -e {gate} ]; do sleep 0.05; done")
         assert json.loads(socket.recv(timeout=20))["id"] == command_id
@@ -97,7 +102,7 @@ def test_runner_that_goes_leaves_an_end(
 ) -> None:
     """Pollers and sockets are told, and nothing of the command is left when its runner drains."""
     command_id = start(http, f"while [ ! -e {gate} ]; do sleep 0.05; done")
-    with connect(f"{cluster.url.replace('http', 'ws')}/sockets/bash-events", proxy=None) as socket:
+    with listening(cluster.url) as socket:
         os.kill(runner_of(cluster, command_id), number)
         output = last_output(http, command_id)
         assert (output["exit_code"], why in output["stderr"]) == (-1, True)
@@ -108,7 +113,7 @@ def test_runner_dies_while_it_waits_for_the_end(cluster: Cluster, http: httpx.Cl
     """Its answer to the start was to say how the command ended; the client gets the end that another runner writes."""
     with (
         ThreadPoolExecutor(1) as pool,
-        connect(f"{cluster.url.replace('http', 'ws')}/sockets/bash-events", proxy=None) as socket,
+        listening(cluster.url) as socket,
     ):
         command = f"while [ ! -e {gate} ]; do sleep 0.05; done"
         answer = pool.submit(http.post, "/api/bash/execute_bash_command", json={"command": command}, timeout=60)
@@ -122,7 +127,7 @@ def test_command_ends_while_redis_is_away(cluster: Cluster, http: httpx.Client, 
     """The waiting request, who polls and who listens all find the end on disk before Redis is back."""
     with (
         ThreadPoolExecutor(1) as pool,
-        connect(f"{cluster.url.replace('http', 'ws')}/sockets/bash-events", proxy=None) as socket,
+        listening(cluster.url) as socket,
     ):
         command = f"touch {gate}.begun; while [ ! -e {gate} ]; do sleep 0.05; done; echo through"
         answer = pool.submit(http.post, "/api/bash/execute_bash_command", json={"command": command}, timeout=60)
@@ -165,8 +170,7 @@ def test_two_hundred_megabytes_of_output_stay_out_of_memory(cluster: Cluster, ht
 @pytest.mark.heavy
 def test_flood_before_a_slow_reader_stays_out_of_memory(cluster: Cluster, http: httpx.Client) -> None:
     """`yes` for ten seconds, on a socket that takes a frame at each look: nobody keeps what it does not take."""
-    url = f"{cluster.web_urls[0].replace('http', 'ws')}/sockets/bash-events?stream=1"
-    with connect(url, proxy=None, max_size=None, max_queue=1) as socket:
+    with listening(cluster.web_urls[0], "?stream=1", max_size=None, max_queue=1) as socket:
         command_id = start(http, "timeout 10 yes")
         growth = growth_mib(cluster, command_id, lambda: socket.recv(timeout=20))
     assert growth["runner"] < 64
