@@ -8,7 +8,6 @@ receives the request, and it goes to another, which claims the conversation when
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 import uuid
 from contextlib import suppress
@@ -20,7 +19,7 @@ import structlog
 from service.catalog.keys import Keys
 from service.catalog.liveness import is_gone_from_here
 from service.catalog.owners import Owners
-from service.catalog.runners import RunnerRecord, Runners
+from service.catalog.runners import Runners
 from service.errors import BrokerUnavailable, NoRunner, OutcomeUnknown, OwnerMoving, from_wire
 from service.identity import RunnerId
 from service.metrics import metrics
@@ -34,6 +33,7 @@ from service.requests.message import (
     decode_reply,
     encode_request,
 )
+from service.requests.placement import Placement
 from service.tasks import TaskSet
 from service.tracing import traceparent
 
@@ -41,7 +41,6 @@ _log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 0.1
 _LOOK_AFTER_SECONDS = 0.5
-_REMEMBER_RUNNERS_SECONDS = 0.25
 _SILENCE_SECONDS = 5 * PROGRESS_SECONDS
 """A runner that has not been heard of for so long, with a request of ours in its hands, is taken for dead."""
 
@@ -85,13 +84,11 @@ class Requester:
         self._broker = broker
         self._keys = keys
         self._runners = runners
-        self._owners = owners
+        self._placement = Placement(runners, owners)
         self._timeout_seconds = timeout_seconds
         self._moving_seconds = moving_seconds
         self._reply_to = Channel(keys.replies(uuid.uuid4().hex))
         self._waiting: dict[str, _Waiting] = {}
-        self._known_alive: list[RunnerRecord] = []
-        self._known_alive_until = 0.0
         self._tasks = TaskSet()
         self._listener: asyncio.Task[None] | None = None
 
@@ -158,7 +155,7 @@ class Requester:
         while True:
             request = Request(uuid.uuid4().hex, operation, conversation_id, self._reply_to, arguments, body, span)
             try:
-                asked = runner_id or await self._place(conversation_id, unheard)
+                asked = runner_id or await self._placement.find(conversation_id, unheard)
                 reply = await self._exchange(request, asked, timeout_seconds or self._timeout_seconds)
                 if reply is not None:
                     return _answer(reply)
@@ -173,7 +170,7 @@ class Requester:
                 unheard = asked
                 continue
             except (NoRunner, OwnerMoving):
-                self._known_alive_until = 0.0
+                self._placement.forget(conversation_id)
                 if time.monotonic() > give_up_at:
                     raise
             unheard = None
@@ -205,25 +202,6 @@ class Requester:
         with suppress(BrokerUnavailable):
             return is_gone_from_here(runner_id) or await self._runners.is_silent(runner_id)
         return False
-
-    async def _place(self, conversation_id: UUID | None, unheard: RunnerId | None) -> RunnerId:
-        """The owner, or one of the least loaded runners; not the one that did not hear the request just now."""
-        if conversation_id is not None:
-            owner = await self._owners.find(conversation_id)
-            if owner is not None and owner != unheard:
-                return owner
-        alive = [runner for runner in await self._alive(unheard is None) if runner.runner_id != unheard]
-        if not alive:
-            raise NoRunner
-        # Loads are a heartbeat old: a burst must not land on one runner because it was the idlest a second ago.
-        return random.choice([runner for runner in alive if runner.load == alive[0].load]).runner_id
-
-    async def _alive(self, may_be_remembered: bool) -> list[RunnerRecord]:
-        """The live runners, as of a moment ago when nothing speaks against it: they say how they are once a second."""
-        if not may_be_remembered or time.monotonic() > self._known_alive_until:
-            self._known_alive = await self._runners.alive()
-            self._known_alive_until = time.monotonic() + _REMEMBER_RUNNERS_SECONDS
-        return self._known_alive
 
     async def _listen(self) -> None:
         async for delivery in self._broker.deliveries():

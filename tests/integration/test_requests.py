@@ -259,6 +259,46 @@ async def test_owner_is_asked_about_its_conversation(deployment: Deployment, req
     assert (await requester.ask("anything", UUID(int=2))).body == b"other"
 
 
+async def test_owner_that_was_asked_is_asked_again(deployment: Deployment, requester: Requester) -> None:
+    """Without a look at its lease, for a moment."""
+    await deployment.runner(ONE, load=9)
+    await deployment.runner(OTHER)
+    await deployment.catalog.owners.acquire(ID, ONE)
+    await requester.ask("anything", ID)
+    await deployment.catalog.owners.release(ID, ONE)
+    assert (await requester.ask("anything", ID)).body == b"one"
+
+
+async def test_remembered_owner_that_refuses_is_forgotten(deployment: Deployment) -> None:
+    """The conversation has gone to another meanwhile, and is found there."""
+
+    async def refuse(request: Request) -> Answer:
+        if await deployment.catalog.owners.find(ID) != ONE:
+            raise OwnerMoving(str(ID))
+        return Answer(200, b"one")
+
+    asked = await deployment.runner(ONE, refuse)
+    await deployment.runner(OTHER, load=9)
+    await deployment.catalog.owners.acquire(ID, ONE)
+    async with deployment.web_worker(moving_seconds=PATIENCE_SECONDS) as worker:
+        assert (await worker.ask("anything", ID)).body == b"one"
+        await deployment.catalog.owners.acquire(ID, OTHER, dead=ONE)
+        assert (await worker.ask("anything", ID)).body == b"other"
+    assert len(asked) == 2
+
+
+async def test_remembered_owner_that_does_not_hear_is_forgotten(deployment: Deployment, requester: Requester) -> None:
+    """Who has taken its conversation over is asked, however busy it is."""
+    async with AsyncExitStack() as lifetime:
+        await Deployment(deployment.source, lifetime).runner(ONE)
+        await deployment.catalog.owners.acquire(ID, ONE)
+        assert (await requester.ask("anything", ID)).body == b"one"
+    await deployment.runner(OTHER, load=9)
+    await deployment.runner(THIRD)
+    await deployment.catalog.owners.acquire(ID, OTHER, dead=ONE)
+    assert (await requester.ask("anything", ID)).body == b"other"
+
+
 @pytest.mark.parametrize("conversation_id", [None, ID])
 async def test_dead_runners_request_goes_to_the_next(
     deployment: Deployment, requester: Requester, conversation_id: UUID | None
