@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import sys
 import tempfile
 import time
@@ -22,10 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import growth, limits, scaling, starting
-from bench.comparison import measure
+from bench import comparison, growth, limits, scaling, starting
 from bench.delivery import deliveries
-from bench.sides import OURS, PEER, Figures, serving
+from bench.sides import OURS, PEER, Figures, medians, serving
 from bench.stored import Template
 from bench.tables import as_tables
 from bench.writing import liveness
@@ -35,11 +33,6 @@ RESULTS = Path(__file__).parent / "results"
 Templates = dict[str, Template]
 
 
-def comparison(templates: Templates, rounds: int) -> dict[str, Figures]:
-    """Every figure of either side, the median of the rounds."""
-    return {side: _medians(each) for side, each in measure(templates, rounds, _say).items()}
-
-
 def against_limits(templates: Templates, rounds: int) -> dict[str, Figures]:
     """Ours, and what the bare parts take."""
     found: dict[str, list[Figures]] = {OURS: [], "limit": []}
@@ -47,7 +40,7 @@ def against_limits(templates: Templates, rounds: int) -> dict[str, Figures]:
         found["limit"].append(limits.all_limits())
         with serving(OURS) as subject:
             found[OURS].append(deliveries(subject, limits.SOCKETS, limits.MESSAGES))
-    return {name: _medians(each) for name, each in found.items()}
+    return {name: medians(each) for name, each in found.items()}
 
 
 def while_agents_run(templates: Templates, rounds: int) -> dict[str, Figures]:
@@ -57,7 +50,7 @@ def while_agents_run(templates: Templates, rounds: int) -> dict[str, Figures]:
         found[OURS].append(scaling.web_worker_while_agents_run())
         with serving(PEER) as subject:
             found[PEER].append(liveness(subject))
-    return {side: _medians(each) for side, each in found.items()}
+    return {side: medians(each) for side, each in found.items()}
 
 
 def starts(templates: Templates, rounds: int) -> dict[str, Figures]:
@@ -67,15 +60,16 @@ def starts(templates: Templates, rounds: int) -> dict[str, Figures]:
         found["role"].append(starting.roles())
         for side, figures in starting.whole_servers().items():
             found[side].append(figures)
-    return {name: _medians(each) for name, each in found.items()}
+    return {name: medians(each) for name, each in found.items()}
 
 
 PARTS: dict[str, Callable[[Templates, int], Any]] = {
-    "comparison": comparison,
+    "comparison": comparison.everything,
+    "in_memory": lambda templates, rounds: comparison.in_memory(rounds),
     "limits": against_limits,
     "liveness": while_agents_run,
     "starts": starts,
-    "web_workers": lambda templates, rounds: scaling.web_workers(templates[OURS]),
+    "web_workers": lambda templates, rounds: scaling.web_workers(templates[OURS], rounds),
     "runners": lambda templates, rounds: scaling.runners(),
     "conversations": lambda templates, rounds: growth.conversations(templates),
     "events": lambda templates, rounds: growth.events(templates),
@@ -111,10 +105,6 @@ def _keep(part: str, rounds: int, result: Any) -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{part}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def _medians(rounds: list[Figures]) -> Figures:
-    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
 
 
 def _say(progress: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 
 from bench import reading, writing
 from bench.delivery import SOCKETS_AT_THE_PEER, deliveries
-from bench.sides import Figures, Subject
+from bench.sides import OURS, PEER, Figures, Subject, medians, serving
 from bench.stored import Template, add_commands, serving_long
 from tests.integration.contract.conversations import Conversation
 
@@ -33,42 +35,55 @@ WANTED: Figures = {
 }
 """How many times less than the published server it should be: the aim, whatever is measured."""
 
-Rounds = dict[str, list[Figures]]
-"""The figures of each round, by side."""
-Step = Callable[[Subject, Conversation], Figures]
-
-STEPS: tuple[Step, ...] = (
-    lambda subject, one: reading.log(subject, one, EVENTS),
-    lambda subject, one: reading.conversations(subject),
-    lambda subject, one: reading.alive(subject),
-    lambda subject, one: writing.creating(subject),
-    lambda subject, one: writing.posting(subject),
-    lambda subject, one: writing.stepping(subject),
-    lambda subject, one: writing.shell(subject),
-    lambda subject, one: deliveries(subject, SOCKETS_AT_THE_PEER),
+STEPS: tuple[Callable[[tuple[Subject, Conversation]], Figures], ...] = (
+    lambda served: reading.log(*served, EVENTS),
+    lambda served: reading.conversations(served[0]),
+    lambda served: reading.alive(served[0]),
+    lambda served: writing.creating(served[0]),
+    lambda served: writing.posting(served[0]),
+    lambda served: writing.stepping(served[0]),
+    lambda served: writing.shell(served[0]),
+    lambda served: deliveries(served[0], SOCKETS_AT_THE_PEER),
 )
+WRITING: tuple[Callable[[Subject], Figures], ...] = (
+    writing.creating,
+    writing.posting,
+    lambda subject: deliveries(subject, SOCKETS_AT_THE_PEER),
+)
+MEMORY = Path("/dev/shm")
+"""A file system in memory, on every Linux."""
 
 
-def measure(templates: dict[str, Template], rounds: int, say: Callable[[str], None]) -> Rounds:
-    """All figures of either side.
-
-    Both servers are up all the time, and each is asked for a figure right after the other: what the machine does to
-    one in a slow minute, it does to both.
-    """
-    found: Rounds = {side: [{} for _ in range(rounds)] for side in templates}
+def everything(templates: dict[str, Template], rounds: int) -> dict[str, Figures]:
+    """All figures of either side."""
     with ExitStack() as stack:
         servers = {
             side: stack.enter_context(serving_long(side, template, EVENTS, others=CONVERSATIONS - 1))
             for side, template in templates.items()
         }
-        for turn in range(rounds):
-            for step in STEPS:
-                for side, (subject, one) in servers.items():
-                    found[side][turn] |= step(subject, one)
-            say(f"round {turn + 1} of {rounds}")
+        found = _in_turn(servers, STEPS, rounds)
         for side, (subject, _) in servers.items():
             add_commands(side, subject.server.bash_events_path, COMMANDS)
-        for turn in range(rounds):
-            for side, (subject, _) in servers.items():
-                found[side][turn] |= writing.shell(subject, _AFTER_OTHERS)
-    return found
+        later = _in_turn(servers, [lambda served: writing.shell(served[0], _AFTER_OTHERS)], rounds)
+        return {side: found[side] | later[side] for side in servers}
+
+
+def in_memory(rounds: int) -> dict[str, Figures]:
+    """What clients write, with the data of either side in memory: without what a disk makes of it."""
+    with tempfile.TemporaryDirectory(dir=MEMORY, ignore_cleanup_errors=True) as name, ExitStack() as stack:
+        servers = {side: stack.enter_context(serving(side, below=Path(name))) for side in (OURS, PEER)}
+        return _in_turn(servers, WRITING, rounds)
+
+
+def _in_turn[S](servers: Mapping[str, S], steps: Iterable[Callable[[S], Figures]], rounds: int) -> dict[str, Figures]:
+    """Medians of the rounds.
+
+    All servers are up all the time, and each is asked for a figure right after the other: what the machine does to one
+    in a slow minute, it does to all.
+    """
+    found: dict[str, list[Figures]] = {side: [{} for _ in range(rounds)] for side in servers}
+    for turn in range(rounds):
+        for step in steps:
+            for side, server in servers.items():
+                found[side][turn] |= step(server)
+    return {side: medians(each) for side, each in found.items()}

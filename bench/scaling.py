@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import resource
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ import httpx
 from bench.clock import cpu_of
 from bench.comparison import EVENTS
 from bench.delivery import deliveries
-from bench.sides import OURS, Figures, Subject, serving
+from bench.sides import OURS, Figures, Subject, medians, serving
 from bench.stored import Template, serving_long
 from bench.writing import liveness, running, think
 from tests.waiting import wait_until
@@ -25,27 +27,55 @@ POSTERS = 8
 POSTS = 60
 
 
-def web_workers(template: Template) -> dict[int, Figures]:
-    """Pages of 100 events and deliveries, by the number of web workers."""
-    return {count: _web_workers(template, count) for count in PROCESSES}
+PAGES_PER_SECOND = "pages of 100 events per second"
+PAGE_CPU = "page of 100 events, CPU ms"
+WRK_CPU = "wrk's own for it, CPU ms"
 
 
-def _web_workers(template: Template, count: int) -> Figures:
-    with serving_long(OURS, template, EVENTS, environment=_processes(count, 1)) as (subject, one):
+def web_workers(template: Template, rounds: int) -> dict[int, Figures]:
+    """Pages of 100 events and deliveries, by the number of web workers, each a process of its own."""
+    found = {count: _web_workers(template, count, rounds) for count in PROCESSES}
+    return {
+        count: figures | {"pages, % of linear": _percent_of_linear(count, found)} for count, figures in found.items()
+    }
+
+
+def _percent_of_linear(count: int, found: dict[int, Figures]) -> float:
+    """What so many workers serve, beside so many times what one does, or beside all that the cores could serve at one's
+    cost if they had nothing else to do but that and to ask.
+    """
+    one = found[1]
+    by_workers = count * one[PAGES_PER_SECOND]
+    by_cores = 1000 * (os.cpu_count() or 1) / (one[PAGE_CPU] + one[WRK_CPU])
+    return 100 * found[count][PAGES_PER_SECOND] / min(by_workers, by_cores)
+
+
+def _web_workers(template: Template, count: int, rounds: int) -> Figures:
+    with serving_long(OURS, template, EVENTS, environment=_processes(count, runners=2)) as (subject, one):
+        asking = _cpu_of_children()
         with cpu_of(subject.server.pid) as cpu:
-            pages = _pages_per_second(f"{subject.server.url}{one.path}/events/search?limit=100")
+            per_second = _pages_per_second(f"{subject.server.url}{one.path}/events/search?limit=100")
+        asking = _cpu_of_children() - asking
+        pages = per_second * WRK_SECONDS
         return {
-            "pages of 100 events per second": pages,
-            "page of 100 events, CPU ms": 1000 * cpu.seconds / (pages * WRK_SECONDS),
-            **deliveries(subject, 80, 100),
+            PAGES_PER_SECOND: per_second,
+            PAGE_CPU: 1000 * cpu.seconds / pages,
+            WRK_CPU: 1000 * asking / pages,
+            **medians([deliveries(subject, 80) for _ in range(rounds)]),
         }
+
+
+def _cpu_of_children() -> float:
+    """Seconds, of those that this process has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def runners() -> dict[int, Figures]:
     """Steps and messages per second, by the number of runners."""
     found: dict[int, Figures] = {}
     for count in PROCESSES:
-        with serving(OURS, environment=_processes(1, count)) as subject:
+        with serving(OURS, environment=_processes(1, runners=count)) as subject:
             found[count] = {
                 f"steps per second of {AGENTS} agents": _steps_per_second(subject),
                 f"messages per second of {POSTERS} clients": _messages_per_second(subject),
@@ -55,7 +85,7 @@ def runners() -> dict[int, Figures]:
 
 def web_worker_while_agents_run() -> Figures:
     """`/alive` at two web workers, with the agents in a runner of their own."""
-    with serving(OURS, environment=_processes(2, 1)) as subject:
+    with serving(OURS, environment=_processes(2, runners=1)) as subject:
         return liveness(subject)
 
 

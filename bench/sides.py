@@ -6,8 +6,9 @@ The published one lives in an environment of its own, `scripts/install_bench.sh`
 from __future__ import annotations
 
 import os
+import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,11 @@ Figures = dict[str, float]
 """What was measured, by name; the name ends in the unit."""
 
 
+def medians(rounds: Sequence[Figures]) -> Figures:
+    """Of each figure."""
+    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+
+
 class Subject(NamedTuple):
     """A running server under measurement, with what a client of it needs."""
 
@@ -46,6 +52,8 @@ def serving(
     side: str,
     prepare: Callable[[Path], object] = lambda conversations_path: None,
     environment: Mapping[str, str] | None = None,
+    *,
+    below: Path | None = None,
 ) -> Iterator[Subject]:
     """One of the two in a new directory, as a single process unless `environment` says otherwise.
 
@@ -53,10 +61,11 @@ def serving(
 
     Args:
         prepare: fills the folder of the conversations before the server starts.
+        below: where the directory is made; the system's for temporary files if not given.
     """
     settings = {"OH_MAX_CONCURRENT_RUNS": "64", **(environment or {})}
     with ScriptedLlm() as llm:
-        server = Server(Path(tempfile.mkdtemp(prefix=f"{side}-")), settings, COMMANDS[side])
+        server = Server(Path(tempfile.mkdtemp(prefix=f"{side}-", dir=below)), settings, COMMANDS[side])
         server.conversations_path.mkdir()
         prepare(server.conversations_path)
         with server, httpx.Client(base_url=server.url, timeout=300, trust_env=False) as http:

@@ -10,7 +10,7 @@ from bench.sides import OURS, PEER
 
 def as_tables(part: str, result: Any) -> str:
     """One table; two sides side by side with their ratio, several sizes or names as columns."""
-    if part in ("comparison", "liveness"):
+    if part in ("comparison", "in_memory", "liveness"):
         return _compared(result)
     if part in ("conversations", "events", "sockets", "commands"):
         return "\n".join(_by_column(f"{part}, {side}", curve) for side, curve in result.items())
