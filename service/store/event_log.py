@@ -20,7 +20,7 @@ import structlog
 
 from service.errors import ConversationNotFound
 from service.store.cached_file import RACY_NS
-from service.store.event_name import event_file_name, parse_event_name
+from service.store.event_name import event_file_name, names_from, parse_event_name
 from service.store.layout import ConversationDirectory, ConversationsRoot
 
 _log = structlog.get_logger(__name__)
@@ -99,21 +99,26 @@ class EventLog:
         self._directory = directory
         self._cache = cache
         self._conversation_id = directory.conversation_id
-        self._scanning = asyncio.Lock()
+        self._looking = asyncio.Lock()
+        self._looks_begun = 0
+        self._newest_look = 0
+        """That has come to its end; `_length` is what it found."""
+        self._length: int | None = None
         self._indexing = asyncio.Lock()
         self._forget()
 
     async def length(self) -> int | None:
-        """How many events are readable now; None when the conversation is gone."""
-        async with self._scanning:
-            try:
-                status = os.stat(self._directory.events)
-                if not self._scanned.is_of(status):
-                    self._take_in(await asyncio.to_thread(self._scan, len(self._ids), self._last_name()))
-            except FileNotFoundError:
-                self._forget()
-                return 0 if self._directory.base_state.exists() else None
-            return len(self._ids)
+        """How many events are readable now; None when the conversation is gone.
+
+        Callers who come while somebody looks share one look, the next: many sockets may come at once.
+        """
+        begun_before = self._looks_begun
+        async with self._looking:
+            if self._newest_look <= begun_before:
+                self._looks_begun += 1
+                self._length = await self._look()
+                self._newest_look = self._looks_begun
+            return self._length
 
     async def read(self, start: int, stop: int) -> list[bytes]:
         """Stored bytes of events `start` to `stop - 1`, which `length` has shown; fewer when they are many or large.
@@ -156,6 +161,16 @@ class EventLog:
 
     def id_of(self, seq: int) -> str:
         return self._ids[seq]
+
+    async def _look(self) -> int | None:
+        try:
+            status = os.stat(self._directory.events)
+            if not self._scanned.is_of(status):
+                self._take_in(await asyncio.to_thread(self._scan, len(self._ids), self._last_name()))
+        except FileNotFoundError:
+            self._forget()
+            return 0 if self._directory.base_state.exists() else None
+        return len(self._ids)
 
     def _forget(self) -> None:
         self._ids: list[str] = []
@@ -226,7 +241,7 @@ class EventLog:
         names = os.listdir(self._directory.events)
         # Deleted and made again, an events directory may get the inode number that it had.
         start = known if last_name is None or last_name in names else 0
-        parsed = (parse_event_name(name) for name in names)
+        parsed = (parse_event_name(name) for name in names_from(start, names))
         found = {each.seq: each.event_id for each in parsed if each is not None and each.seq >= start}
         ids = [found[seq] for seq in itertools.takewhile(found.__contains__, itertools.count(start))]
         return _Scan(status.st_ino, status.st_mtime_ns, is_settled, start, ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 from unittest.mock import patch
@@ -15,10 +16,12 @@ import pytest
 from service.errors import ConversationNotFound
 from service.store import event_log
 from service.store.event_log import ByteCache, EventFacts, EventKey, EventLog, EventLogs
+from service.store.event_name import event_file_name, names_from
 from service.store.layout import ConversationDirectory, ConversationsRoot
 from tests.unit.store.conversation_files import LONG_AGO, make_conversation, message, put_event
 
 CACHE_BYTES = 1 << 20
+PATIENCE_SECONDS = 10.0
 
 
 def open_log(directory: ConversationDirectory) -> EventLog:
@@ -89,6 +92,17 @@ async def test_events_behind_a_gap_are_not_readable_yet(directory: ConversationD
     assert await log.length() == 1
     put_event(directory, 1)
     assert await log.length() == 3
+
+
+@pytest.mark.parametrize("names_in_all", [6, 100_006], ids=["few", "numbers of six digits"])
+def test_new_names_are_found_without_parsing_the_old(names_in_all: int) -> None:
+    """The old are sorted out by their text, as long as that is in the order of the numbers."""
+    names = [event_file_name(seq, f"{seq:08}") for seq in range(names_in_all)]
+    names = [".eventlog.lock", *reversed(names), "event-00001-x.json.tmp"]
+    wanted = {event_file_name(seq, f"{seq:08}") for seq in range(names_in_all - 4, names_in_all)}
+    found = names_from(names_in_all - 4, names)
+    assert wanted <= set(found)
+    assert len(found) == 4 or names_in_all > 100_000
 
 
 # Bytes
@@ -252,6 +266,31 @@ async def test_readers_that_give_up_leave_the_log_whole(directory: ConversationD
     assert counts == [300] * 5
     assert [log.id_of(seq) for seq in range(300)] == [f"{seq:08}" for seq in range(300)]
     assert [facts.text for facts in await log.facts()] == [f"text {seq}" for seq in range(300)]
+
+
+async def test_readers_who_come_during_a_look_share_the_next(directory: ConversationDirectory) -> None:
+    """Which shows what was there when they came, as the one that is under way may not."""
+    put_event(directory, 0)
+    log = open_log(directory)
+    has_listed, may_end = threading.Event(), threading.Event()
+
+    def slow_list(path: str) -> list[str]:
+        names = os_listdir(path)
+        has_listed.set()
+        assert may_end.wait(PATIENCE_SECONDS)
+        return names
+
+    os_listdir = os.listdir
+    with patch.object(os, "listdir", side_effect=slow_list) as listing:
+        first = asyncio.create_task(log.length())
+        assert await asyncio.to_thread(has_listed.wait, PATIENCE_SECONDS)
+        put_event(directory, 1)
+        later = [asyncio.create_task(log.length()) for _ in range(20)]
+        await asyncio.sleep(0)
+        may_end.set()
+        assert await first == 1
+        assert await asyncio.gather(*later) == [2] * 20
+    assert listing.call_count == 2
 
 
 async def _facts_length(log: EventLog) -> int:
