@@ -74,14 +74,14 @@ def _with_events(side: str, template: Template, length: int) -> Figures:
         return {
             **figures,
             **cost(subject.server, "POST message", 20, lambda: one.send("one more"), warm_up=2),
+            **reading.newest_after_each_message(subject, one, 20),
             **cost(subject.server, "navigate", 5, lambda: _post(subject, f"{one.path}/navigate", event_id=middle)),
             **cost(subject.server, "fork", 1, lambda: _post(subject, f"{one.path}/fork"), warm_up=0),
         }
 
 
 def _event_in_the_middle(subject: Subject, path: str) -> str:
-    query = {"limit": "100", "sort_order": "TIMESTAMP_DESC"}
-    items = subject.http.get(f"{path}/events/search", params=query).raise_for_status().json()["items"]
+    items = subject.http.get(f"{path}/events/search", params=reading.NEWEST).raise_for_status().json()["items"]
     return str(items[50]["id"])
 
 

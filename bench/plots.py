@@ -30,6 +30,7 @@ GROWTH = {
             "search by text, CPU ms",
             "replay, CPU ms",
             "POST message, CPU ms",
+            "newest 100 after a message, p50 ms",
             "navigate, CPU ms",
             "fork, CPU ms",
         ],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
+import time
+
 from websockets.sync.client import connect
 
 from bench.clock import cost
@@ -10,19 +13,30 @@ from tests.integration.contract.conversations import Conversation
 
 REPEATS = 300
 ALIVE_REQUESTS = 2000
+NEWEST = {"limit": "100", "sort_order": "TIMESTAMP_DESC"}
 
 
 def log(subject: Subject, one: Conversation, length: int, repeats: int = REPEATS) -> Figures:
     """Reads of one conversation with so many events."""
     search = f"{one.path}/events/search"
     text = f"message {length - 2} of many"
-    newest = {"limit": "100", "sort_order": "TIMESTAMP_DESC"}
     return {
         **_gets(subject, "page of 100 events", repeats, search, limit="100"),
-        **_gets(subject, "newest 100 events", repeats, search, **newest),
+        **_gets(subject, "newest 100 events", repeats, search, **NEWEST),
         **_gets(subject, "search by text", repeats, search, body=text),
         **cost(subject.server, "replay", max(3, repeats // 10), lambda: replay(subject, one, length)),
     }
+
+
+def newest_after_each_message(subject: Subject, one: Conversation, times: int) -> Figures:
+    """What a client sees who asks as soon as there is something new: nothing of it can be remembered."""
+    took = []
+    for _ in range(times):
+        one.send("one more")
+        begin = time.perf_counter()
+        subject.http.get(f"{one.path}/events/search", params=NEWEST).raise_for_status()
+        took.append(time.perf_counter() - begin)
+    return {"newest 100 after a message, p50 ms": 1000 * statistics.median(took)}
 
 
 def replay(subject: Subject, one: Conversation, length: int) -> None:

@@ -26,10 +26,10 @@ from service.requests.requester import Requester
 from service.settings import Settings
 from service.store.disk import disk_problem
 from service.store.event_log import EventLogs
-from service.store.layout import ConversationsRoot
+from service.store.layout import ConversationDirectory, ConversationsRoot
 from service.store.owner_record import StreamEpochs
 from service.store.running_commands import RunningCommands
-from service.store.snapshot import Snapshot, SnapshotReader
+from service.store.snapshot import SnapshotReader
 from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
@@ -138,18 +138,25 @@ class WebContext:
         if not self.root.exists(conversation_id):
             raise ConversationNotFound(str(conversation_id))
 
-    async def snapshot(self, conversation_id: UUID) -> Snapshot:
-        """The owner's ready-made answers; for a directory from elsewhere a runner makes them first.
+    async def info(self, conversation_id: UUID, with_skills: bool = False) -> bytes:
+        """What `GET` of it answers, but for its children; for a directory from elsewhere a runner describes it first.
 
         Raises:
             ConversationNotFound: there is no such conversation.
             FanoutError: a runner was needed and could not help.
         """
+        return await self._described(conversation_id, lambda directory: self.snapshots.info(directory, with_skills))
+
+    async def full_state(self, conversation_id: UUID) -> bytes:
+        """The event that begins every events socket. Raises as `info` does."""
+        return await self._described(conversation_id, self.snapshots.full_state)
+
+    async def _described(self, conversation_id: UUID, read: Callable[[ConversationDirectory], bytes | None]) -> bytes:
         directory = self.root.directory(conversation_id)
         for _ in range(_DESCRIBE_TRIES):
-            snapshot = self.snapshots.read(directory)
-            if snapshot is not None:
-                return snapshot
+            found = read(directory)
+            if found is not None:
+                return found
             self.require(conversation_id)
             await self.requester.ask("conversation.describe", conversation_id)
         raise ConversationNotFound(str(conversation_id))

@@ -22,8 +22,7 @@ from service.errors import BadRequest, ConversationNotFound, JsonObject, NotFoun
 from service.requests.requester import Answer
 from service.store.children import with_children
 from service.store.final_response import final_response
-from service.store.layout import ConversationDirectory
-from service.store.snapshot import Snapshot, leaf_of
+from service.store.snapshot import leaf_of
 
 blueprint = Blueprint("conversations", url_prefix="/api/conversations")
 
@@ -244,7 +243,7 @@ async def agent_final_response(request: Request, conversation_id: str) -> HTTPRe
         web.require(wanted)
         log = web.logs.open(wanted)
         await log.length()
-        head = leaf_of(await web.snapshot(wanted))
+        head = leaf_of(await web.info(wanted))
         return json_answer(to_json({"response": await final_response(log, head)}))
     except ConversationNotFound:
         raise NotFound from None
@@ -276,32 +275,27 @@ async def tell(
     return json_answer(answer.body, answer.status)
 
 
-async def _info(web: WebContext, conversation_id: UUID, include_skills: bool) -> bytes:
-    return _told(await web.snapshot(conversation_id), web.root.directory(conversation_id), include_skills)
+async def _info(web: WebContext, conversation_id: UUID, with_skills: bool) -> bytes:
+    return with_children(await web.info(conversation_id, with_skills), web.root.directory(conversation_id))
 
 
-def _told(snapshot: Snapshot, directory: ConversationDirectory, include_skills: bool) -> bytes:
-    info = snapshot.info_with_skills if include_skills else snapshot.info
-    return with_children(info, directory)
-
-
-async def _infos(web: WebContext, ids: Collection[UUID], include_skills: bool) -> list[bytes]:
+async def _infos(web: WebContext, ids: Collection[UUID], with_skills: bool) -> list[bytes]:
     """In the order of the ids. Those without a snapshot are asked for together, the others cost no task."""
     found: dict[UUID, bytes] = {}
     for each in ids:
         directory = web.root.directory(each)
-        snapshot = web.snapshots.read(directory)
-        if snapshot is not None:
-            found[each] = _told(snapshot, directory, include_skills)
+        info = web.snapshots.info(directory, with_skills)
+        if info is not None:
+            found[each] = with_children(info, directory)
     missing = [each for each in ids if each not in found]
-    asked = await asyncio.gather(*(_info_or_null(web, each, include_skills) for each in missing))
+    asked = await asyncio.gather(*(_info_or_null(web, each, with_skills) for each in missing))
     found.update(zip(missing, asked, strict=True))
     return [found[each] for each in ids]
 
 
-async def _info_or_null(web: WebContext, conversation_id: UUID, include_skills: bool) -> bytes:
+async def _info_or_null(web: WebContext, conversation_id: UUID, with_skills: bool) -> bytes:
     try:
-        return await _info(web, conversation_id, include_skills)
+        return await _info(web, conversation_id, with_skills)
     except (ConversationNotFound, RequestFailed):
         return _NULL
 

@@ -103,4 +103,4 @@ async def _resend(socket: Socket, log: EventLog, length: int, resend: Resend, si
 
 
 async def _send_full_state(web: WebContext, socket: Socket, conversation_id: UUID) -> None:
-    await socket.write(text_frame((await web.snapshot(conversation_id)).full_state))
+    await socket.write(text_frame(await web.full_state(conversation_id)))

@@ -135,7 +135,7 @@ async def send(web: WebContext, conversation_id: UUID, content: list[JsonObject]
         AlreadyRunning, Conflict: it cannot be asked now.
         RunLimitReached: the message is stored, the run was not started.
     """
-    info: dict[str, Any] = json.loads((await web.snapshot(conversation_id)).info)
+    info: dict[str, Any] = json.loads(await web.info(conversation_id))
     status = info["execution_status"]
     if status == _RUNNING:
         raise AlreadyRunning

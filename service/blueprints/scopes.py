@@ -47,6 +47,6 @@ async def workspace_of(request: Request, runtime_conversation_id: str) -> tuple[
 
 async def working_dir_of(web: WebContext, conversation_id: UUID) -> str:
     """The working directory of a conversation. Raises ConversationNotFound."""
-    info = json.loads((await web.snapshot(conversation_id)).info)
+    info = json.loads(await web.info(conversation_id))
     working_dir: str = info["workspace"]["working_dir"]
     return working_dir

@@ -102,4 +102,4 @@ async def follow(
 
 
 async def _write_state(web: WebContext, conversation_id: UUID, frames: SessionFrames, write: Write) -> None:
-    await write(frames.of_transient((await web.snapshot(conversation_id)).full_state))
+    await write(frames.of_transient(await web.full_state(conversation_id)))

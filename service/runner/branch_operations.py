@@ -13,7 +13,7 @@ from service.runner.operations import SUCCESS, Operation, conversation_id
 from service.runner.request_models import ForkConversationRequest, NavigateRequest
 from service.runner.validation import parse
 from service.runner.workers import Workers
-from service.store.snapshot import parse_snapshot
+from service.store.snapshot import read_brief
 
 
 class BranchOperations:
@@ -53,9 +53,7 @@ class BranchOperations:
     def _info_of_fork(self, fork_id: UUID, source_id: UUID) -> bytes | None:
         """What is told of a fork that was made from there, if there is one, whoever owns it. Blocking."""
         directory = self._host.root.directory(fork_id)
-        try:
-            snapshot = parse_snapshot(directory.snapshot.read_bytes())
-        except FileNotFoundError:
+        brief = read_brief(directory)
+        if brief is None or read_meta(directory).forked_from_conversation_id != source_id:
             return None
-        is_it = snapshot is not None and read_meta(directory).forked_from_conversation_id == source_id
-        return snapshot.info if snapshot is not None and is_it else None
+        return brief.info

@@ -21,11 +21,11 @@ class _Signature(NamedTuple):
 
 
 class FileCache[T]:
-    """The last `capacity` files by path, as `parse` understands them. Blocking calls; for files replaced by rename."""
+    """What `load` makes of the last `capacity` files, by path. Blocking calls; for files replaced by rename."""
 
-    def __init__(self, capacity: int, parse: Callable[[bytes], T]) -> None:
+    def __init__(self, capacity: int, load: Callable[[str], T]) -> None:
         self._capacity = capacity
-        self._parse = parse
+        self._load = load
         self._files: OrderedDict[str, tuple[_Signature, T]] = OrderedDict()
 
     def read(self, path: Path) -> T | None:
@@ -42,7 +42,7 @@ class FileCache[T]:
             self._files.move_to_end(name)
             return cached[1]
         try:
-            content = self._parse(path.read_bytes())
+            content = self._load(name)
         except FileNotFoundError:
             return None
         if time.time_ns() - status.st_mtime_ns > RACY_NS:

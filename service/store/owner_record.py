@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from pathlib import Path
 from typing import NamedTuple
 
 from service.errors import OwnershipLost
@@ -52,7 +53,7 @@ class StreamEpochs:
     """Which history a conversation has, for those who only read it; the last few thousand stay in memory."""
 
     def __init__(self) -> None:
-        self._files = FileCache(_CACHED_RECORDS, _parse)
+        self._files = FileCache(_CACHED_RECORDS, lambda path: _parse(Path(path).read_bytes()))
 
     def of(self, directory: ConversationDirectory) -> StreamEpoch | None:
         """None for a directory that no runner of ours ever claimed. Blocking, microseconds."""

@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 
 from service.store.layout import ConversationDirectory, ConversationsRoot
-from service.store.snapshot import parse_snapshot
+from service.store.snapshot import read_brief
 
 _log = structlog.get_logger(__name__)
 
@@ -38,13 +38,10 @@ def scan(root: ConversationsRoot) -> Iterator[Found]:
 
 
 def _from_snapshot(directory: ConversationDirectory) -> Found | None:
-    try:
-        snapshot = parse_snapshot(directory.snapshot.read_bytes())
-    except FileNotFoundError:
+    brief = read_brief(directory)
+    if brief is None:
         return None
-    if snapshot is None:
-        return None
-    header = snapshot.header
+    header = brief.header
     return _found(directory, header.created_at, header.updated_at, header.status)
 
 

@@ -17,7 +17,9 @@ from service.store.atomic import write_atomically
 from service.store.cached_file import FileCache
 from service.store.layout import ConversationDirectory
 
-_CACHED_SNAPSHOTS = 4096
+_CACHED_BRIEFS = 4096
+_BRIEF_BYTES = 1 << 14
+"""Holds the first two lines of most."""
 
 
 class SnapshotHeader(NamedTuple):
@@ -29,8 +31,15 @@ class SnapshotHeader(NamedTuple):
     updated_at: str
 
 
+class Brief(NamedTuple):
+    """The first two lines: a few KB, and all that most readers want."""
+
+    header: SnapshotHeader
+    info: bytes
+
+
 class Snapshot(NamedTuple):
-    """The four lines."""
+    """The four lines, of which the last two hold the skills of an agent: hundreds of KB where there are many."""
 
     header: SnapshotHeader
     info: bytes
@@ -48,27 +57,65 @@ def write_snapshot(directory: ConversationDirectory, snapshot: Snapshot) -> None
 def parse_snapshot(data: bytes) -> Snapshot | None:
     """None when the file is cut short or from a version that wrote something else."""
     lines = data.split(b"\n")
-    if len(lines) != 4 or not lines[1] or not lines[2]:
-        return None
-    try:
-        header = SnapshotHeader(**json.loads(lines[0]))
-    except (ValueError, TypeError):
+    header = _parse_header(lines[0])
+    if header is None or len(lines) != 4 or not lines[1] or not lines[2]:
         return None
     return Snapshot(header, lines[1], lines[2], lines[3] or lines[1])
 
 
+def read_snapshot(directory: ConversationDirectory) -> Snapshot | None:
+    """The current snapshot, or None where a runner must describe the conversation first. Blocking."""
+    try:
+        return parse_snapshot(directory.snapshot.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def read_brief(directory: ConversationDirectory) -> Brief | None:
+    """As `read_snapshot`, of no more than the beginning of the file. Blocking, microseconds."""
+    try:
+        return _load_brief(str(directory.snapshot))
+    except FileNotFoundError:
+        return None
+
+
 class SnapshotReader:
-    """Reads snapshots of any conversation; the last few thousand stay in memory."""
+    """Answers about any conversation. Blocking, microseconds; None where a runner must describe it first."""
 
     def __init__(self) -> None:
-        self._files = FileCache(_CACHED_SNAPSHOTS, parse_snapshot)
+        self._briefs = FileCache(_CACHED_BRIEFS, _load_brief)
 
-    def read(self, directory: ConversationDirectory) -> Snapshot | None:
-        """The current snapshot, or None where a runner must describe the conversation first. Blocking, microseconds."""
-        return self._files.read(directory.snapshot)
+    def info(self, directory: ConversationDirectory, with_skills: bool = False) -> bytes | None:
+        """Mostly from memory, where the last few thousand stay, without skills."""
+        if with_skills:
+            snapshot = read_snapshot(directory)
+            return None if snapshot is None else snapshot.info_with_skills
+        brief = self._briefs.read(directory.snapshot)
+        return None if brief is None else brief.info
+
+    def full_state(self, directory: ConversationDirectory) -> bytes | None:
+        """From the disk each time."""
+        snapshot = read_snapshot(directory)
+        return None if snapshot is None else snapshot.full_state
 
 
-def leaf_of(snapshot: Snapshot) -> str | None:
+def _load_brief(path: str) -> Brief | None:
+    with open(path, "rb", buffering=_BRIEF_BYTES) as file:
+        header = _parse_header(file.readline())
+        info = file.readline()
+    if header is None or len(info) < 2 or not info.endswith(b"\n"):
+        return None
+    return Brief(header, info[:-1])
+
+
+def _parse_header(line: bytes) -> SnapshotHeader | None:
+    try:
+        return SnapshotHeader(**json.loads(line))
+    except (ValueError, TypeError):
+        return None
+
+
+def leaf_of(info: bytes) -> str | None:
     """HEAD of the conversation's tree, as its owner last said."""
-    leaf: str | None = json.loads(snapshot.info)["leaf_event_id"]
+    leaf: str | None = json.loads(info)["leaf_event_id"]
     return leaf

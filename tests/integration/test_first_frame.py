@@ -17,9 +17,9 @@ FULL_STATE = b'{"kind":"ConversationStateUpdateEvent","key":"full_state"}'
 class GrowingLog(SnapshotReader):
     """Appends an event to the log whenever the state, which is the first frame, is read."""
 
-    def read(self, directory: ConversationDirectory) -> Snapshot | None:
+    def full_state(self, directory: ConversationDirectory) -> bytes | None:
         put_event(directory, 1, **message("said as the state was sent"))
-        return super().read(directory)
+        return super().full_state(directory)
 
 
 async def test_what_is_appended_as_the_state_is_sent_follows_it(sanic_client: StartClient, settings: Settings) -> None:

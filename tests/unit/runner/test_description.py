@@ -18,7 +18,7 @@ from openhands.sdk.skills import Skill
 from service.runner.description import describe, full_state_event, utc_text
 from service.runner.meta import Meta, read_meta, write_meta
 from service.runner.opening import Opened
-from service.store.snapshot import SnapshotReader, write_snapshot
+from service.store.snapshot import read_snapshot, write_snapshot
 from tests.unit.runner.rig import ECHO, Rig, ScriptedLLM, run, says, send
 
 ID = UUID("0123456789abcdef0123456789abcdef")
@@ -125,7 +125,7 @@ def test_answer_without_skills_is_made_once(opened: Opened) -> None:
     snapshot = describe(opened.conversation.state, opened.meta, IDLE)
     assert snapshot.info_with_skills == b""
     write_snapshot(opened.directory, snapshot)
-    read = SnapshotReader().read(opened.directory)
+    read = read_snapshot(opened.directory)
     assert read is not None
     assert read.info_with_skills == snapshot.info
 

@@ -159,7 +159,7 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
 
 def test_cached_file_is_read_again_when_it_changed(tmp_path: Path) -> None:
     """Replaced, it is another file; gone, there is none."""
-    cache, path = FileCache(capacity=8, parse=bytes), tmp_path / "file"
+    cache, path = FileCache(capacity=8, load=load), tmp_path / "file"
     assert cache.read(path) is None
     for content in (b"one", b"two", b"six"):
         write_atomically(path, content, fsync=False)
@@ -168,9 +168,13 @@ def test_cached_file_is_read_again_when_it_changed(tmp_path: Path) -> None:
     assert cache.read(path) is None
 
 
+def load(name: str) -> bytes:
+    return Path(name).read_bytes()
+
+
 def test_settled_file_is_read_once(tmp_path: Path) -> None:
     """What has not changed for a while is served from memory."""
-    cache, path = FileCache(capacity=8, parse=bytes), tmp_path / "file"
+    cache, path = FileCache(capacity=8, load=load), tmp_path / "file"
     path.write_bytes(b"one")
     os.utime(path, (LONG_AGO, LONG_AGO))
     with patch.object(Path, "read_bytes", autospec=True, side_effect=Path.read_bytes) as read:
@@ -180,7 +184,7 @@ def test_settled_file_is_read_once(tmp_path: Path) -> None:
 
 def test_file_that_was_just_written_is_not_believed_twice(tmp_path: Path) -> None:
     """Two writes within one tick of the file system's clock look the same from outside."""
-    cache, path = FileCache(capacity=8, parse=bytes), tmp_path / "file"
+    cache, path = FileCache(capacity=8, load=load), tmp_path / "file"
     path.write_bytes(b"one")
     now = time.time_ns()
     os.utime(path, ns=(now, now))
@@ -192,7 +196,7 @@ def test_file_that_was_just_written_is_not_believed_twice(tmp_path: Path) -> Non
 
 def test_cache_of_files_is_bounded(tmp_path: Path) -> None:
     """The one used longest ago is read again."""
-    cache = FileCache(capacity=2, parse=bytes)
+    cache = FileCache(capacity=2, load=load)
     paths = [tmp_path / name for name in "abc"]
     for path in paths:
         path.write_bytes(path.name.encode())
