@@ -19,7 +19,7 @@ from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
 from service.catalog.index import ConversationIndex, IndexEntry
 from service.errors import BrokerUnavailable
 from service.metrics import metrics
-from service.runner.description import describe, full_state_event
+from service.runner.description import Describer
 from service.runner.meta import write_meta
 from service.runner.opening import Opened
 from service.runner.outbox import Hold
@@ -57,6 +57,7 @@ class Reporter:
         self.meta = opened.meta
         self._directory = opened.directory
         self._conversation = opened.conversation
+        self._describer = Describer(opened.conversation.state)
         self._outbox = opened.outbox
         self._index = index
         self._workers = workers
@@ -155,7 +156,7 @@ class Reporter:
 
     def publish_full_state(self) -> None:
         """Tell readers the state as it is, after all that happened before."""
-        self._outbox.transient(full_state_event(self._conversation.state, self.status))
+        self._outbox.transient(self._describer.full_state_event(self.status))
         self._outbox.release_all()
 
     async def run_ended(self) -> Snapshot:
@@ -260,8 +261,8 @@ class Reporter:
     def _describe(self) -> Snapshot:
         for _ in range(_DESCRIBE_TRIES):
             with contextlib.suppress(RuntimeError):  # a dictionary changed size: the run goes on in another thread
-                return describe(self._conversation.state, self.meta, self.status)
-        return describe(self._conversation.state, self.meta, self.status)
+                return self._describer.snapshot(self.meta, self.status)
+        return self._describer.snapshot(self.meta, self.status)
 
     async def _save_meta(self) -> None:
         await self._write(write_meta, self._directory, self.meta, fsync=self._fsync)

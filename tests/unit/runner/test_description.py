@@ -15,7 +15,7 @@ from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
 from openhands.sdk.llm.utils.metrics import Metrics
 from openhands.sdk.skills import Skill
 
-from service.runner.description import describe, full_state_event, utc_text
+from service.runner.description import Describer, utc_text
 from service.runner.meta import Meta, read_meta, write_meta
 from service.runner.opening import Opened
 from service.store.snapshot import read_snapshot, write_snapshot
@@ -45,7 +45,7 @@ def opened(rig: Rig) -> Opened:
 def info_of(opened: Opened, **meta: Any) -> dict[str, Any]:
     """The body of a GET."""
     found: dict[str, Any] = json.loads(
-        describe(opened.conversation.state, opened.meta.model_copy(update=meta), IDLE).info
+        Describer(opened.conversation.state).snapshot(opened.meta.model_copy(update=meta), IDLE).info
     )
     return found
 
@@ -76,7 +76,7 @@ def test_info_leaves_out_what_is_the_states_own(opened: Opened) -> None:
 
 def test_told_status_may_be_ahead_of_the_states(opened: Opened) -> None:
     """A run counts as running from the moment it is accepted, in every answer."""
-    snapshot = describe(opened.conversation.state, opened.meta, RUNNING)
+    snapshot = Describer(opened.conversation.state).snapshot(opened.meta, RUNNING)
     assert snapshot.header.status == "running"
     assert json.loads(snapshot.info)["execution_status"] == "running"
     assert json.loads(snapshot.full_state)["value"]["execution_status"] == "running"
@@ -87,7 +87,7 @@ def test_times_are_utc_with_microseconds(opened: Opened) -> None:
     moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2)))
     assert utc_text(moment) == "2026-01-02T01:04:05.000000Z"
     meta = opened.meta.model_copy(update={"created_at": moment, "updated_at": moment})
-    header = describe(opened.conversation.state, meta, IDLE).header
+    header = Describer(opened.conversation.state).snapshot(meta, IDLE).header
     assert (header.created_at, header.updated_at) == ("2026-01-02T01:04:05.000000Z",) * 2
 
 
@@ -100,7 +100,7 @@ def test_secrets_are_null_and_redacted_headers_left_out(rig: Rig) -> None:
     assert info["agent"]["llm"]["api_key"] is None
     assert info["agent"]["llm"]["extra_headers"] == {"x-plain": "shown"}
     assert info["secret_registry"]["secret_sources"]["TOKEN"]["value"] is None
-    snapshot = describe(opened.conversation.state, opened.meta, IDLE)
+    snapshot = Describer(opened.conversation.state).snapshot(opened.meta, IDLE)
     assert API_KEY.encode() not in b"".join((snapshot.info, snapshot.full_state, snapshot.info_with_skills))
 
 
@@ -115,14 +115,14 @@ def test_skills_are_told_only_when_asked_for(rig: Rig) -> None:
     """They may be hundreds of kilobytes."""
     skill = Skill(name="s", content="long text", trigger=None)
     opened = rig.create(ScriptedLLM.of(), agent_context=AgentContext(skills=[skill]))
-    snapshot = describe(opened.conversation.state, opened.meta, IDLE)
+    snapshot = Describer(opened.conversation.state).snapshot(opened.meta, IDLE)
     assert json.loads(snapshot.info)["agent"]["agent_context"]["skills"] == []
     assert [each["name"] for each in json.loads(snapshot.info_with_skills)["agent"]["agent_context"]["skills"]] == ["s"]
 
 
 def test_answer_without_skills_is_made_once(opened: Opened) -> None:
     """The snapshot then has an empty line for the other."""
-    snapshot = describe(opened.conversation.state, opened.meta, IDLE)
+    snapshot = Describer(opened.conversation.state).snapshot(opened.meta, IDLE)
     assert snapshot.info_with_skills == b""
     write_snapshot(opened.directory, snapshot)
     read = read_snapshot(opened.directory)
@@ -135,7 +135,7 @@ def test_answer_without_skills_is_made_once(opened: Opened) -> None:
 
 def test_full_state_is_an_event_that_clients_can_read(opened: Opened) -> None:
     """The SDK's own class takes it; nulls are left out as in every frame."""
-    data = full_state_event(opened.conversation.state, IDLE)
+    data = Describer(opened.conversation.state).full_state_event(IDLE)
     event = ConversationStateUpdateEvent.model_validate_json(data)
     assert event.key == "full_state"
     assert event.value["execution_status"] == "idle"
@@ -145,7 +145,7 @@ def test_full_state_is_an_event_that_clients_can_read(opened: Opened) -> None:
 
 def test_each_full_state_is_an_event_of_its_own(opened: Opened) -> None:
     """Clients drop what they know by id."""
-    first, second = (json.loads(full_state_event(opened.conversation.state, IDLE)) for _ in range(2))
+    first, second = (json.loads(Describer(opened.conversation.state).full_state_event(IDLE)) for _ in range(2))
     assert first["id"] != second["id"]
 
 
@@ -161,7 +161,7 @@ def test_full_state_stays_below_the_clients_limit(rig: Rig) -> None:
     whole = len(opened.conversation.state.model_dump_json())
     assert whole > SOCKET_LIMIT_BYTES
 
-    data = full_state_event(opened.conversation.state, IDLE)
+    data = Describer(opened.conversation.state).full_state_event(IDLE)
 
     assert len(data) < SOCKET_LIMIT_BYTES
     value = json.loads(data)["value"]
@@ -175,8 +175,24 @@ def test_small_full_state_is_complete(rig: Rig) -> None:
     opened = rig.create(
         ScriptedLLM.of(), agent_context=AgentContext(skills=[Skill(name="s", content="x", trigger=None)])
     )
-    value = json.loads(full_state_event(opened.conversation.state, IDLE))["value"]
+    value = json.loads(Describer(opened.conversation.state).full_state_event(IDLE))["value"]
     assert len(value["agent"]["agent_context"]["skills"]) == 1
+
+
+def test_context_that_was_replaced_is_told(rig: Rig) -> None:
+    """It is made JSON once, and again when the agent gets another: by a plugin, say."""
+    opened = rig.create(ScriptedLLM.of())
+    state = opened.conversation.state
+    describer = Describer(state)
+    for names in ([], ["a"], ["a", "b"]):
+        skills = [Skill(name=name, content="x", trigger=None) for name in names]
+        state.agent = state.agent.model_copy(update={"agent_context": AgentContext(skills=skills)})
+        snapshot = describer.snapshot(opened.meta, IDLE)
+        told = [
+            json.loads(snapshot.info_with_skills or snapshot.info)["agent"],
+            json.loads(snapshot.full_state)["value"]["agent"],
+        ]
+        assert [[each["name"] for each in agent["agent_context"]["skills"]] for agent in told] == [names] * 2
 
 
 # meta.json
