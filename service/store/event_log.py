@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import json
 import os
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -26,6 +27,10 @@ from service.store.layout import ConversationDirectory, ConversationsRoot
 _log = structlog.get_logger(__name__)
 
 _OPEN_LOGS = 1024
+_OPEN_LOGS_BYTES = 64 << 20
+"""What all of them may remember of their events, beside the bytes in the cache (guess)."""
+_EVENT_BYTES = 400
+"""What one event's id, place and facts take in memory, roughly, without its text."""
 _BATCH_EVENTS = 100
 _BATCH_BYTES = 1 << 20
 
@@ -95,6 +100,9 @@ class _Scan(NamedTuple):
 class EventLog:
     """One conversation's log, as it is on disk at each call. Methods of one event loop; disk work off it."""
 
+    size_bytes: int
+    """What it remembers, roughly."""
+
     def __init__(self, directory: ConversationDirectory, cache: ByteCache) -> None:
         self._directory = directory
         self._cache = cache
@@ -152,7 +160,9 @@ class EventLog:
         async with self._indexing:
             facts, known = self._facts, len(self._facts)
             if known < len(self._ids):
-                facts.extend(await asyncio.to_thread(self._index, range(known, len(self._ids))))
+                new = await asyncio.to_thread(self._index, range(known, len(self._ids)))
+                facts.extend(new)
+                self.size_bytes += sum(len(each.text) for each in new)
             return facts
 
     def seq_of(self, event_id: str) -> int | None:
@@ -176,6 +186,7 @@ class EventLog:
         self._ids: list[str] = []
         self._seqs: dict[str, int] = {}
         self._facts: list[EventFacts] = []
+        self.size_bytes = 0
         self._scanned = _Scan(-1, -1, False, 0, [])
 
     def _last_name(self) -> str | None:
@@ -186,6 +197,7 @@ class EventLog:
             self._forget()
         self._seqs.update(zip(scan.ids, itertools.count(scan.start)))
         self._ids.extend(scan.ids)
+        self.size_bytes += len(scan.ids) * _EVENT_BYTES
         self._scanned = scan._replace(ids=[])
 
     def _cached(self, start: int, stop: int) -> list[bytes] | None:
@@ -260,9 +272,9 @@ class EventLog:
 
 def facts_of(event: dict[str, object]) -> EventFacts:
     """What filters look at, from one parsed event."""
-    kind = str(event["kind"])
+    kind = sys.intern(str(event["kind"]))  # a handful of words, in each of thousands of events
     text = _message_text(event) if kind == "MessageEvent" else ""
-    return EventFacts(kind, str(event["source"]), str(event["timestamp"]), text)
+    return EventFacts(kind, sys.intern(str(event["source"])), str(event["timestamp"]), text)
 
 
 def _message_text(event: dict[str, object]) -> str:
@@ -282,7 +294,7 @@ def _list(value: object) -> list[dict[str, object]]:
 
 
 class EventLogs:
-    """The logs in use, least recently used out first; one per process and event loop."""
+    """The logs in use, least recently used out first, bounded in number and bytes; one per process and event loop."""
 
     def __init__(self, root: ConversationsRoot, cache_limit_bytes: int) -> None:
         self._root = root
@@ -293,8 +305,13 @@ class EventLogs:
         """The log of a conversation, which need not exist: its `length` then is None."""
         log = self._logs.get(conversation_id)
         if log is None:
+            self._make_room()
             log = self._logs[conversation_id] = EventLog(self._root.directory(conversation_id), self._cache)
-            if len(self._logs) > _OPEN_LOGS:
-                self._logs.popitem(last=False)
         self._logs.move_to_end(conversation_id)
         return log
+
+    def _make_room(self) -> None:
+        size_bytes = sum(log.size_bytes for log in self._logs.values())
+        while self._logs and (len(self._logs) >= _OPEN_LOGS or size_bytes > _OPEN_LOGS_BYTES):
+            _, closed = self._logs.popitem(last=False)
+            size_bytes -= closed.size_bytes

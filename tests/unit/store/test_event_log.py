@@ -342,3 +342,19 @@ async def test_logs_share_their_memory_and_their_number_is_bounded(tmp_path: Pat
         assert logs.open(ids[0]) is not opened[0]
     assert await logs.open(ids[0]).length() == 0
     assert await logs.open(uuid4()).length() is None
+
+
+async def test_what_logs_remember_is_bounded(tmp_path: Path) -> None:
+    """A worker that has searched the texts of many conversations does not keep them all."""
+    logs = EventLogs(ConversationsRoot(tmp_path), CACHE_BYTES)
+    opened = []
+    with patch.object(event_log, "_OPEN_LOGS_BYTES", 25_000):
+        for number in range(4):
+            directory = make_conversation(tmp_path)
+            put_event(directory, 0, id=f"{number:08}", **message("x" * 10_000))
+            log = logs.open(directory.conversation_id)
+            await log.length()
+            await log.facts()
+            assert 10_000 < log.size_bytes < 11_000
+            opened.append((directory.conversation_id, log))
+    assert [logs.open(conversation_id) is log for conversation_id, log in reversed(opened)] == [True] * 3 + [False]
