@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,27 @@ def test_context_that_was_replaced_is_told(rig: Rig) -> None:
             json.loads(snapshot.full_state)["value"]["agent"],
         ]
         assert [[each["name"] for each in agent["agent_context"]["skills"]] for agent in told] == [names] * 2
+
+
+def test_each_llm_call_is_told(opened: Opened) -> None:
+    """The statistics are made JSON again when there is one, whatever is known of it."""
+    state = opened.conversation.state
+    metrics = Metrics(model_name="scripted")
+    changes: list[Callable[[], object]] = [
+        lambda: state.stats.usage_to_metrics.update(agent=metrics),
+        lambda: metrics.add_cost(0.5),
+        lambda: metrics.add_cost(0.0),
+        lambda: metrics.add_response_latency(1.5, "r1"),
+        lambda: metrics.add_token_usage(10, 5, 0, 0, 100, "r1"),
+        lambda: state.stats.usage_to_metrics.update(other=Metrics(model_name="other", max_budget_per_task=2.0)),
+    ]
+    describer = Describer(state)
+    for change in changes:
+        change()
+        snapshot = describer.snapshot(opened.meta, IDLE)
+        assert json.loads(snapshot.info)["stats"] == state.stats.model_dump(mode="json")
+        told = json.loads(snapshot.full_state)["value"]["stats"]
+        assert told == state.stats.model_dump(mode="json", exclude_none=True)
 
 
 # meta.json
