@@ -21,11 +21,14 @@ class _Signature(NamedTuple):
 
 
 class FileCache[T]:
-    """What `load` makes of the last `capacity` files, by path. Blocking calls; for files replaced by rename."""
+    """What `load` makes of files, by path, those read last. Blocking calls; for files replaced by rename."""
 
-    def __init__(self, capacity: int, load: Callable[[str], T]) -> None:
+    def __init__(self, capacity: int, load: Callable[[str], T], weigh: Callable[[T], int] = lambda _: 1) -> None:
+        """`capacity` is a number of files, or the sum of what `weigh` says of each."""
         self._capacity = capacity
         self._load = load
+        self._weigh = weigh
+        self._weight = 0
         self._files: OrderedDict[str, tuple[_Signature, T]] = OrderedDict()
 
     def read(self, path: Path) -> T | None:
@@ -34,7 +37,7 @@ class FileCache[T]:
         try:
             status = os.stat(name)
         except FileNotFoundError:
-            self._files.pop(name, None)
+            self._forget(name)
             return None
         signature = _Signature(status.st_ino, status.st_mtime_ns, status.st_size)
         cached = self._files.get(name)
@@ -46,7 +49,17 @@ class FileCache[T]:
         except FileNotFoundError:
             return None
         if time.time_ns() - status.st_mtime_ns > RACY_NS:
-            self._files[name] = (signature, content)
-            if len(self._files) > self._capacity:
-                self._files.popitem(last=False)
+            self._keep(name, signature, content)
         return content
+
+    def _keep(self, name: str, signature: _Signature, content: T) -> None:
+        self._forget(name)
+        self._files[name] = (signature, content)
+        self._weight += self._weigh(content)
+        while self._weight > self._capacity:
+            self._forget(next(iter(self._files)))
+
+    def _forget(self, name: str) -> None:
+        if name in self._files:
+            _, content = self._files.pop(name)
+            self._weight -= self._weigh(content)

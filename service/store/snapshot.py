@@ -17,7 +17,10 @@ from service.store.atomic import write_atomically
 from service.store.cached_file import FileCache
 from service.store.layout import ConversationDirectory
 
-_CACHED_BRIEFS = 4096
+_CACHED_BRIEFS_BYTES = 64 << 20
+"""Thousands of them; one grows with each LLM call (guess)."""
+_HEADER_BYTES = 500
+"""What a header takes in memory, roughly."""
 _BRIEF_BYTES = 1 << 14
 """Holds the first two lines of most."""
 
@@ -83,10 +86,10 @@ class SnapshotReader:
     """Answers about any conversation. Blocking, microseconds; None where a runner must describe it first."""
 
     def __init__(self) -> None:
-        self._briefs = FileCache(_CACHED_BRIEFS, _load_brief)
+        self._briefs = FileCache(_CACHED_BRIEFS_BYTES, _load_brief, _weight)
 
     def info(self, directory: ConversationDirectory, with_skills: bool = False) -> bytes | None:
-        """Mostly from memory, where the last few thousand stay, without skills."""
+        """Without skills mostly from memory."""
         if with_skills:
             snapshot = read_snapshot(directory)
             return None if snapshot is None else snapshot.info_with_skills
@@ -106,6 +109,10 @@ def _load_brief(path: str) -> Brief | None:
     if header is None or len(info) < 2 or not info.endswith(b"\n"):
         return None
     return Brief(header, info[:-1])
+
+
+def _weight(brief: Brief | None) -> int:
+    return _HEADER_BYTES + (0 if brief is None else len(brief.info))
 
 
 def _parse_header(line: bytes) -> SnapshotHeader | None:

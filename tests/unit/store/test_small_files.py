@@ -194,6 +194,36 @@ def test_file_that_was_just_written_is_not_believed_twice(tmp_path: Path) -> Non
     assert cache.read(path) == b"two"
 
 
+def test_cache_of_files_is_bounded_by_weight(tmp_path: Path) -> None:
+    """What was used longest ago makes room; a file that has changed counts as it is now, one that is gone not."""
+    cache = FileCache(10, load, len)
+    paths = [tmp_path / name for name in "abc"]
+
+    def is_kept(path: Path) -> bool:
+        with patch.object(Path, "read_bytes", autospec=True, side_effect=Path.read_bytes) as read:
+            cache.read(path)
+        return read.call_count == 0
+
+    def put(path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+        os.utime(path, (LONG_AGO, LONG_AGO))
+        assert cache.read(path) == content
+
+    put(paths[0], b"four")
+    put(paths[1], b"four")
+    put(paths[0], b"sixsix")
+    assert is_kept(paths[0])
+    assert is_kept(paths[1])
+    paths[0].unlink()
+    assert cache.read(paths[0]) is None
+    put(paths[2], b"sixsix")
+    assert is_kept(paths[1])
+    put(paths[0], b"four")
+    assert [is_kept(path) for path in (paths[1], paths[0])] == [True, True]
+    put(paths[2], b"far too large")
+    assert not is_kept(paths[2])
+
+
 def test_cache_of_files_is_bounded(tmp_path: Path) -> None:
     """The one used longest ago is read again."""
     cache = FileCache(capacity=2, load=load)
