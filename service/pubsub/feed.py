@@ -109,11 +109,12 @@ class Feed:
                 async for batch in self._from_log():
                     yield batch
                 yield []
-            elif not arrivals and not await self._subscriber.wait(POSITION_CHECK_SECONDS, self._take_next):
+            if arrivals:
+                async for batch in self._merge(arrivals):
+                    yield batch
+            elif not await self._subscriber.wait(POSITION_CHECK_SECONDS, self._take_next):
                 async for batch in self._from_log():
                     yield batch
-            async for batch in self._merge(arrivals):
-                yield batch
 
     def _take_next(self, arrivals: Sequence[Arrival]) -> bool:
         """Whether these were what comes next, and the reader has them."""
