@@ -63,12 +63,12 @@ class Refused(FanoutError):
 class InvalidRequest(Refused):
     """The request does not validate.
 
-    `problems` is either one sentence or a pydantic error list with secrets already redacted.
+    `problems` is one sentence, a pydantic error list with secrets already redacted, or what has a `message`.
     """
 
     code = "invalid_request"
 
-    def __init__(self, problems: str | list[JsonObject]) -> None:
+    def __init__(self, problems: str | list[JsonObject] | JsonObject) -> None:
         self.problems = problems
 
     @property
@@ -76,7 +76,10 @@ class InvalidRequest(Refused):
         return self.problems
 
     def __str__(self) -> str:
-        return self.problems if isinstance(self.problems, str) else f"{len(self.problems)} validation errors"
+        match self.problems:
+            case str(sentence) | {"message": str(sentence)}:
+                return sentence
+        return f"{len(self.problems)} validation errors"
 
 
 class BadRequest(Refused):

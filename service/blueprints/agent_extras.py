@@ -8,18 +8,18 @@ from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
-from service.blueprints.arguments import Strict, body
+from service.blueprints.arguments import body
 from service.blueprints.installed_extensions import asked
 from service.blueprints.openapi import documented
 
 blueprint = Blueprint("agent_extras", url_prefix="/api")
 
 
-class HooksQuestion(Strict):
+class HooksQuestion(BaseModel):
     project_dir: str | None = None
 
 
-class SubAgentsQuestion(Strict):
+class SubAgentsQuestion(BaseModel):
     """Where to look; of equal names the project's comes before the user's before a built-in one."""
 
     load_user: bool = True

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import Strict, body, checked_json, uuid_path
+from service.blueprints.arguments import body, checked_json, uuid_path
 from service.blueprints.asking import ask_any
 from service.blueprints.openapi import documented
 from service.blueprints.profiles import NewName, ProfileMessage
@@ -37,7 +37,7 @@ class AgentProfileDetail(BaseModel):
     profile: dict[str, Any]
 
 
-class MaterializeRequest(Strict):
+class MaterializeRequest(BaseModel):
     """A draft instead of what is saved; the body may be left out."""
 
     profile: dict[str, Any] | None = None

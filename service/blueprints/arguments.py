@@ -15,7 +15,7 @@ from typing import Any, Union, get_args, get_origin
 from urllib.parse import unquote
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
 from sanic import Request
 
@@ -73,12 +73,6 @@ def uuid_path(text: str, name: str = "conversation_id") -> UUID:
         return _UUID.validate_python(unquote(text))
     except ValidationError as error:
         raise invalid(error, "path", name) from None
-
-
-class Strict(BaseModel):
-    """A body whose unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 def json_body(request: Request, *, required: bool = True) -> Any:

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
-from service.blueprints.arguments import Strict, body, problem
+from service.blueprints.arguments import body, problem
 from service.blueprints.asking import ask_any
 from service.blueprints.openapi import documented
 
@@ -19,14 +19,14 @@ NETWORK_SECONDS = 300.0
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
-class Install(Strict):
+class Install(BaseModel):
     source: str = Field(min_length=1, description="`github:owner/repo`, a git URL or a local path.")
     ref: str | None = Field(None, description="Branch, tag or commit.")
     repo_path: str | None = Field(None, description="Folder inside the repository.")
     force: bool = Field(False, description="Replace what is installed under its name.")
 
 
-class Enable(Strict):
+class Enable(BaseModel):
     enabled: bool
 
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, SecretStr, field_validator
 from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import Strict, body, query
+from service.blueprints.arguments import body, query
 from service.blueprints.asking import ask_any
 from service.blueprints.openapi import array_of, documented
 from service.errors import InvalidRequest
@@ -15,7 +15,7 @@ from service.redaction import REDACTED_SECRET
 blueprint = Blueprint("llm", url_prefix="/api/llm")
 
 
-class ConnectionChange(Strict):
+class ConnectionChange(BaseModel):
     """What is absent stays; only `base_url` may be null."""
 
     # An absent one is not looked at; as a plain default it would be in the description, against its own rules.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 from pydantic_core import from_json, to_json
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
-from service.blueprints.arguments import Strict, body, checked_json
+from service.blueprints.arguments import body, checked_json
 from service.blueprints.context import web_of
 from service.blueprints.openapi import documented
 from service.errors import Conflict, JsonObject, NoRunner, NotFound, OutcomeUnknown
@@ -25,12 +25,12 @@ _HIDDEN = {"runner_id"}
 _ENDED = ("succeeded", "failed")
 
 
-class ToolCall(Strict):
+class ToolCall(BaseModel):
     name: str
     arguments: dict[str, Any] = {}
 
 
-class TestServer(Strict):
+class TestServer(BaseModel):
     """A server, natively or with a `type` of `stdio`, `http`, `shttp`, `streamable-http` or `sse`."""
 
     name: str = Field("test-server", min_length=1)
@@ -39,7 +39,7 @@ class TestServer(Strict):
     tool_call: ToolCall | None = Field(None, description="To be made once the server answers.")
 
 
-class Callback(Strict):
+class Callback(BaseModel):
     callback_url: str = Field(description="Where the user's browser was led to in the end.")
 
 

@@ -7,14 +7,14 @@ from typing import Any
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import Strict, body
+from service.blueprints.arguments import body
 from service.blueprints.installed_extensions import NETWORK_SECONDS, Installed, add_routes, asked
 from service.blueprints.openapi import documented
 
 blueprint = Blueprint("plugins", url_prefix="/api/plugins")
 
 
-class PluginsQuestion(Strict):
+class PluginsQuestion(BaseModel):
     """Where to look."""
 
     load_user: bool = True
@@ -22,7 +22,7 @@ class PluginsQuestion(Strict):
     project_dir: str | None = None
 
 
-class FetchPlugin(Strict):
+class FetchPlugin(BaseModel):
     """A source with placeholders such as `${TOKEN}`, and what they stand for."""
 
     source: str = Field(min_length=1)

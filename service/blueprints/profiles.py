@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import Strict, body, checked_json
+from service.blueprints.arguments import body, checked_json
 from service.blueprints.asking import ask_any
 from service.blueprints.openapi import documented
 from service.blueprints.settings import exposure
@@ -16,7 +16,7 @@ blueprint = Blueprint("profiles", url_prefix="/api/profiles")
 meta = Blueprint("meta_profiles", url_prefix="/api/meta-profiles")
 
 
-class NewName(Strict):
+class NewName(BaseModel):
     new_name: str = Field(min_length=1, max_length=64)
 
 

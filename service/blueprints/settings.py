@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import text
 
-from service.blueprints.arguments import Strict, body, checked_json, problem, query
+from service.blueprints.arguments import body, checked_json, problem, query
 from service.blueprints.asking import ask_any
 from service.blueprints.context import web_of
 from service.blueprints.openapi import documented
@@ -25,7 +25,7 @@ _EXPOSURES = {"encrypted": "encrypted", "true": "encrypted", "plaintext": "plain
 _SECRET_NAME = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
 
 
-class SecretToPut(Strict):
+class SecretToPut(BaseModel):
     name: str = Field(pattern=_SECRET_NAME)
     value: SecretStr
     description: str | None = None

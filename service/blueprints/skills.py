@@ -7,14 +7,14 @@ from typing import Literal
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import Strict, body
+from service.blueprints.arguments import body
 from service.blueprints.installed_extensions import Installed, add_routes, asked
 from service.blueprints.openapi import documented
 
 blueprint = Blueprint("skills", url_prefix="/api/skills")
 
 
-class MarketplaceReference(Strict):
+class MarketplaceReference(BaseModel):
     name: str
     source: str
     ref: str | None = None
@@ -22,24 +22,24 @@ class MarketplaceReference(Strict):
     auto_load: bool | list[str] = False
 
 
-class Organization(Strict):
+class Organization(BaseModel):
     repository: str
     provider: str
     org_repo_url: str = Field(description="May carry credentials, which are not kept.")
     org_name: str
 
 
-class ExposedUrl(Strict):
+class ExposedUrl(BaseModel):
     name: str
     url: str
     port: int
 
 
-class Sandbox(Strict):
+class Sandbox(BaseModel):
     exposed_urls: list[ExposedUrl] = []
 
 
-class SkillsQuestion(Strict):
+class SkillsQuestion(BaseModel):
     """Where to look."""
 
     load_public: bool = True

@@ -108,6 +108,6 @@ def _filled(data: bytes, stand_in: str, part: bytes) -> bytes:
 
 def _tool_modules(agent: JsonObject, meta: Meta) -> dict[str, str]:
     """Where other clients import the agent's tools from: what the creator said, and what this server knows."""
-    used = {tool["name"] for tool in agent.get("tools", ())}
+    used = {tool["name"] for tool in agent.get("tools", ())} - {tool.name for tool in meta.client_tools}
     known = {name: module for name, module in get_tool_module_qualnames().items() if name in used}
     return known | meta.tool_module_qualnames

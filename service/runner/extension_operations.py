@@ -168,7 +168,7 @@ class ExtensionOperations:
         wanted = json.loads(request.body)
         secrets = parse(UpdateSecretsRequest, pydantic_core.to_json({"secrets": wanted.pop("secrets")})).secrets
         cache = self._extensions.plugin_cache
-        fetch = partial(fetch_plugin_strict, **wanted, secrets=dict(secrets), cache_dir=cache)
+        fetch = partial(fetch_plugin_strict, **wanted, secrets=dict(secrets), cache_dir=cache, allow_local=True)
         try:
             return answered(await self._workers.call(fetch))
         except PluginSourceError as error:

@@ -88,8 +88,8 @@ class ProfileOperations:
 
     def _get(self, request: Request) -> JsonObject:
         name, expose = profile_name(request), request.arguments.get("expose")
-        if not self._has("profiles"):
-            raise NotFound(f"Profile '{name}' not found")
+        if not (self._root / "profiles" / f"{name}.json").exists():
+            raise no_profile(name)
         llm = self._profiles.load(name, cipher=self._cipher, resolve_provider=expose == "plaintext")
         context = {"expose_secrets": expose, "cipher": self._cipher} if expose else {}
         config = llm.model_dump(mode="json", context=context)
@@ -101,9 +101,6 @@ class ProfileOperations:
     def _save(self, request: Request) -> JsonObject:
         name = profile_name(request)
         wanted = parse(NewProfile, request.body, {"cipher": self._cipher})
-        unknown = sorted(json.loads(request.body)["llm"].keys() - type(wanted.llm).model_fields.keys())
-        if unknown:
-            raise InvalidRequest(f"The LLM has unknown keys: {', '.join(unknown)}")
         self._profiles.save(
             name,
             wanted.llm,
@@ -221,14 +218,22 @@ def load_usable(folder: Path, name: str, cipher: Cipher) -> LLM:
     """An LLM profile with its key, and those of its provider connection. Blocking.
 
     Raises:
-        FileNotFoundError, ValueError, ProviderConnectionNotFound, TimeoutError: as the store does.
+        NotFound: there is no such profile.
+        ValueError, ProviderConnectionNotFound, TimeoutError: as the store does.
         Conflict: its key is under one that this server does not have. The SDK would take it for absent.
     """
     try:
         require_known_tokens((folder / f"{name}.json").read_text("utf-8"), cipher)
+    except FileNotFoundError:
+        raise no_profile(name) from None
     except UnknownSecretKey as error:
         raise Conflict(f"Profile '{name}' cannot be used: {error}") from error
     return LLMProfileStore(folder).load(name, cipher=cipher)
+
+
+def no_profile(name: str) -> NotFound:
+    """What there is instead of a profile; the store's own words tell where it looked."""
+    return NotFound(f"Profile '{name}' not found")
 
 
 def profile_name(request: Request) -> str:

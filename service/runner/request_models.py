@@ -131,8 +131,6 @@ class NewMCPServer(MCPServer):
 class NewProfile(BaseModel):
     """Body of `POST /api/profiles/{name}`."""
 
-    model_config = ConfigDict(extra="forbid")
-
     llm: LLM
     include_secrets: bool = True
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from openhands.sdk.llm.utils.unverified_models import UNVERIFIED_MODELS_EXCLUDING_BEDROCK
+from functools import cache
+
+import litellm
+from openhands.sdk.llm.utils.unverified_models import get_supported_llm_models
 from openhands.sdk.llm.utils.verified_models import VERIFIED_MODELS
 from openhands.sdk.tool.registry import list_registered_tools, list_tool_catalog
 
@@ -12,8 +15,7 @@ from service.runner.operations import Operation, answered
 from service.runner.schemas import sdk_schemas
 from service.runner.workers import Workers
 
-_UNKNOWN = "other"
-"""Where the SDK lists models whose provider it does not know: no part of their ids."""
+_PROVIDERS = {str(getattr(provider, "value", provider)) for provider in litellm.provider_list}
 
 
 class SdkOperations:
@@ -41,22 +43,26 @@ class SdkOperations:
         return answered({"tools": await self._workers.call(list_tool_catalog)})
 
     async def _providers(self, request: Request) -> Answer:
-        names = sorted(UNVERIFIED_MODELS_EXCLUDING_BEDROCK.keys() | VERIFIED_MODELS.keys())
-        return answered({"providers": names})
+        return answered({"providers": sorted(_PROVIDERS)})
 
     async def _models(self, request: Request) -> Answer:
-        """`provider/model`; without the provider when it was asked for by name."""
+        """As an LLM's settings name them, of all providers or of one; empty stands for those of none known."""
         provider = request.arguments.get("provider")
-        if provider is not None:
-            return answered({"models": _models_of(provider)})
-        names = sorted(UNVERIFIED_MODELS_EXCLUDING_BEDROCK.keys() | VERIFIED_MODELS.keys())
-        models = [model if name == _UNKNOWN else f"{name}/{model}" for name in names for model in _models_of(name)]
-        return answered({"models": models})
+        models = await self._workers.call(_all_models)
+        return answered({"models": [each for each in models if provider is None or provider in _providers_of(each)]})
 
     async def _verified_models(self, request: Request) -> Answer:
         return answered({"models": VERIFIED_MODELS})
 
 
-def _models_of(provider: str) -> list[str]:
+@cache
+def _all_models() -> list[str]:
     """Nothing is asked over a network: the lists come with the SDK and with litellm."""
-    return sorted({*VERIFIED_MODELS.get(provider, ()), *UNVERIFIED_MODELS_EXCLUDING_BEDROCK.get(provider, ())})
+    return sorted(set(get_supported_llm_models()))
+
+
+def _providers_of(model: str) -> list[str]:
+    prefix, slash, _ = model.partition("/")
+    if slash:
+        return [prefix if prefix in _PROVIDERS else ""]
+    return [provider for provider, models in VERIFIED_MODELS.items() if model in models] or [""]

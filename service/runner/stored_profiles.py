@@ -15,7 +15,7 @@ from openhands.sdk.profiles.resolver import ProfileNotFound
 from openhands.sdk.skills import Skill
 from openhands.sdk.utils.cipher import Cipher
 
-from service.errors import Conflict, NotFound, RequestFailed, Unavailable
+from service.errors import Conflict, InvalidRequest, NotFound, RequestFailed, Unavailable
 from service.runner.settings_store import SettingsStore
 
 _DEFAULT_DIRECTORY = Path("~/.openhands")
@@ -44,7 +44,8 @@ class StoredProfiles:
 
         Raises:
             NotFound: there is no such LLM profile.
-            Conflict: the active agent profile cannot be launched with it, or the settings cannot be read.
+            InvalidRequest: the active agent profile cannot be launched with it; says what it names and is not there.
+            Conflict: the active agent profile is gone, or the settings cannot be read.
             Unavailable: another process holds the store.
             RequestFailed: a file cannot be read.
         """
@@ -62,7 +63,7 @@ class StoredProfiles:
 
         Raises:
             NotFound: there is no such agent profile.
-            Conflict, Unavailable, RequestFailed: as `launch`.
+            InvalidRequest, Conflict, Unavailable, RequestFailed: as `launch`.
         """
         try:
             return self._resolved(profile_id, skills, llm_profile)
@@ -73,7 +74,7 @@ class StoredProfiles:
         try:
             return resolve(source, self.stores(skills), llm_profile_ref=llm_profile)
         except AgentLaunchError as error:
-            raise Conflict(f"The agent profile cannot be launched: {error}") from error
+            raise InvalidRequest(error.to_detail()) from error
         except LaunchStoreError as error:
             if error.retryable:
                 raise Unavailable(str(error)) from error

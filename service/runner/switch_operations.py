@@ -10,7 +10,7 @@ from openhands.sdk.llm.llm_profile_store import PROFILE_NAME_PATTERN, LLMProfile
 from openhands.sdk.llm.provider_connection_store import ProviderConnectionNotFound
 from openhands.sdk.utils.cipher import Cipher
 
-from service.errors import BadRequest, InvalidRequest, NotFound
+from service.errors import BadRequest, InvalidRequest
 from service.requests.message import Request
 from service.requests.requester import Answer
 from service.runner.host import Host
@@ -79,8 +79,6 @@ class SwitchOperations:
     def _profile(self, name: str) -> LLM:
         try:
             llm = load_usable(self._folder, name, self._cipher)
-        except FileNotFoundError:
-            raise NotFound(f"Profile '{name}' not found") from None
         except ProviderConnectionNotFound as error:
             raise InvalidRequest(str(error)) from error
         except ValueError as error:

@@ -176,8 +176,13 @@ def test_conversation_is_started_with_a_profile(
 def test_profile_that_cannot_be_launched_starts_nothing(http: httpx.Client, conversation: Conversations) -> None:
     unknown = start(http, conversation, UNKNOWN)
     assert (unknown.status_code, unknown.json()["detail"]) == (404, f"Agent profile with id '{UNKNOWN}' not found")
-    dangling = start(http, conversation, save(http, "dangling", llm_profile_ref="nosuch"))
-    assert dangling.status_code == 409
+    refs = {"llm_profile_ref": "nosuch", "mcp_server_refs": ["none"]}
+    dangling = start(http, conversation, save(http, "dangling", **refs))
+    assert dangling.status_code == 422
+    told = dangling.json()["detail"]
+    assert told["code"] == "unresolved_profile_references"
+    assert (told["dangling_llm_profile_ref"], told["dangling_mcp_server_refs"]) == ("nosuch", ["none"])
+    assert "nosuch" in told["message"]
     assert start(http, conversation, "nope").status_code == 422
     both = start(http, conversation, UNKNOWN, agent_settings={"agent_kind": "openhands"})
     assert both.status_code == 422

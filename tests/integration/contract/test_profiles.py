@@ -63,9 +63,22 @@ def test_profile_is_saved_and_shown_as_asked(http: httpx.Client, root: Path) -> 
     assert shown["config"]["api_key"].startswith("gAAAAA")
 
 
+def test_keys_of_newer_clients_are_passed_over(http: httpx.Client) -> None:
+    """As the published server does."""
+    assert save(http, "one", from_the_future=1).status_code == 201
+    assert "from_the_future" not in http.get("/api/profiles/one").json()["config"]
+
+
+def test_profile_that_is_not_there_is_404(http: httpx.Client) -> None:
+    """In the same words wherever it is named, and without the server's own paths, whether or not there is another."""
+    for _ in range(2):
+        answers = [http.get("/api/profiles/none"), http.post("/api/profiles/none/activate")]
+        assert [(one.status_code, one.json()["detail"]) for one in answers] == [(404, "Profile 'none' not found")] * 2
+        save(http, "another").raise_for_status()
+
+
 def test_profiles_that_are_none_are_refused(http: httpx.Client) -> None:
     assert save(http, ".hidden").status_code == 422
-    assert save(http, "one", unknown=1).status_code == 422
     assert http.post("/api/profiles/one", json={"llm": {"model": 3}}).status_code == 422
     assert http.get("/api/profiles").json()["profiles"] == []
 
@@ -128,11 +141,24 @@ def test_provider_connections(http: httpx.Client, root: Path) -> None:
 
 
 def test_models(http: httpx.Client) -> None:
-    assert {"openai", "anthropic"} <= set(http.get("/api/llm/providers").json()["providers"])
-    verified = http.get("/api/llm/models/verified").json()["models"]
-    assert set(verified["openai"]) <= set(http.get("/api/llm/models", params={"provider": "openai"}).json()["models"])
-    assert http.get("/api/llm/models", params={"provider": "nobody"}).json() == {"models": []}
-    assert f"openai/{verified['openai'][0]}" in http.get("/api/llm/models").json()["models"]
+    """Named as an LLM's settings want them."""
+
+    def models(**query: str) -> list[str]:
+        found: list[str] = http.get("/api/llm/models", params=query).raise_for_status().json()["models"]
+        return found
+
+    assert {"openai", "anthropic", "hosted_vllm", "litellm_proxy"} <= set(
+        http.get("/api/llm/providers").json()["providers"]
+    )
+    verified = set(http.get("/api/llm/models/verified").json()["models"]["openai"])
+    assert verified & set(models(provider="openai"))
+    azure = models(provider="azure")
+    assert azure
+    assert all(model.startswith("azure/") for model in azure)
+    assert models(provider="nobody") == []
+    assert set(azure) < set(models())
+    assert set(models(provider="")) < set(models())
+    assert not {model for model in models(provider="") if model.startswith("azure/")}
 
 
 # What must not go wrong
