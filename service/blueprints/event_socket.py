@@ -41,7 +41,8 @@ class Resend(BaseModel):
 
     @property
     def everything(self) -> bool:
-        return self.resend_all or self.resend_mode == "all"
+        """A mode goes over what clients before it say."""
+        return self.resend_all if self.resend_mode is None else self.resend_mode == "all"
 
 
 class Admitted(NamedTuple):

@@ -182,7 +182,7 @@ def test_key_is_not_looked_at_where_none_is_configured(finished: Conversation) -
 @pytest.mark.parametrize(
     "query",
     [
-        *("", "?resend_all=false", "?resend_mode=since"),
+        *("", "?resend_all=false", "?resend_mode=since", "?resend_all=true&resend_mode=since"),
         *("?after_timestamp=2020-01-01", "?resend_all=false&after_timestamp=2020-01-01"),
     ],
 )
