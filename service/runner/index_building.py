@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import UUID
+
+import structlog
 
 from service.catalog.catalog import Catalog
 from service.catalog.index import IndexEntry
@@ -12,9 +15,11 @@ from service.runner.workers import Workers
 from service.settings import Settings
 from service.store.goal_record import has_active_goal
 from service.store.inbox import waiting_files
-from service.store.layout import ConversationsRoot
+from service.store.layout import ConversationDirectory, ConversationsRoot
 from service.store.scan import Found, scan
 from service.store.webhook_cursor import has_untold_events
+
+_log = structlog.get_logger(__name__)
 
 
 class IndexBuilding:
@@ -40,8 +45,23 @@ class IndexBuilding:
 
     def _is_interrupted(self, found: Found) -> bool:
         directory = self._root.directory(found.conversation_id)
-        return found.status == "running" or bool(waiting_files(directory.inbox)) or has_active_goal(directory)
+        return (
+            found.status == "running"
+            or bool(waiting_files(directory.inbox))
+            or _says(directory, lambda: has_active_goal(directory))
+        )
 
     def _untold(self, found: list[Found]) -> list[UUID]:
-        ids = [conversation.conversation_id for conversation in found]
-        return [each for each in ids if has_untold_events(self._root.directory(each), self._receiver_ids)]
+        return [each.conversation_id for each in found if self._is_untold(self._root.directory(each.conversation_id))]
+
+    def _is_untold(self, directory: ConversationDirectory) -> bool:
+        return _says(directory, lambda: has_untold_events(directory, self._receiver_ids))
+
+
+def _says(directory: ConversationDirectory, look: Callable[[], bool]) -> bool:
+    """What a look at a conversation's files says; False where they cannot be read, which is logged."""
+    try:
+        return look()
+    except OSError as error:
+        _log.error("unreadable_conversation", conversation_id=str(directory.conversation_id), error=repr(error))
+        return False

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 
+import structlog
+
 from service.store.layout import ConversationDirectory
+
+_log = structlog.get_logger(__name__)
 
 GOAL_FILE = "goal.json"
 
@@ -18,6 +22,10 @@ def read_goal(directory: ConversationDirectory) -> bytes | None:
 
 
 def has_active_goal(directory: ConversationDirectory) -> bool:
-    """Whether somebody is, or was when its process died, at work for a goal. Blocking."""
+    """Whether somebody is, or was when its process died, at work for a goal; an unreadable one is logged. Blocking."""
     content = read_goal(directory)
-    return content is not None and bool(json.loads(content)["status"]["active"])
+    try:
+        return content is not None and bool(json.loads(content)["status"]["active"])
+    except (ValueError, KeyError, TypeError) as error:
+        _log.error("unreadable_goal", file=str(directory.path / GOAL_FILE), error=repr(error))
+        return False

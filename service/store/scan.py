@@ -29,10 +29,9 @@ def scan(root: ConversationsRoot) -> Iterator[Found]:
     """Every readable conversation, in no order; blocking. An unreadable one is logged and left out."""
     for conversation_id in root.ids():
         directory = root.directory(conversation_id)
-        if not directory.base_state.exists():
-            continue
         try:
-            yield _from_snapshot(directory) or _from_files(directory)
+            if directory.base_state.exists():
+                yield _from_snapshot(directory) or _from_files(directory)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             _log.error("unreadable_conversation", conversation_id=str(conversation_id), error=repr(error))
 

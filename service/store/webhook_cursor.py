@@ -53,7 +53,11 @@ def has_untold_events(directory: ConversationDirectory, receiver_ids: Iterable[s
     """Whether the log is longer than what one of these receivers was told. Blocking."""
     known = (read_cursor(directory, receiver_id) for receiver_id in receiver_ids)
     cursors = [cursor for cursor in known if cursor is not None]
-    if not cursors or not directory.events.is_dir():
+    if not cursors:
         return False
-    length = sum(parse_event_name(name) is not None for name in os.listdir(directory.events))
+    try:
+        names = os.listdir(directory.events)
+    except FileNotFoundError:
+        return False  # nothing was appended yet, or the conversation is being deleted
+    length = sum(parse_event_name(name) is not None for name in names)
     return any(cursor.next_seq < length for cursor in cursors)

@@ -1,0 +1,99 @@
+"""Making the index from the disk, and finding what dead owners left undone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from unittest.mock import patch
+from uuid import UUID
+
+import pytest
+from redis.asyncio import Redis
+
+from service.catalog.catalog import Catalog
+from service.catalog.keys import Keys
+from service.runner.index_building import IndexBuilding
+from service.runner.webhook_receiver import receiver_ids
+from service.runner.workers import Workers
+from service.settings import Settings
+from service.settings_values import WebhookSpec
+from service.store.goal_record import GOAL_FILE
+from service.store.layout import ConversationDirectory
+from service.store.webhook_cursor import Cursor, write_cursor
+from tests.unit.store.conversation_files import make_conversation, put_event
+
+LEASE_SECONDS = 30.0
+WEBHOOK = WebhookSpec.model_validate({"base_url": "http://127.0.0.1:1/"})
+[RECEIVER_ID] = receiver_ids([WEBHOOK])
+ACTIVE_GOAL = json.dumps({"status": {"active": True}}).encode()
+
+
+@pytest.fixture
+def catalog(redis: Redis, keys: Keys) -> Catalog:
+    return Catalog(redis, keys, LEASE_SECONDS)
+
+
+@pytest.fixture
+def root(settings: Settings) -> Path:
+    """Where the conversations are."""
+    return settings.conversations_path
+
+
+@pytest.fixture
+def building(settings: Settings, catalog: Catalog) -> IndexBuilding:
+    """Of a runner with one receiver of webhooks."""
+    return IndexBuilding(settings.model_copy(update={"webhooks": [WEBHOOK]}), catalog, Workers())
+
+
+def with_goal(root: Path, content: bytes = ACTIVE_GOAL) -> UUID:
+    """A conversation with this `goal.json`."""
+    directory = make_conversation(root)
+    (directory.path / GOAL_FILE).write_bytes(content)
+    return directory.conversation_id
+
+
+def untold(root: Path) -> ConversationDirectory:
+    """A conversation with an event that the receiver was not told."""
+    directory = make_conversation(root)
+    put_event(directory, 0)
+    write_cursor(directory, RECEIVER_ID, Cursor(0), fsync=False)
+    return directory
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"status":1}'])
+async def test_torn_goal_concerns_one_conversation(building: IndexBuilding, root: Path, content: bytes) -> None:
+    """Nobody works for it; the others are found."""
+    with_goal(root, content)
+    other = with_goal(root)
+    assert await building.run() == [other]
+
+
+async def test_unreadable_files_concern_one_conversation(building: IndexBuilding, catalog: Catalog, root: Path) -> None:
+    """There is nothing to do in it; it is in the index all the same."""
+    bad, other = untold(root), untold(root)
+    cursor = bad.webhooks / f"{RECEIVER_ID}.json"
+    cursor.unlink()
+    for path in (bad.path / GOAL_FILE, cursor):
+        path.mkdir()  # read as a file it is an error
+    assert await building.run() == []
+    assert await catalog.untold.without_owner() == [other.conversation_id]
+    assert await catalog.index.count(None) == 2
+
+
+async def test_conversation_that_is_deleted_meanwhile_has_nothing_untold(
+    building: IndexBuilding, catalog: Catalog, root: Path
+) -> None:
+    """Its events are gone when they are to be listed."""
+    directory = untold(root)
+
+    def list_too_late(path: Path) -> list[str]:
+        if path == directory.events:
+            shutil.rmtree(directory.path)
+        return list_directory(path)
+
+    list_directory = os.listdir
+    with patch.object(os, "listdir", list_too_late):
+        await building.run()
+    assert await catalog.untold.without_owner() == []
