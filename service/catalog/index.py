@@ -6,6 +6,7 @@ import math
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from enum import Enum
+from importlib.resources import files
 from typing import NamedTuple
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from service.catalog.keys import Keys
 from service.errors import Unavailable
 from service.redis_source import redis_errors, text
 
+_LUA = files("service.catalog") / "lua"
 _CHUNK = 500
 RUNNING = "running"
 _COMPLETE = "complete"
@@ -54,6 +56,7 @@ class ConversationIndex:
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
+        self._add = redis.register_script((_LUA / "add_entries.lua").read_text())
 
     async def put(self, entries: Iterable[IndexEntry]) -> None:
         """Add or replace entries, in one round trip."""
@@ -68,6 +71,15 @@ class ConversationIndex:
                     note(self._keys.index_running, name)
                 if len(pipeline):
                     await pipeline.execute()
+
+    async def add(self, entries: Iterable[IndexEntry]) -> None:
+        """Add those of the entries that are not there yet, in one round trip; the others stay as they are."""
+        keys = [self._keys.index_created, self._keys.index_updated, self._keys.index_status, self._keys.index_running]
+        arguments: list[str | int] = [RUNNING]
+        for entry in entries:
+            arguments += [entry.conversation_id.hex, _score(entry.created_at), _score(entry.updated_at), entry.status]
+        with redis_errors():
+            await self._add(keys=keys, args=arguments)
 
     async def touch(self, conversation_id: UUID, updated_at: str) -> None:
         """An entry of which nothing else has changed; one that Redis has lost is put back by the rebuild."""

@@ -26,6 +26,8 @@ class IndexBuild:
     async def run(self, batches: Iterator[list[IndexEntry]]) -> bool:
         """Put every entry into the index unless that is done or another process is at it; says whether it is done.
 
+        What owners put in meanwhile stays as it is.
+
         Raises:
             BrokerUnavailable: Redis does not answer; the build can be run again.
         """
@@ -39,7 +41,7 @@ class IndexBuild:
                 await self._redis.delete(self._keys.index_building)
             return True
         for batch in batches:  # outside: they come from the disk, whose errors are not Redis's
-            await self._index.put(batch)
+            await self._index.add(batch)
             with redis_errors():
                 await self._redis.expire(self._keys.index_building, _BUILDING_SECONDS)
         await self._index.mark_complete()

@@ -207,6 +207,18 @@ async def test_builder_that_fails_can_be_replaced(catalog: Catalog, redis: Redis
     assert await catalog.index.count(None) == 7
 
 
+async def test_what_owners_say_during_the_build_stays(catalog: Catalog) -> None:
+    """The disk was looked at before; an owner says its status once, and then only when it has changed something."""
+    begun, ended = entry(1, updated=8, status="running"), entry(2, updated=9, status="finished")
+    await catalog.index.put([begun, ended])
+    await catalog.index.touch(UUID(int=3), entry(3, updated=7).updated_at)
+    before = [entry(1), entry(2, status="running"), entry(3, status="running"), entry(4, status="running")]
+    await catalog.index_build.run(in_batches(iter(before)))
+    assert set(await catalog.index.running()) == {UUID(int=1), UUID(int=3), UUID(int=4)}
+    assert [await catalog.index.count(status) for status in (None, "running", "finished", "idle")] == [4, 3, 1, 0]
+    assert await walk(catalog, SortOrder.UPDATED_AT, None, 5) == [UUID(int=number) for number in (4, 3, 1, 2)]
+
+
 async def test_emptied_redis_has_no_index(catalog: Catalog, redis: Redis) -> None:
     """It must be built again before lists can be trusted."""
     await catalog.index_build.run(in_batches(iter(TIED)))
@@ -402,6 +414,7 @@ async def test_activity_is_the_last_one_anywhere(catalog: Catalog) -> None:
 
 CALLS: dict[str, Callable[[Catalog], Awaitable[object]]] = {
     "index.put": lambda catalog: catalog.index.put(TIED),
+    "index.add": lambda catalog: catalog.index.add(TIED),
     "index.remove": lambda catalog: catalog.index.remove(ID),
     "index.count": lambda catalog: catalog.index.count(None),
     "index.count of a status": lambda catalog: catalog.index.count("idle"),
