@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import AsyncIterable
 
 from redis.asyncio import Redis
 
@@ -11,7 +10,6 @@ from service.catalog.index import ConversationIndex, IndexEntry
 from service.catalog.keys import Keys
 from service.redis_source import redis_errors
 
-_BATCH = 200
 _BUILDING_SECONDS = 60
 
 
@@ -23,33 +21,29 @@ class IndexBuild:
         self._keys = keys
         self._index = index
 
-    async def run(self, batches: Iterator[list[IndexEntry]]) -> bool:
-        """Put every entry into the index unless that is done or another process is at it; says whether it is done.
+    async def run(self, batches: AsyncIterable[list[IndexEntry]]) -> bool:
+        """Put every entry into the index, unless that is done or another process is at it; True when it was done here.
 
-        What owners put in meanwhile stays as it is.
+        Nothing is asked of `batches` unless it is. What owners put in meanwhile stays as it is.
 
         Raises:
             BrokerUnavailable: Redis does not answer; the build can be run again.
         """
         if await self._index.is_complete():
-            return True
+            return False
         with redis_errors():
             if not await self._redis.set(self._keys.index_building, "1", nx=True, ex=_BUILDING_SECONDS):
                 return False
         if await self._index.is_complete():  # by another, between the question above and its letting go of the mark
             with redis_errors():
                 await self._redis.delete(self._keys.index_building)
-            return True
-        for batch in batches:  # outside: they come from the disk, whose errors are not Redis's
+            return False
+        async for batch in batches:  # outside: they come from the disk, whose errors are not Redis's
             await self._index.add(batch)
             with redis_errors():
-                await self._redis.expire(self._keys.index_building, _BUILDING_SECONDS)
+                if not await self._redis.expire(self._keys.index_building, _BUILDING_SECONDS):
+                    return False  # Redis was emptied once more, and what was put in is lost
         await self._index.mark_complete()
         with redis_errors():
             await self._redis.delete(self._keys.index_building)
         return True
-
-
-def in_batches(entries: Iterator[IndexEntry]) -> Iterator[list[IndexEntry]]:
-    """The entries, a few hundred at a time."""
-    return (list(batch) for batch in itertools.batched(entries, _BATCH))

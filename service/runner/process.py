@@ -76,6 +76,8 @@ _log = structlog.get_logger(__name__)
 
 _LEASE_RENEWALS_PER_TTL = 3
 _UNTOLD_SECONDS = 2.0
+_INDEX_SECONDS = 1.0
+"""How often a runner looks whether Redis has lost the index."""
 _TAKEOVER_SECONDS = 0.5
 """How often a runner looks for conversations that lost theirs."""
 
@@ -111,7 +113,6 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         host = Host(settings, runner_id, opener, catalog, agent_loop, workers, webhooks)
 
         build = IndexBuilding(settings, catalog, workers)
-        interrupted = await build.run()
         bash = BashHost(settings, runner_id, publisher, keys, workers)
         programs = HostOperations(settings)
         extensions = Extensions(persistence_root(settings.persistence_dir))
@@ -156,14 +157,15 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         stack.push_async_callback(bash.close)
         _background(stack, _end_orphaned_commands(bash, catalog, host.pulse), "orphaned-commands")
         _background(stack, _delete_old_commands(bash, settings.bash_events_retention_seconds), "bash-retention")
-        _background(stack, _take_over(host, catalog, interrupted), "takeover")
+        _background(stack, _take_over(host, catalog), "takeover")
+        _background(stack, _keep_index(build, host), "index")
         _background(stack, _evict_idle(host, bash, settings.conversation_idle_ttl_seconds), "eviction")
         _background(stack, _tell_for_the_dead(host, catalog), "untold-webhooks")
         for program in programs.programs:
             _background(stack, program.keep(), "host-program")
         stack.push_async_callback(catalog.runners.leave, runner_id)
         _background(stack, sample("runner", partial(_set_gauges, host, publisher)), "metrics")
-        _background(stack, _beat(catalog, runner_id, host, build, facts), "heartbeat")
+        _background(stack, _beat(catalog, runner_id, host, facts), "heartbeat")
         _log.info("runner_ready", runner_id=runner_id)
         yield runner_id
 
@@ -183,7 +185,7 @@ def _set_gauges(host: Host, publisher: Publisher) -> None:
     metrics().webhook_queue.set(host.waiting_webhook_events)
 
 
-async def _beat(catalog: Catalog, runner_id: RunnerId, host: Host, build: IndexBuilding, facts: dict[str, Any]) -> None:
+async def _beat(catalog: Catalog, runner_id: RunnerId, host: Host, facts: dict[str, Any]) -> None:
     """Show that this runner lives, and see to what Redis may have lost."""
     while True:
         try:
@@ -191,8 +193,6 @@ async def _beat(catalog: Catalog, runner_id: RunnerId, host: Host, build: IndexB
             host.pulse.beat(was_there=was_there, now=time.monotonic())
             if not was_there:
                 await host.renew_leases()
-            if not await catalog.index.is_complete():
-                await build.run()
             if host.take_activity():
                 await catalog.activity.note()
         except BrokerUnavailable as error:
@@ -201,12 +201,22 @@ async def _beat(catalog: Catalog, runner_id: RunnerId, host: Host, build: IndexB
         await asyncio.sleep(HEARTBEAT_SECONDS)
 
 
-async def _take_over(host: Host, catalog: Catalog, interrupted: list[uuid.UUID]) -> None:
-    """Go on with what dead runners were running: at first what the disk shows, then what happens elsewhere."""
+async def _keep_index(build: IndexBuilding, host: Host) -> None:
+    """Make the index when it is not there, and go on with what the disk shows to have been left."""
+    left: list[uuid.UUID] = []
     while True:
         with suppress(BrokerUnavailable):
-            await host.recover_interrupted(interrupted + await catalog.index.running())
-            interrupted = []
+            left += await build.run()
+            await host.recover_interrupted(left)
+            left.clear()
+        await asyncio.sleep(_INDEX_SECONDS)
+
+
+async def _take_over(host: Host, catalog: Catalog) -> None:
+    """Go on with what dead runners were running."""
+    while True:
+        with suppress(BrokerUnavailable):
+            await host.recover_interrupted(await catalog.index.running())
         await asyncio.sleep(_TAKEOVER_SECONDS)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from unittest.mock import patch
 from uuid import UUID
 
@@ -18,7 +19,6 @@ from service.catalog.cluster_runs import ClusterRuns
 from service.catalog.index import IndexEntry, SortOrder
 from service.catalog.keys import Keys
 from service.catalog.owners import Owners
-from service.catalog.rebuild import in_batches
 from service.catalog.runners import RunnerRecord
 from service.errors import BrokerUnavailable, Unavailable
 from service.identity import RunnerId
@@ -168,17 +168,17 @@ async def test_a_removed_conversation_leaves_nothing(catalog: Catalog, redis: Re
 async def test_index_is_built_once(catalog: Catalog) -> None:
     """Whoever comes later does not look at the disk."""
     assert not await catalog.index.is_complete()
-    assert await catalog.index_build.run(in_batches(iter(TIED)))
+    assert await catalog.index_build.run(in_batches(TIED))
     assert await catalog.index.is_complete()
     assert await catalog.index.count(None) == 7
-    assert await catalog.index_build.run(_must_not_be_read())
+    assert not await catalog.index_build.run(_must_not_be_read())
 
 
 async def test_index_is_built_by_one_process_at_a_time(catalog: Catalog) -> None:
-    """The others leave it to that one, and are told whether it is done."""
+    """The others leave it to that one."""
     readers: list[int] = []
 
-    def batches(reader: int) -> Iterator[list[IndexEntry]]:
+    async def batches(reader: int) -> AsyncIterator[list[IndexEntry]]:
         for batch in (TIED[:3], TIED[3:]):
             readers.append(reader)
             yield batch
@@ -186,7 +186,7 @@ async def test_index_is_built_by_one_process_at_a_time(catalog: Catalog) -> None
     done = await asyncio.gather(*(catalog.index_build.run(batches(reader)) for reader in range(5)))
 
     [builder] = set(readers)
-    assert done[builder]
+    assert [reader for reader in range(5) if done[reader]] == [builder]
     assert len(readers) == 2
     assert await catalog.index.count(None) == 7
 
@@ -194,7 +194,7 @@ async def test_index_is_built_by_one_process_at_a_time(catalog: Catalog) -> None
 async def test_builder_that_fails_can_be_replaced(catalog: Catalog, redis: Redis, keys: Keys) -> None:
     """What it leaves behind runs out, and the index is not taken for complete."""
 
-    def broken() -> Iterator[list[IndexEntry]]:
+    async def broken() -> AsyncIterator[list[IndexEntry]]:
         yield TIED[:3]
         raise OSError("the disk is gone")
 
@@ -203,7 +203,7 @@ async def test_builder_that_fails_can_be_replaced(catalog: Catalog, redis: Redis
     assert not await catalog.index.is_complete()
     assert 0 < await redis.ttl(keys.index_building) <= 60
     await redis.delete(keys.index_building)
-    assert await catalog.index_build.run(in_batches(iter(TIED)))
+    assert await catalog.index_build.run(in_batches(TIED))
     assert await catalog.index.count(None) == 7
 
 
@@ -213,7 +213,7 @@ async def test_what_owners_say_during_the_build_stays(catalog: Catalog) -> None:
     await catalog.index.put([begun, ended])
     await catalog.index.touch(UUID(int=3), entry(3, updated=7).updated_at)
     before = [entry(1), entry(2, status="running"), entry(3, status="running"), entry(4, status="running")]
-    await catalog.index_build.run(in_batches(iter(before)))
+    await catalog.index_build.run(in_batches(before))
     assert set(await catalog.index.running()) == {UUID(int=1), UUID(int=3), UUID(int=4)}
     assert [await catalog.index.count(status) for status in (None, "running", "finished", "idle")] == [4, 3, 1, 0]
     assert await walk(catalog, SortOrder.UPDATED_AT, None, 5) == [UUID(int=number) for number in (4, 3, 1, 2)]
@@ -221,13 +221,33 @@ async def test_what_owners_say_during_the_build_stays(catalog: Catalog) -> None:
 
 async def test_emptied_redis_has_no_index(catalog: Catalog, redis: Redis) -> None:
     """It must be built again before lists can be trusted."""
-    await catalog.index_build.run(in_batches(iter(TIED)))
+    await catalog.index_build.run(in_batches(TIED))
     await redis.flushall()
     assert not await catalog.index.is_complete()
 
 
-def _must_not_be_read() -> Iterator[list[IndexEntry]]:
-    return (pytest.fail("somebody else builds the index") for _ in range(1))
+async def test_index_that_is_lost_during_its_build_is_not_complete(catalog: Catalog, redis: Redis) -> None:
+    """What was put in before is missing; the next build puts all in."""
+
+    async def interrupted() -> AsyncIterator[list[IndexEntry]]:
+        yield TIED[:3]
+        await redis.flushall()
+        yield TIED[3:]
+
+    assert not await catalog.index_build.run(interrupted())
+    assert not await catalog.index.is_complete()
+    assert await catalog.index_build.run(in_batches(TIED))
+    assert await catalog.index.count(None) == 7
+
+
+async def in_batches(entries: list[IndexEntry]) -> AsyncIterator[list[IndexEntry]]:
+    """As they come from the disk."""
+    for batch in itertools.batched(entries, 2):
+        yield list(batch)
+
+
+async def _must_not_be_read() -> AsyncIterator[list[IndexEntry]]:
+    yield pytest.fail("somebody else builds the index")
 
 
 # Runners
@@ -421,7 +441,7 @@ CALLS: dict[str, Callable[[Catalog], Awaitable[object]]] = {
     "index.page": lambda catalog: catalog.index.page(SortOrder.CREATED_AT, None, None, 5),
     "index.page from an id": lambda catalog: catalog.index.page(SortOrder.CREATED_AT_DESC, None, ID, 5),
     "index.is_complete": lambda catalog: catalog.index.is_complete(),
-    "index_build.run": lambda catalog: catalog.index_build.run(iter([TIED])),
+    "index_build.run": lambda catalog: catalog.index_build.run(in_batches(TIED)),
     "runners.beat": lambda catalog: catalog.runners.beat(record(ONE)),
     "runners.leave": lambda catalog: catalog.runners.leave(ONE),
     "runners.alive": lambda catalog: catalog.runners.alive(),
@@ -456,7 +476,7 @@ async def test_deployments_on_one_redis_do_not_see_each_other(catalog: Catalog, 
     redis = RedisSource(source.url, "another", source.embedded).commands()
     theirs = Catalog(redis, Keys("another"), LEASE_SECONDS)
     await catalog.index.put(TIED)
-    await catalog.index_build.run(iter([]))
+    await catalog.index_build.run(in_batches([]))
     await catalog.runners.beat(record(ONE))
     await catalog.owners.acquire(ID, ONE)
     await catalog.cluster_runs.take(ID, 1)

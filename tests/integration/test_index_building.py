@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
 from uuid import UUID
@@ -14,6 +16,7 @@ from redis.asyncio import Redis
 
 from service.catalog.catalog import Catalog
 from service.catalog.keys import Keys
+from service.runner import index_building
 from service.runner.index_building import IndexBuilding
 from service.runner.webhook_receiver import receiver_ids
 from service.runner.workers import Workers
@@ -22,6 +25,7 @@ from service.settings_values import WebhookSpec
 from service.store.goal_record import GOAL_FILE
 from service.store.layout import ConversationDirectory
 from service.store.webhook_cursor import Cursor, write_cursor
+from tests.held_file import HeldFile
 from tests.unit.store.conversation_files import make_conversation, put_event
 
 LEASE_SECONDS = 30.0
@@ -62,6 +66,14 @@ def untold(root: Path) -> ConversationDirectory:
     return directory
 
 
+async def test_all_are_found_in_several_batches(building: IndexBuilding, catalog: Catalog, root: Path) -> None:
+    """However many there are in the last."""
+    goals = {with_goal(root) for _ in range(5)}
+    with patch.object(index_building, "_BATCH", 2):
+        assert set(await building.run()) == goals
+    assert await catalog.index.count(None) == 5
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"status":1}'])
 async def test_torn_goal_concerns_one_conversation(building: IndexBuilding, root: Path, content: bytes) -> None:
     """Nobody works for it; the others are found."""
@@ -82,10 +94,10 @@ async def test_unreadable_files_concern_one_conversation(building: IndexBuilding
     assert await catalog.index.count(None) == 2
 
 
-async def test_conversation_that_is_deleted_meanwhile_has_nothing_untold(
+async def test_conversation_that_is_deleted_meanwhile_is_left_nowhere(
     building: IndexBuilding, catalog: Catalog, root: Path
 ) -> None:
-    """Its events are gone when they are to be listed."""
+    """Who deletes it has forgotten it before it was put in."""
     directory = untold(root)
 
     def list_too_late(path: Path) -> list[str]:
@@ -95,5 +107,45 @@ async def test_conversation_that_is_deleted_meanwhile_has_nothing_untold(
 
     list_directory = os.listdir
     with patch.object(os, "listdir", list_too_late):
-        await building.run()
+        assert await building.run() == []
     assert await catalog.untold.without_owner() == []
+    assert await catalog.index.count(None) == 0
+
+
+async def test_goals_and_untold_events_are_known_again_after_redis_was_emptied(
+    building: IndexBuilding, catalog: Catalog, redis: Redis, root: Path
+) -> None:
+    """Their owners said so once."""
+    goal, receivers = with_goal(root), untold(root).conversation_id
+    for _ in range(2):
+        assert await building.run() == [goal]
+        assert await building.run() == []
+        assert await catalog.goals.without_owner() == [goal]
+        assert await catalog.untold.without_owner() == [receivers]
+        await redis.flushall()
+
+
+async def test_only_who_makes_the_index_looks_at_the_disk(
+    building: IndexBuilding, catalog: Catalog, redis: Redis, keys: Keys, root: Path
+) -> None:
+    """The disk would not answer anybody else."""
+    await building.run()
+    await redis.flushall()
+    await redis.set(keys.index_building, "1", ex=60)
+    with HeldFile(make_conversation(root).snapshot, b""):
+        async with asyncio.timeout(5):
+            assert await building.run() == []
+    await redis.delete(keys.index_building)
+    assert await building.run() == []
+    assert await catalog.index.count(None) == 1
+
+
+@pytest.mark.parametrize("name", ["snapshot.jsonl", GOAL_FILE])
+async def test_loop_does_not_wait_for_the_disk(building: IndexBuilding, root: Path, name: str) -> None:
+    """However long that takes."""
+    file = HeldFile(make_conversation(root).path / name, b"")
+    with file, ThreadPoolExecutor(1) as pool:
+        looking = asyncio.create_task(building.run())
+        is_free = pool.submit(file.release_after, asyncio.get_running_loop())
+        assert await looking == []
+    assert is_free.result()

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
 
 from service.catalog import keys as keys_module
-from service.catalog.index import IndexEntry
 from service.catalog.keys import Keys
-from service.catalog.rebuild import in_batches
 from service.identity import RunnerId
 from tests.redis_under_test import known_keys
 
@@ -66,19 +63,3 @@ def test_table_has_no_row_without_a_key() -> None:
 def test_no_two_names_are_the_same() -> None:
     """Nothing overwrites anything else."""
     assert len({value_of(name) for name in NAMES}) == len(NAMES)
-
-
-def test_entries_are_put_in_batches() -> None:
-    """A few hundred at a time, all of them, one batch in memory."""
-    entries = [IndexEntry(UUID(int=number), "", "", "") for number in range(450)]
-    taken: list[IndexEntry] = []
-
-    def source() -> Iterator[IndexEntry]:
-        for each in entries:
-            taken.append(each)
-            yield each
-
-    batches = in_batches(source())
-    first = next(batches)
-    assert (len(first), len(taken)) == (200, 200)
-    assert [each for batch in (first, *batches) for each in batch] == entries
