@@ -18,7 +18,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from service.catalog.runners import HEARTBEAT_SECONDS, HEARTBEAT_TTL_SECONDS, Runners
@@ -61,6 +61,11 @@ async def is_dead(
         return True
     # The pulse last: Redis may have taken its time to answer.
     return await runners.is_silent(runner_id) and pulse.is_steady(clock())
+
+
+async def dead_among(runner_ids: Iterable[RunnerId], runners: Runners, pulse: Pulse) -> set[RunnerId]:
+    """Those that are dead for certain; each is asked about once. Raises BrokerUnavailable as `is_dead` does."""
+    return {runner_id for runner_id in set(runner_ids) if await is_dead(runner_id, runners, pulse)}
 
 
 async def has_stopped(runner_id: RunnerId, runners: Runners, pulse: Pulse, lease_ttl_seconds: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +15,7 @@ from uuid import UUID
 import structlog
 
 from service.catalog.keys import Keys
-from service.catalog.liveness import Pulse, is_dead
+from service.catalog.liveness import Pulse, dead_among
 from service.catalog.runners import Runners
 from service.errors import BashLimitReached, Conflict
 from service.identity import UNKNOWN_STREAM_EPOCH, RunnerId
@@ -142,23 +143,39 @@ class BashHost:
             await self._workers.call(BashHistory(self._settings.bash_events_dir).purge, before)
 
     async def end_those_of_dead_runners(self, runners: Runners, pulse: Pulse) -> None:
-        """Give a last output to commands whose runner is gone. Raises BrokerUnavailable."""
-        for orphan in await self._workers.call(self._registry.all):
-            if orphan.runner_id == self._runner_id:
-                continue
-            if await is_dead(orphan.runner_id, runners, pulse):
+        """Give a last output to commands whose runner is gone. Raises BrokerUnavailable.
+
+        One that cannot be given it now, because the disk is full perhaps, keeps its place for the next time.
+        """
+        others = [each for each in await self._workers.call(self._registry.all) if each.runner_id != self._runner_id]
+        dead = await dead_among((each.runner_id for each in others), runners, pulse)
+        for orphan in (each for each in others if each.runner_id in dead):
+            try:
                 await self._end(orphan)
+            except (OSError, ValueError):
+                _log.exception("command_of_dead_runner_not_ended", command_id=orphan.command_id)
 
     async def _end(self, orphan: RunningCommand) -> None:
-        if not await self._workers.call(self._registry.remove, orphan.command_id):
-            return  # another runner does it
-        history = BashHistory(orphan.history)
-        order = len(await self._workers.call(history.outputs, orphan.command_id))
-        why = "The runner of this command has died."
-        output = await self._workers.call(history.add_output, orphan.command_id, order, FAILED, None, why)
-        await self._workers.call(LiveOutput(orphan.history, orphan.command_id).remove)
-        self._tell_output(orphan.command_id, output, is_global=orphan.history == self._settings.bash_events_dir)
-        _log.warning("command_of_dead_runner_ended", command_id=orphan.command_id, dead_runner_id=orphan.runner_id)
+        output = await self._workers.call(self._store_end, orphan)
+        if output is not None:
+            self._tell_output(orphan.command_id, output, is_global=orphan.history == self._settings.bash_events_dir)
+            _log.warning("command_of_dead_runner_ended", command_id=orphan.command_id, dead_runner_id=orphan.runner_id)
+
+    def _store_end(self, orphan: RunningCommand) -> bytes | None:
+        """The last output, if it is this call that stores it. Blocking."""
+        command_id, output = orphan.command_id, None
+        with self._registry.held(command_id) as is_there:
+            if not is_there:
+                return None  # another runner has done it
+            history = BashHistory(orphan.history)
+            outputs = history.outputs(command_id)
+            if not outputs or json.loads(outputs[-1])["exit_code"] is None:
+                why = "The runner of this command has died."
+                with suppress(FileNotFoundError):  # deleted with its conversation
+                    output = history.add_output(command_id, len(outputs), FAILED, None, why)
+            LiveOutput(orphan.history, command_id).remove()
+            self._registry.remove(command_id)
+        return output
 
     def _prepared(
         self, command_id: str, wanted: CommandRequest, history_path: Path, conversation_id: UUID | None

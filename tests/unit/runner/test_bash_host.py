@@ -1,0 +1,122 @@
+"""Commands whose runner has died: each gets its end, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.catalog.catalog import Catalog
+from service.catalog.keys import Keys
+from service.catalog.liveness import Pulse, new_runner_id
+from service.redis_source import RedisSource
+from service.runner.bash_host import BashHost
+from service.runner.workers import Workers
+from service.settings import Settings
+from service.store.bash_history import BashHistory, new_command_id
+from service.store.running_commands import RunningCommand, RunningCommands
+from tests.unit.catalog.test_liveness import dead_here
+from tests.unit.runner.rig import RecordingPublisher
+
+DEAD = dead_here()
+CATALOG = Catalog(RedisSource(None, "t").commands(), Keys("t"), 10.0)
+
+
+@pytest.fixture
+def machine(settings: Settings) -> Path:
+    """Where the machine's own history is."""
+    (settings.bash_events_dir / "running").mkdir(parents=True)
+    return settings.bash_events_dir
+
+
+@pytest.fixture
+def registry(machine: Path) -> RunningCommands:
+    return RunningCommands(machine)
+
+
+def host(settings: Settings) -> BashHost:
+    """Of another, living runner."""
+    return BashHost(settings, new_runner_id(), RecordingPublisher(), Keys("t"), Workers())
+
+
+async def end_orphans(bash: BashHost) -> None:
+    await bash.end_those_of_dead_runners(CATALOG.runners, Pulse(0.0))
+
+
+def orphan(registry: RunningCommands, directory: Path) -> str:
+    """A command of a dead runner that has put something out."""
+    command_id = new_command_id()
+    BashHistory(directory).begin(command_id, "sleep 600", None, 600)
+    BashHistory(directory).add_output(command_id, 0, None, "begun\n", None)
+    registry.add(RunningCommand(command_id, DEAD, directory))
+    return command_id
+
+
+def exit_codes(directory: Path, command_id: str) -> list[int | None]:
+    return [json.loads(output)["exit_code"] for output in BashHistory(directory).outputs(command_id)]
+
+
+def delete_conversation(registry: RunningCommands, machine: Path) -> None:
+    registry.add(RunningCommand("0" * 32, DEAD, machine / "conversation" / "bash_events"))
+
+
+def tear(registry: RunningCommands, machine: Path) -> None:
+    (machine / "running" / ("0" * 32)).touch()
+
+
+def write_otherwise(registry: RunningCommands, machine: Path) -> None:
+    (machine / "running" / ("0" * 32)).write_text("[]")
+
+
+@pytest.mark.parametrize("spoil", [delete_conversation, tear, write_otherwise])
+async def test_one_command_does_not_keep_others_from_their_end(
+    settings: Settings, registry: RunningCommands, machine: Path, spoil: Callable[[RunningCommands, Path], None]
+) -> None:
+    """Its conversation was deleted, or what is written about it cannot be read."""
+    bash = host(settings)
+    spoil(registry, machine)
+    await end_orphans(bash)
+    command_id = orphan(registry, machine)
+    await end_orphans(bash)
+    assert exit_codes(machine, command_id) == [None, -1]
+    assert registry.all() == []
+
+
+async def test_end_that_cannot_be_stored_is_stored_later(
+    settings: Settings, registry: RunningCommands, machine: Path
+) -> None:
+    """The disk takes no writes for a while."""
+    bash, command_id = host(settings), orphan(registry, machine)
+    index = machine / "index"
+    index.rename(machine / "away")
+    index.touch()
+    await end_orphans(bash)
+    assert exit_codes(machine, command_id) == [None]
+    index.unlink()
+    (machine / "away").rename(index)
+    await end_orphans(bash)
+    assert exit_codes(machine, command_id) == [None, -1]
+    assert registry.all() == []
+
+
+async def test_command_whose_runner_stored_the_end_gets_no_other(
+    settings: Settings, registry: RunningCommands, machine: Path
+) -> None:
+    """It died before it could say that the command was over."""
+    command_id = orphan(registry, machine)
+    BashHistory(machine).add_output(command_id, 1, 0, None, None)
+    await end_orphans(host(settings))
+    assert exit_codes(machine, command_id) == [None, 0]
+    assert registry.all() == []
+
+
+async def test_command_gets_one_end_from_many_runners(
+    settings: Settings, registry: RunningCommands, machine: Path
+) -> None:
+    """They all look at the same time."""
+    commands = [orphan(registry, machine) for _ in range(5)]
+    await asyncio.gather(*(end_orphans(host(settings)) for _ in range(5)))
+    assert [exit_codes(machine, command_id) for command_id in commands] == [[None, -1]] * 5
