@@ -39,7 +39,7 @@ from service.runner.webhooks import Webhooks
 from service.runner.workers import Workers
 from service.settings import Settings
 from service.store.layout import ConversationDirectory, ConversationsRoot
-from service.store.owner_record import NOBODY, read_owner
+from service.store.owner_record import NOBODY, OwnerRecord, read_owner
 from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
@@ -270,7 +270,7 @@ class Host:
 
         Redis may have lost the lease of a living owner, so the record on disk is asked as well.
         """
-        record = await self._workers.call(read_owner, self.root.directory(conversation_id))
+        record = await self._last_claim(conversation_id)
         if record is not None and record.runner_id not in (NOBODY, self._runner_id):
             await self._require_lost(conversation_id, record.runner_id)
         holder = await self._owners.acquire(conversation_id, self._runner_id)
@@ -283,6 +283,14 @@ class Host:
             raise OwnerMoving(str(conversation_id))
         metrics().leases.labels("claimed").inc()
         self._claimed.add(conversation_id)
+
+    async def _last_claim(self, conversation_id: UUID) -> OwnerRecord | None:
+        """Raises RequestFailed when the record cannot be read."""
+        try:
+            return await self._workers.call(read_owner, self.root.directory(conversation_id))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _log.exception("owner_record_unreadable", conversation_id=str(conversation_id))
+            raise RequestFailed(f"Conversation {conversation_id} cannot be opened: {error}") from error
 
     async def _require_lost(self, conversation_id: UUID, runner_id: RunnerId) -> None:
         """Raises OwnerMoving unless the runner is dead, or no longer renews its lease."""

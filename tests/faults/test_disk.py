@@ -162,12 +162,15 @@ def test_torn_last_event_is_set_aside(server: Server, disk: Disk, conversation: 
     assert [path.name for path in events.glob(".torn-*")] == [f".torn-{last.name}.told"]
 
 
-def test_unreadable_record_concerns_one_conversation(server: Server, disk: Disk, conversation: Conversations) -> None:
+@pytest.mark.parametrize("name", ["meta.json", "owner.json"])
+def test_unreadable_record_concerns_one_conversation(
+    server: Server, disk: Disk, conversation: Conversations, name: str
+) -> None:
     """Its commands say why they fail; lists and the others go on."""
     one, other = conversation(), conversation()
     one.send("before")
     server.kill()
-    record = disk.directory(one) / "meta.json"
+    record = disk.directory(one) / name
     whole = record.read_bytes()
     record.write_bytes(b"{")
     server.start()
