@@ -80,6 +80,9 @@ class Metrics:
         self.redis_reconnects = self._counter(
             "redis_reconnects", "Subscribing connections to Redis that broke or could not be made."
         )
+        self.step_failures = self._counter(
+            "step_failures", "Steps of work that is repeated for ever that failed, Redis aside, by that work.", "step"
+        )
         self.processes_replaced = self._counter("processes_replaced", "Processes that died and were started again.")
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:

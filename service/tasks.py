@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import structlog
+
+from service.errors import BrokerUnavailable
+from service.metrics import metrics
 
 _log = structlog.get_logger(__name__)
 
@@ -39,3 +42,20 @@ class TaskSet:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.critical("task_died", task=task.get_name(), exc_info=error)
+
+
+async def repeat(step: Callable[[], Awaitable[object]], name: str, pause_seconds: float) -> None:
+    """Until cancelled: take the step, pause, and take it again, whatever it raises.
+
+    Where Redis does not answer it is passed over. Another error is logged with its traceback, and counted under `name`.
+    """
+    failures = metrics().step_failures.labels(name)
+    while True:
+        try:
+            await step()
+        except BrokerUnavailable:
+            pass  # seen by everybody who asks
+        except Exception:  # noqa: BLE001  supervisor: nobody else would take the step again
+            failures.inc()
+            _log.exception("step_failed", step=name)
+        await asyncio.sleep(pause_seconds)

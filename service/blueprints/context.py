@@ -30,7 +30,7 @@ from service.store.layout import ConversationDirectory, ConversationsRoot
 from service.store.owner_record import StreamEpochs
 from service.store.running_commands import RunningCommands
 from service.store.snapshot import SnapshotReader
-from service.tasks import TaskSet
+from service.tasks import TaskSet, repeat
 
 _log = structlog.get_logger(__name__)
 
@@ -76,7 +76,7 @@ class WebContext:
     async def __aenter__(self) -> Self:
         await self.hub.__aenter__()
         await self.requester.__aenter__()
-        self._watcher = self._tasks.start(self._watch(), "readiness")
+        self._watcher = self._tasks.start(repeat(self._look, "readiness", _WATCH_SECONDS), "readiness")
         self._tasks.start(self.presence.run(), "presence")
         self._tasks.start(sample("web", self._set_gauges), "metrics")
         return self
@@ -167,10 +167,12 @@ class WebContext:
         metrics().web_workers.labels("not_ready").set(not is_ready)
         metrics().backlog_bytes.set(self.hub.backlog_bytes)
 
-    async def _watch(self) -> None:
-        while True:
+    async def _look(self) -> None:
+        try:
             self._reasons = await self._find_reasons()
-            await asyncio.sleep(_WATCH_SECONDS)
+        except Exception:
+            self._reasons = ["The readiness check fails"]
+            raise
 
     async def _find_reasons(self) -> list[str]:
         failure = self._runner_failure()

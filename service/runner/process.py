@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import os
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -20,7 +19,7 @@ from openhands.tools.preset.default import register_default_tools
 
 from service.catalog.catalog import Catalog
 from service.catalog.keys import Keys
-from service.catalog.liveness import Pulse, new_runner_id
+from service.catalog.liveness import new_runner_id
 from service.catalog.runners import HEARTBEAT_SECONDS, RunnerRecord
 from service.errors import BrokerUnavailable
 from service.identity import RunnerId
@@ -70,7 +69,7 @@ from service.runner.webhooks import Webhooks
 from service.runner.workers import Workers
 from service.runner.workspace_operations import WorkspaceOperations
 from service.settings import Settings
-from service.tasks import TaskSet
+from service.tasks import TaskSet, repeat
 
 _log = structlog.get_logger(__name__)
 
@@ -151,21 +150,28 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
             programs.table,
         )
         await stack.enter_async_context(Responder(broker, Channel(keys.inbox(runner_id)), operations.handle))
-        _background(stack, _renew(host, settings.lease_ttl_seconds), "lease-renewal")
+        renewal_seconds = settings.lease_ttl_seconds / _LEASE_RENEWALS_PER_TTL
+        _repeated(stack, partial(_renew, host), "lease-renewal", renewal_seconds)
         # Before the above ends, and after what follows: it takes no more, and is heard of through its inbox.
         stack.push_async_callback(host.drain)
         stack.push_async_callback(bash.close)
-        _background(stack, _end_orphaned_commands(bash, catalog, host.pulse), "orphaned-commands")
-        _background(stack, _delete_old_commands(bash, settings.bash_events_retention_seconds), "bash-retention")
-        _background(stack, _take_over(host, catalog), "takeover")
-        _background(stack, _keep_index(build, host), "index")
-        _background(stack, _evict_idle(host, bash, settings.conversation_idle_ttl_seconds), "eviction")
-        _background(stack, _tell_for_the_dead(host, catalog), "untold-webhooks")
+        end_orphans = partial(bash.end_those_of_dead_runners, catalog.runners, host.pulse)
+        _repeated(stack, end_orphans, "orphaned-commands", _TAKEOVER_SECONDS)
+        if settings.bash_events_retention_seconds is not None:
+            pause_seconds = max(60.0, settings.bash_events_retention_seconds / 2)
+            _repeated(stack, bash.delete_old, "bash-retention", pause_seconds)
+        _repeated(stack, partial(_take_over, host, catalog), "takeover", _TAKEOVER_SECONDS)
+        _repeated(stack, partial(_keep_index, build, host, []), "index", _INDEX_SECONDS)
+        idle_seconds = settings.conversation_idle_ttl_seconds
+        if idle_seconds is not None:
+            evict_idle = partial(host.evict_idle, idle_seconds, bash.runs_for)
+            _repeated(stack, evict_idle, "eviction", min(max(idle_seconds / 4, 0.5), 60.0))
+        _repeated(stack, partial(_tell_for_the_dead, host, catalog), "untold-webhooks", _UNTOLD_SECONDS)
         for program in programs.programs:
             _background(stack, program.keep(), "host-program")
         stack.push_async_callback(catalog.runners.leave, runner_id)
         _background(stack, sample("runner", partial(_set_gauges, host, publisher)), "metrics")
-        _background(stack, _beat(catalog, runner_id, host, facts), "heartbeat")
+        _repeated(stack, partial(_beat, catalog, runner_id, host, facts), "heartbeat", HEARTBEAT_SECONDS)
         _log.info("runner_ready", runner_id=runner_id)
         yield runner_id
 
@@ -175,6 +181,11 @@ def _background(stack: AsyncExitStack, coroutine: Coroutine[Any, Any, None], nam
     tasks = TaskSet()
     tasks.start(coroutine, name)
     stack.push_async_callback(tasks.stop)
+
+
+def _repeated(stack: AsyncExitStack, step: Callable[[], Awaitable[object]], name: str, pause_seconds: float) -> None:
+    """Again and again beside the block, until the stack unwinds to here."""
+    _background(stack, repeat(step, name, pause_seconds), name)
 
 
 def _set_gauges(host: Host, publisher: Publisher) -> None:
@@ -187,73 +198,40 @@ def _set_gauges(host: Host, publisher: Publisher) -> None:
 
 async def _beat(catalog: Catalog, runner_id: RunnerId, host: Host, facts: dict[str, Any]) -> None:
     """Show that this runner lives, and see to what Redis may have lost."""
-    while True:
-        try:
-            was_there = await catalog.runners.beat(RunnerRecord(runner_id, host.slots.taken, facts))
-            host.pulse.beat(was_there=was_there, now=time.monotonic())
-            if not was_there:
-                await host.renew_leases()
-            if host.take_activity():
-                await catalog.activity.note()
-        except BrokerUnavailable as error:
-            host.pulse.miss(time.monotonic())
-            _log.warning("heartbeat_failed", error=str(error.__cause__))
-        await asyncio.sleep(HEARTBEAT_SECONDS)
+    try:
+        was_there = await catalog.runners.beat(RunnerRecord(runner_id, host.slots.taken, facts))
+        host.pulse.beat(was_there=was_there, now=time.monotonic())
+        if not was_there:
+            await host.renew_leases()
+        if host.take_activity():
+            await catalog.activity.note()
+    except BrokerUnavailable as error:
+        host.pulse.miss(time.monotonic())
+        _log.warning("heartbeat_failed", error=str(error.__cause__))
 
 
-async def _keep_index(build: IndexBuilding, host: Host) -> None:
-    """Make the index when it is not there, and go on with what the disk shows to have been left."""
-    left: list[uuid.UUID] = []
-    while True:
-        with suppress(BrokerUnavailable):
-            left += await build.run()
-            await host.recover_interrupted(left)
-            left.clear()
-        await asyncio.sleep(_INDEX_SECONDS)
+async def _keep_index(build: IndexBuilding, host: Host, left: list[uuid.UUID]) -> None:
+    """Make the index when it is not there, and go on with what the disk shows to have been left: kept in `left`."""
+    left += await build.run()
+    await host.recover_interrupted(left)
+    left.clear()
 
 
 async def _take_over(host: Host, catalog: Catalog) -> None:
     """Go on with what dead runners were running."""
-    while True:
-        with suppress(BrokerUnavailable):
-            await host.recover_interrupted(await catalog.index.running())
-        await asyncio.sleep(_TAKEOVER_SECONDS)
+    await host.recover_interrupted(await catalog.index.running())
 
 
 async def _tell_for_the_dead(host: Host, catalog: Catalog) -> None:
     """Go on telling receivers of webhooks where an owner died, once its lease has run out: there is no hurry."""
-    while True:
-        with suppress(BrokerUnavailable):
-            await host.recover_interrupted(await catalog.untold.without_owner() + await catalog.goals.without_owner())
-        await asyncio.sleep(_UNTOLD_SECONDS)
+    await host.recover_interrupted(await catalog.untold.without_owner() + await catalog.goals.without_owner())
 
 
-async def _end_orphaned_commands(bash: BashHost, catalog: Catalog, pulse: Pulse) -> None:
-    while True:
-        with suppress(BrokerUnavailable):
-            await bash.end_those_of_dead_runners(catalog.runners, pulse)
-        await asyncio.sleep(_TAKEOVER_SECONDS)
-
-
-async def _delete_old_commands(bash: BashHost, retention_seconds: int | None) -> None:
-    while retention_seconds is not None:
-        await bash.delete_old()
-        await asyncio.sleep(max(60.0, retention_seconds / 2))
-
-
-async def _evict_idle(host: Host, bash: BashHost, idle_seconds: float | None) -> None:
-    while idle_seconds is not None:
-        await asyncio.sleep(min(max(idle_seconds / 4, 0.5), 60.0))
-        await host.evict_idle(idle_seconds, bash.runs_for)
-
-
-async def _renew(host: Host, lease_ttl_seconds: float) -> None:
-    while True:
-        await asyncio.sleep(lease_ttl_seconds / _LEASE_RENEWALS_PER_TTL)
-        try:
-            await host.renew_leases()
-        except BrokerUnavailable as error:
-            _log.warning("lease_renewal_failed", error=str(error.__cause__))
+async def _renew(host: Host) -> None:
+    try:
+        await host.renew_leases()
+    except BrokerUnavailable as error:
+        _log.warning("lease_renewal_failed", error=str(error.__cause__))
 
 
 def _facts(settings: Settings) -> dict[str, Any]:

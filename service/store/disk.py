@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 _LEAST_FREE_BYTES = 1 << 20
@@ -11,15 +13,24 @@ _LEAST_FREE_BYTES = 1 << 20
 
 def disk_problem(directory: Path) -> str | None:
     """Why nothing can be written below `directory`, which need not exist yet; None when it can. Blocking."""
-    existing = next(path for path in (directory, *directory.parents) if path.exists())
-    if not existing.is_dir():
-        return f"{existing} is not a directory"
     try:
+        existing = _nearest_existing(directory)
+        if not existing.is_dir():
+            return f"{existing} is not a directory"
         status = os.statvfs(existing)
     except OSError as error:
-        return f"The disk of {existing} does not answer: {error.strerror}"
+        return f"The disk of {directory} does not answer: {error.strerror}"
     if status.f_flag & os.ST_RDONLY or not os.access(existing, os.W_OK):
         return f"{existing} is read-only"
     if status.f_bavail * status.f_frsize < _LEAST_FREE_BYTES:
         return f"The disk of {existing} is full"
     return None
+
+
+def _nearest_existing(directory: Path) -> Path:
+    """The directory or the first above it that exists. Raises OSError where that cannot be told."""
+    for path in (directory, *directory.parents):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.stat(path)  # not `exists`, which since Python 3.14 takes a disk that does not answer for an empty one
+            return path
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(directory))
