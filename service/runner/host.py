@@ -7,6 +7,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from uuid import UUID, uuid4
 
 import structlog
@@ -79,7 +80,6 @@ class Host:
         self._goals = catalog.goals
         self._hosted: dict[UUID, HostedConversation] = {}
         self._claimed: set[UUID] = set()
-        """Leases held: of what is hosted, and of what is being opened or let go."""
         self._locks = KeyedLocks[UUID]()
         self._closing = TaskSet()
         self._has_activity = False
@@ -89,6 +89,11 @@ class Host:
     def hosted(self) -> int:
         """How many conversations are in memory here."""
         return len(self._hosted)
+
+    @property
+    def claimed(self) -> AbstractSet[UUID]:
+        """What this runner holds the lease of: it is hosted here, being opened or being let go."""
+        return self._claimed
 
     @property
     def waiting_webhook_events(self) -> int:
@@ -183,15 +188,6 @@ class Host:
                 await self._goals.remove(conversation_id)
             await self._release(conversation_id)
             self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
-
-    async def recover_interrupted(self, candidates: list[UUID]) -> None:
-        """Open those whose owner is dead: they were running, or something of theirs waits to be done."""
-        for conversation_id in set(candidates) - self._claimed:
-            with contextlib.suppress(ConversationNotFound, OwnerMoving):
-                try:
-                    await self.open(conversation_id)
-                except RequestFailed as error:
-                    _log.error("conversation_not_recovered", conversation_id=str(conversation_id), error=str(error))
 
     async def renew_leases(self) -> None:
         """Hold what is owned, and the slots of its runs, for another TTL; drop what another runner has taken over."""

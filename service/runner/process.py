@@ -6,7 +6,6 @@ import importlib
 import os
 import socket
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -63,6 +62,7 @@ from service.runner.store_access import StoreAccess
 from service.runner.stored_profiles import persistence_root
 from service.runner.subscription_operations import SubscriptionOperations
 from service.runner.switch_operations import SwitchOperations
+from service.runner.takeover import Takeover
 from service.runner.webhook_operations import WebhookOperations
 from service.runner.webhook_receiver import make_client
 from service.runner.webhooks import Webhooks
@@ -155,18 +155,20 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         # Before the above ends, and after what follows: it takes no more, and is heard of through its inbox.
         stack.push_async_callback(host.drain)
         stack.push_async_callback(bash.close)
+        takeover = Takeover(host, runner_id, catalog)
+        stack.push_async_callback(takeover.stop)
         end_orphans = partial(bash.end_those_of_dead_runners, catalog.runners, host.pulse)
         _repeated(stack, end_orphans, "orphaned-commands", _TAKEOVER_SECONDS)
         if settings.bash_events_retention_seconds is not None:
             pause_seconds = max(60.0, settings.bash_events_retention_seconds / 2)
             _repeated(stack, bash.delete_old, "bash-retention", pause_seconds)
-        _repeated(stack, partial(_take_over, host, catalog), "takeover", _TAKEOVER_SECONDS)
-        _repeated(stack, partial(_keep_index, build, host, []), "index", _INDEX_SECONDS)
+        _repeated(stack, partial(_take_over, takeover, catalog), "takeover", _TAKEOVER_SECONDS)
+        _repeated(stack, partial(_keep_index, build, takeover), "index", _INDEX_SECONDS)
         idle_seconds = settings.conversation_idle_ttl_seconds
         if idle_seconds is not None:
             evict_idle = partial(host.evict_idle, idle_seconds, bash.runs_for)
             _repeated(stack, evict_idle, "eviction", min(max(idle_seconds / 4, 0.5), 60.0))
-        _repeated(stack, partial(_tell_for_the_dead, host, catalog), "untold-webhooks", _UNTOLD_SECONDS)
+        _repeated(stack, partial(_tell_for_the_dead, takeover, catalog), "untold-webhooks", _UNTOLD_SECONDS)
         for program in programs.programs:
             _background(stack, program.keep(), "host-program")
         stack.push_async_callback(catalog.runners.leave, runner_id)
@@ -210,21 +212,19 @@ async def _beat(catalog: Catalog, runner_id: RunnerId, host: Host, facts: dict[s
         _log.warning("heartbeat_failed", error=str(error.__cause__))
 
 
-async def _keep_index(build: IndexBuilding, host: Host, left: list[uuid.UUID]) -> None:
-    """Make the index when it is not there, and go on with what the disk shows to have been left: kept in `left`."""
-    left += await build.run()
-    await host.recover_interrupted(left)
-    left.clear()
+async def _keep_index(build: IndexBuilding, takeover: Takeover) -> None:
+    """Make the index when it is not there, and go on with what the disk shows to have been left."""
+    await takeover.begin(await build.run())
 
 
-async def _take_over(host: Host, catalog: Catalog) -> None:
+async def _take_over(takeover: Takeover, catalog: Catalog) -> None:
     """Go on with what dead runners were running."""
-    await host.recover_interrupted(await catalog.index.running())
+    await takeover.begin(await catalog.index.running())
 
 
-async def _tell_for_the_dead(host: Host, catalog: Catalog) -> None:
+async def _tell_for_the_dead(takeover: Takeover, catalog: Catalog) -> None:
     """Go on telling receivers of webhooks where an owner died, once its lease has run out: there is no hurry."""
-    await host.recover_interrupted(await catalog.untold.without_owner() + await catalog.goals.without_owner())
+    await takeover.begin(await catalog.untold.without_owner() + await catalog.goals.without_owner())
 
 
 async def _renew(host: Host) -> None:

@@ -13,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from service.catalog import index as index_module
+from service.catalog import owners as owners_module
 from service.catalog import runners as runners_module
 from service.catalog.catalog import Catalog
 from service.catalog.cluster_runs import ClusterRuns
@@ -331,6 +332,16 @@ async def test_a_lease_is_held_by_the_first_to_take_it(catalog: Catalog) -> None
     assert await owners.find(SECOND_ID) is None
 
 
+async def test_holders_of_many_leases_are_found_together(catalog: Catalog) -> None:
+    """Those that nobody holds are left out."""
+    ids = [UUID(int=number) for number in range(5)]
+    await catalog.owners.acquire(ids[1], ONE)
+    await catalog.owners.acquire(ids[4], OTHER)
+    with patch.object(owners_module, "_BATCH", 2):
+        assert await catalog.owners.find_all(ids) == {ids[1]: ONE, ids[4]: OTHER}
+        assert await catalog.owners.find_all([]) == {}
+
+
 async def test_one_of_many_gets_the_lease(catalog: Catalog) -> None:
     """However many ask at once."""
     runner_ids = [RunnerId(f"runner {number}") for number in range(20)]
@@ -447,6 +458,7 @@ CALLS: dict[str, Callable[[Catalog], Awaitable[object]]] = {
     "runners.alive": lambda catalog: catalog.runners.alive(),
     "runners.is_silent": lambda catalog: catalog.runners.is_silent(ONE),
     "owners.find": lambda catalog: catalog.owners.find(ID),
+    "owners.find_all": lambda catalog: catalog.owners.find_all([ID]),
     "owners.acquire": lambda catalog: catalog.owners.acquire(ID, ONE),
     "owners.renew": lambda catalog: catalog.owners.renew([ID], ONE),
     "owners.release": lambda catalog: catalog.owners.release(ID, ONE),

@@ -132,7 +132,7 @@ async def test_only_who_makes_the_index_looks_at_the_disk(
     await building.run()
     await redis.flushall()
     await redis.set(keys.index_building, "1", ex=60)
-    with HeldFile(make_conversation(root).snapshot, b""):
+    with HeldFile(make_conversation(root).snapshot):
         async with asyncio.timeout(5):
             assert await building.run() == []
     await redis.delete(keys.index_building)
@@ -143,7 +143,7 @@ async def test_only_who_makes_the_index_looks_at_the_disk(
 @pytest.mark.parametrize("name", ["snapshot.jsonl", GOAL_FILE])
 async def test_loop_does_not_wait_for_the_disk(building: IndexBuilding, root: Path, name: str) -> None:
     """However long that takes."""
-    file = HeldFile(make_conversation(root).path / name, b"")
+    file = HeldFile(make_conversation(root).path / name)
     with file, ThreadPoolExecutor(1) as pool:
         looking = asyncio.create_task(building.run())
         is_free = pool.submit(file.release_after, asyncio.get_running_loop())

@@ -13,13 +13,20 @@ from structlog.testing import capture_logs
 from service.catalog.catalog import Catalog
 from service.catalog.index import RUNNING, IndexEntry
 from service.catalog.keys import Keys
+from service.identity import RunnerId
+from service.pubsub.broker import Channel
 from service.redis_source import RedisSource
 from service.runner.process import running_runner
 from service.settings import Settings
 from tests.held_file import HeldFile
+from tests.integration.listening import Listening
 from tests.unit.runner.rig import Rig, ScriptedLLM
 from tests.unit.store.conversation_files import make_conversation
 from tests.waiting import wait_until_async
+
+LEASE_SECONDS = 600.0
+OTHER = RunnerId("elsewhere.aaaaaaaa.1.other")
+RUNS = 200
 
 
 @pytest.fixture
@@ -38,7 +45,7 @@ async def test_heartbeat_does_not_wait_for_the_index(
 ) -> None:
     """While the disk is looked at, the runner shows that it lives; then lists can be trusted."""
     index = catalog.index
-    with HeldFile(make_conversation(settings.conversations_path).snapshot, b"") as file:
+    with HeldFile(make_conversation(settings.conversations_path).snapshot) as file:
         async with running_runner(settings, source) as runner_id:
             for _ in range(2):
                 await redis.delete(keys.runner(runner_id))
@@ -61,6 +68,13 @@ def left_running(root: Path) -> UUID:
     return directory.conversation_id
 
 
+async def wait_owner(catalog: Catalog, conversation_id: UUID, runner_id: RunnerId) -> None:
+    async def is_owned() -> bool:
+        return await catalog.owners.find(conversation_id) == runner_id
+
+    await wait_until_async(is_owned, "the conversation is taken over")
+
+
 async def test_unreadable_owner_keeps_nobody_from_being_taken_over(
     settings: Settings, source: RedisSource, catalog: Catalog, tmp_path: Path
 ) -> None:
@@ -72,8 +86,45 @@ async def test_unreadable_owner_keeps_nobody_from_being_taken_over(
             await catalog.index.put(as_running(bad.conversation_id))
             await wait_until_async(lambda: [line for line in lines if "exc_info" in line], "it was tried in vain")
         await catalog.index.put(as_running(other))
+        await wait_owner(catalog, other, runner_id)
 
-        async def is_owned() -> bool:
-            return await catalog.owners.find(other) == runner_id
 
-        await wait_until_async(is_owned, "the other is taken over")
+async def test_slow_conversation_delays_no_other(
+    settings: Settings, source: RedisSource, catalog: Catalog, tmp_path: Path
+) -> None:
+    """What comes while it is being opened is opened beside it."""
+    slow, other = make_conversation(settings.conversations_path), left_running(tmp_path)
+    async with running_runner(settings, source) as runner_id:
+        with HeldFile(slow.meta) as file:
+            await catalog.index.put(as_running(slow.conversation_id))
+            await wait_until_async(lambda: file.is_waited_for, "it is being opened")
+            await catalog.index.put(as_running(other))
+            await wait_owner(catalog, other, runner_id)
+
+
+@pytest.mark.parametrize("any_redis", ["redis-server"], indirect=True)
+async def test_runs_of_a_living_runner_are_asked_about_together(
+    settings: Settings, source: RedisSource, redis: Redis, keys: Keys
+) -> None:
+    """However many there are, a look at them is a few commands."""
+    catalog = Catalog(redis, keys, LEASE_SECONDS)
+    ids = [make_conversation(settings.conversations_path).conversation_id for _ in range(RUNS)]
+    for conversation_id in ids:
+        await catalog.owners.acquire(conversation_id, OTHER)
+        await catalog.index.put(as_running(conversation_id))
+
+    async def calls(command: str = "") -> int:
+        statistics = await redis.info("commandstats")
+        return sum(each["calls"] for name, each in statistics.items() if name.startswith(f"cmdstat_{command}"))
+
+    async with Listening(source) as listening, running_runner(settings, source):
+        await listening.broker.subscribe(Channel(keys.inbox(OTHER)))
+        await wait_until_async(catalog.index.is_complete, "the index is complete")
+        looks, before = await calls("smembers"), await calls()
+
+        async def has_looked() -> bool:
+            return await calls("smembers") > looks + 3
+
+        await wait_until_async(has_looked, "the runner has looked for what runs")
+        assert await calls() - before < RUNS
+        assert set((await catalog.owners.find_all(ids)).values()) == {OTHER}
