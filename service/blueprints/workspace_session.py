@@ -63,7 +63,8 @@ def _is_valid(keys: ApiKeys, token: str) -> bool:
     ends_at, _, _ = token.partition(".")
     if not ends_at.isascii() or not ends_at.isdecimal() or len(ends_at) > 12 or int(ends_at) < time.time():
         return False
-    return any([hmac.compare_digest(token, _token(key, int(ends_at))) for key in keys.keys])
+    offered = token.encode("utf-8", "surrogateescape")
+    return any([hmac.compare_digest(offered, _token(key, int(ends_at)).encode()) for key in keys.keys])
 
 
 def _with_cookie(request: Request, value: str, lifetime_seconds: int) -> HTTPResponse:

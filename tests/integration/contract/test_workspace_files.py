@@ -129,13 +129,15 @@ def test_cookie_opens_workspaces_and_nothing_else(server: Server, workspace: Con
         KEY,
         "nope",
         "9999999999.00",
+        "9999999999.é",
         _token("another-key", int(time.time()) + 60),
         _token(KEY, int(time.time()) - 60),
     ],
-    ids=["empty", "the key itself", "junk", "unsigned", "signed with another key", "ended"],
+    ids=["empty", "the key itself", "junk", "unsigned", "not ASCII", "signed with another key", "ended"],
 )
 def test_other_cookies_do_not_open(server: Server, workspace: Conversation, token: str) -> None:
-    with httpx.Client(base_url=server.url, headers={"cookie": f"{COOKIE}={token}"}, trust_env=False) as browser:
+    cookie = f"{COOKIE}={token}".encode()
+    with httpx.Client(base_url=server.url, headers={b"cookie": cookie}, trust_env=False) as browser:
         assert browser.get(f"{workspace.path}/workspace/index.html").status_code == 401
 
 
