@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.identity import UNKNOWN_STREAM_EPOCH
 from service.pubsub.broker import Channel
@@ -147,6 +148,26 @@ async def test_what_arrives_together_is_handed_over_together(hub: Hub, broker: M
         await wait_until_async(lambda: taken, "the reader is called")
         waiting.cancel()
     assert taken == [[0, 1, 2]]
+
+
+async def test_reader_that_fails_is_alone_with_it(hub: Hub, broker: MemoryBroker) -> None:
+    """It is told to look at the log; the others go on, and so does the hub."""
+
+    def fail(arrivals: Sequence[Arrival]) -> bool:
+        raise ZeroDivisionError
+
+    async with hub.subscribe(NEWS, LIMIT_BYTES) as failing, hub.subscribe(NEWS, LIMIT_BYTES) as reader:
+        waiting = asyncio.create_task(failing.wait(60, fail))
+        await asyncio.sleep(0)
+        with capture_logs() as logs:
+            broker.deliver(NEWS, message(0))
+            assert await taken(reader) == [0]
+            assert await waiting
+        assert failing.take_lagging()
+        assert [(log["event"], log["exc_info"]) for log in logs] == [("reader_failed", True)]
+        broker.deliver(NEWS, message(1))
+        assert await taken(reader) == await taken(failing) == [1]
+    assert hub.is_listening
 
 
 async def test_readers_get_only_their_channel(hub: Hub, broker: MemoryBroker) -> None:
