@@ -11,6 +11,7 @@ import asyncio
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import NamedTuple, Self
 from uuid import UUID
 
@@ -53,15 +54,16 @@ class Answer(NamedTuple):
 
 
 class _RunnerDied(Exception):
-    """With our request in its hands; it may have had its effect."""
+    """With our request in its hands, or is taken for dead; it may have had its effect."""
 
 
-class _Waiting(NamedTuple):
+@dataclass
+class _Waiting:
     """A request in a runner's hands."""
 
     reply: asyncio.Future[Reply]
-    silence: asyncio.Timeout
-    """Put off whenever the runner is heard of."""
+    heard_at: float
+    """When the runner was last heard of (monotonic time)."""
 
 
 class Requester:
@@ -79,7 +81,7 @@ class Requester:
     ) -> None:
         """`timeout_seconds`: for an ordinary reply. `moving_seconds`: for a conversation to find a new owner.
 
-        However long a request may take, a runner that dies with it in its hands is noticed within ten seconds.
+        However long a request may take, a runner that dies with it in its hands is noticed within eleven seconds.
         """
         self._broker = broker
         self._keys = keys
@@ -149,14 +151,16 @@ class Requester:
         runner_id: RunnerId | None,
     ) -> Answer:
         asked_at = time.monotonic()
+        timeout_seconds = timeout_seconds or self._timeout_seconds
         give_up_at = asked_at + self._moving_seconds
         unheard: RunnerId | None = None
+        was_taken = False
         span = traceparent()
         while True:
             request = Request(uuid.uuid4().hex, operation, conversation_id, self._reply_to, arguments, body, span)
             try:
                 asked = runner_id or await self._placement.find(conversation_id, unheard)
-                reply = await self._exchange(request, asked, timeout_seconds or self._timeout_seconds)
+                reply = await self._exchange(request, asked, timeout_seconds)
                 if reply is not None:
                     return _answer(reply)
                 _log.warning("runner_gone", runner_id=asked, operation=operation)
@@ -165,12 +169,15 @@ class Requester:
                     continue
                 raise NoRunner if conversation_id is None else OwnerMoving(str(conversation_id))
             except _RunnerDied:
-                if arguments.get("idempotency_key") is None:
-                    raise OutcomeUnknown(operation, time.monotonic() - asked_at) from None
-                unheard = asked
+                waited_seconds = time.monotonic() - asked_at
+                if arguments.get("idempotency_key") is None or waited_seconds > timeout_seconds:
+                    raise OutcomeUnknown(operation, waited_seconds) from None
+                unheard, was_taken = asked, True
                 continue
             except (NoRunner, OwnerMoving):
                 self._placement.forget(conversation_id)
+                if time.monotonic() > give_up_at and was_taken:
+                    raise OutcomeUnknown(operation, time.monotonic() - asked_at) from None
                 if time.monotonic() > give_up_at:
                     raise
             unheard = None
@@ -178,25 +185,29 @@ class Requester:
 
     async def _exchange(self, request: Request, runner_id: RunnerId, timeout_seconds: float) -> Reply | None:
         """Ask one runner; None when nobody received the request."""
-        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(asyncio.get_running_loop().create_future(), time.monotonic())
+        self._waiting[request.request_id] = waiting
         try:
-            async with asyncio.timeout(timeout_seconds), asyncio.timeout(_SILENCE_SECONDS) as silence:
-                self._waiting[request.request_id] = _Waiting(reply, silence)
+            async with asyncio.timeout(timeout_seconds):
                 inbox = Channel(self._keys.inbox(runner_id))
                 [receivers] = await self._broker.publish([(inbox, encode_request(request))])
-                return await self._watched(reply, runner_id) if receivers else None
+                return await self._watched(waiting, runner_id) if receivers else None
         except TimeoutError:
             raise OutcomeUnknown(request.operation, timeout_seconds) from None
         finally:
             self._waiting.pop(request.request_id, None)
 
-    async def _watched(self, reply: asyncio.Future[Reply], runner_id: RunnerId) -> Reply:
+    async def _watched(self, waiting: _Waiting, runner_id: RunnerId) -> Reply:
         """The reply. Redis may count a runner that was killed a moment ago among the receivers: look after it."""
-        while not reply.done():
-            await asyncio.wait([reply], timeout=_LOOK_AFTER_SECONDS)
-            if not reply.done() and await self._is_dead(runner_id):
+        while not waiting.reply.done():
+            # Silence counts up to here: if this process now stands still, what comes meanwhile is read afterwards.
+            silent_seconds = time.monotonic() - waiting.heard_at
+            await asyncio.wait([waiting.reply], timeout=_LOOK_AFTER_SECONDS)
+            if waiting.reply.done():
+                break
+            if silent_seconds > _SILENCE_SECONDS or await self._is_dead(runner_id):
                 raise _RunnerDied
-        return reply.result()
+        return waiting.reply.result()
 
     async def _is_dead(self, runner_id: RunnerId) -> bool:
         with suppress(BrokerUnavailable):
@@ -216,7 +227,7 @@ class Requester:
             if waiting is None or waiting.reply.done():
                 continue
             if reply.status == IN_PROGRESS:
-                waiting.silence.reschedule(asyncio.get_running_loop().time() + _SILENCE_SECONDS)
+                waiting.heard_at = time.monotonic()
             else:
                 waiting.reply.set_result(reply)
 

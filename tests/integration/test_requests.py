@@ -26,13 +26,14 @@ from service.errors import (
 from service.identity import RunnerId
 from service.pubsub.broker import Channel
 from service.redis_source import RedisSource
+from service.requests import requester as requester_module
 from service.requests import responder as responder_module
-from service.requests.message import Reply, Request, decode_reply, encode_request
+from service.requests.message import IN_PROGRESS, Reply, Request, decode_reply, encode_reply, encode_request
 from service.requests.requester import Answer, Requester
 from service.requests.responder import Responder
 from tests.integration.listening import Listening, make_broker
 from tests.redis_under_test import RedisUnderTest
-from tests.waiting import wait_until_async
+from tests.waiting import wait_until, wait_until_async
 
 ID = UUID(int=1)
 ONE, OTHER, THIRD = (RunnerId(name) for name in ("one", "other", "third"))
@@ -199,6 +200,62 @@ async def test_late_answer_leaves_the_outcome_unknown(deployment: Deployment, re
     assert len(asked) == 1
     release.set()
     assert await requester.ask("quick") == Answer(200, b"")
+    assert requester.is_listening
+
+
+@pytest.fixture
+def quick_silence(monkeypatch: pytest.MonkeyPatch) -> float:
+    """How long a runner may be silent, far below any other patience."""
+    silence_seconds = 0.3
+    monkeypatch.setattr(requester_module, "_SILENCE_SECONDS", silence_seconds)
+    monkeypatch.setattr(requester_module, "_LOOK_AFTER_SECONDS", 0.05)
+    return silence_seconds
+
+
+async def never(request: Request) -> Answer:
+    """A handler that is heard of no more."""
+    answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    return await answer
+
+
+async def test_silent_runner_leaves_the_outcome_unknown(
+    deployment: Deployment, requester: Requester, quick_silence: float
+) -> None:
+    """What is told is how long it was waited for, not how long it might have been."""
+    await deployment.runner(ONE, never)
+    with pytest.raises(OutcomeUnknown) as raised:
+        await requester.ask("anything", arguments={})
+    assert quick_silence < raised.value.waited_seconds < PATIENCE_SECONDS / 2
+
+
+async def test_silent_runners_request_goes_to_the_next_with_a_key(
+    deployment: Deployment, requester: Requester, quick_silence: float
+) -> None:
+    """Which keeps it from having a second effect; when there is no next one the outcome is unknown."""
+    asked = await deployment.runner(ONE, never)
+    key = {"idempotency_key": "k"}
+    with pytest.raises(OutcomeUnknown):
+        await requester.ask("anything", arguments=key)
+    await deployment.runner(OTHER, load=1)
+    assert (await requester.ask("anything", arguments=key)).body == b"other"
+    assert len(asked) == 2
+
+
+async def test_progress_that_comes_as_the_silence_ends_is_heard(
+    deployment: Deployment, requester: Requester, quick_silence: float
+) -> None:
+    """This process stood still meanwhile: it goes on listening, and the runner is not blamed for it."""
+
+    async def handle(request: Request) -> Answer:
+        async with Listening(deployment.source) as runner:
+            progress = encode_reply(Reply(request.request_id, IN_PROGRESS, None, b""))
+            await runner.broker.publish([(Channel(request.reply_to), progress)])
+            give_up_at = time.monotonic() + 2 * quick_silence
+            wait_until(lambda: time.monotonic() > give_up_at, "the silence has lasted too long")
+        return Answer(200, b"after all")
+
+    await deployment.runner(ONE, handle)
+    assert (await requester.ask("anything")).body == b"after all"
     assert requester.is_listening
 
 
