@@ -17,7 +17,7 @@ class Request(NamedTuple):
     """One call of an operation on a runner."""
 
     request_id: str
-    """Unique; a runner that sees it again repeats its answer instead of the work."""
+    """Unique, also among attempts at the same; the reply has it too."""
     operation: str
     conversation_id: UUID | None
     reply_to: str

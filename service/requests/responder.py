@@ -1,13 +1,12 @@
 """The answering side, in a runner: take requests off the inbox, do them, reply.
 
-Each request is a task of its own, so a slow one holds nobody up. The replies of recent requests are kept: a caller
-that repeats a request because its reply was lost gets the first answer again, not a second effect.
+Each request is a task of its own, so a slow one holds nobody up. A reply may be lost: a caller that asks again sends a
+new request, and what keeps it from having a second effect is its idempotency key.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Self
@@ -24,7 +23,6 @@ from service.tracing import traced
 
 _log = structlog.get_logger(__name__)
 
-_REMEMBERED_REPLIES = 1024
 _LAST_ANSWERS_SECONDS = 1.0
 """For the requests in hand when the runner stops; it has let go of what they could wait for."""
 
@@ -32,7 +30,7 @@ Handler = Callable[[Request], Awaitable[Answer]]
 
 
 class Responder:
-    """Use as `async with`; `handle` is called once per request id."""
+    """Use as `async with`; `handle` is called for each request."""
 
     def __init__(self, broker: Broker, inbox: Channel, handle: Handler) -> None:
         self._broker = broker
@@ -41,7 +39,6 @@ class Responder:
         self._listener: asyncio.Task[None] | None = None
         self._tasks = TaskSet()
         self._requests = TaskSet()
-        self._replies: OrderedDict[str, asyncio.Future[Reply]] = OrderedDict()
 
     async def __aenter__(self) -> Self:
         self._listener = self._tasks.start(self._listen(), "inbox-listener")
@@ -76,14 +73,9 @@ class Responder:
 
     async def _respond(self, request: Request) -> None:
         bind_contextvars(**_ids(request))
-        remembered = self._replies.get(request.request_id)
-        if remembered is None:
-            remembered = self._replies[request.request_id] = asyncio.get_running_loop().create_future()
-            if len(self._replies) > _REMEMBERED_REPLIES:
-                self._replies.popitem(last=False)
-            with traced(request.operation, "SERVER", request.traceparent, **_ids(request)):
-                remembered.set_result(await self._reply(request))
-        await self._send(request, await remembered)
+        with traced(request.operation, "SERVER", request.traceparent, **_ids(request)):
+            reply = await self._reply(request)
+        await self._send(request, reply)
 
     async def _send(self, request: Request, reply: Reply) -> None:
         try:

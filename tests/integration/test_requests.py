@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from unittest.mock import patch
 from uuid import UUID
 
 import pytest
@@ -27,8 +26,7 @@ from service.identity import RunnerId
 from service.pubsub.broker import Channel
 from service.redis_source import RedisSource
 from service.requests import requester as requester_module
-from service.requests import responder as responder_module
-from service.requests.message import IN_PROGRESS, Reply, Request, decode_reply, encode_reply, encode_request
+from service.requests.message import IN_PROGRESS, Reply, Request, encode_reply
 from service.requests.requester import Answer, Requester
 from service.requests.responder import Responder
 from tests.integration.listening import Listening, make_broker
@@ -421,70 +419,6 @@ async def test_runner_that_starts_meanwhile_takes_the_request(deployment: Deploy
         waiting = asyncio.create_task(worker.ask("anything"))
         await deployment.runner(ONE)
         assert (await waiting).body == b"one"
-
-
-# Once
-
-
-async def repeat(deployment: Deployment, request: Request, times: int) -> list[Reply]:
-    """Send the very same request several times, as a caller would whose reply was lost; returns the replies."""
-    inbox = Channel(deployment.keys.inbox(ONE))
-    async with Listening(deployment.source) as listening:
-        await listening.broker.subscribe(Channel(request.reply_to))
-        for _ in range(times):
-            await listening.broker.publish([(inbox, encode_request(request))])
-        await listening.receives(times)
-        return [decode_reply(data) for data in listening.payloads]
-
-
-def request_of(deployment: Deployment, request_id: str = "r1") -> Request:
-    return Request(request_id, "anything", ID, deployment.keys.replies("caller"), {}, b"")
-
-
-async def test_repeated_request_is_done_once(deployment: Deployment) -> None:
-    """Its reply is repeated instead."""
-    asked = await deployment.runner(ONE)
-    replies = await repeat(deployment, request_of(deployment), 3)
-    assert replies == [Reply("r1", 200, None, b"one")] * 3
-    assert await repeat(deployment, request_of(deployment), 1) == replies[:1]
-    assert len(asked) == 1
-
-
-async def test_request_repeated_while_it_is_done_is_done_once(deployment: Deployment) -> None:
-    """Both get the one answer when it is there."""
-    release = asyncio.Event()
-
-    async def handle(request: Request) -> Answer:
-        await release.wait()
-        return Answer(200, b"")
-
-    asked = await deployment.runner(ONE, handle)
-    repeating = asyncio.create_task(repeat(deployment, request_of(deployment), 2))
-    await wait_until_async(lambda: asked, "the request has arrived")
-    release.set()
-    assert await repeating == [Reply("r1", 200, None, b"")] * 2
-    assert len(asked) == 1
-
-
-async def test_error_is_repeated_too(deployment: Deployment) -> None:
-    """A request that was refused is not tried again under its id."""
-
-    async def handle(request: Request) -> Answer:
-        raise RequestFailed("no")
-
-    asked = await deployment.runner(ONE, handle)
-    replies = await repeat(deployment, request_of(deployment), 2)
-    assert [reply.error for reply in replies] == [{"code": "request_failed", "fields": {"reason": "no"}}] * 2
-    assert len(asked) == 1
-
-
-async def test_remembered_replies_are_bounded(deployment: Deployment) -> None:
-    """The oldest are forgotten."""
-    asked = await deployment.runner(ONE)
-    with patch.object(responder_module, "_REMEMBERED_REPLIES", 2):
-        for request_id in ("r1", "r2", "r3", "r3", "r1"):
-            await repeat(deployment, request_of(deployment, request_id), 1)
-    assert [request.request_id for request in asked] == ["r1", "r2", "r3", "r1"]
 
 
 # Outages
