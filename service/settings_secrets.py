@@ -14,10 +14,27 @@ from service.settings import Settings
 from service.settings_environment import environment_names, shape_of
 from service.settings_loading import SINGLE_KEY_VARIABLE, WHOLE_VARIABLE
 
+_OF_THE_SDK = frozenset(
+    {
+        "LMNR_PROJECT_API_KEY",
+        "OTEL_HEADERS",
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    }
+)
+"""Secrets that the SDK reads for itself."""
+
 
 def is_secret_variable(name: str) -> bool:
     """Whether a setting that holds a secret, or a part of one, is read from this variable."""
     return _pattern().fullmatch(name) is not None
+
+
+def without_secrets() -> dict[str, str]:
+    """The environment for what the server starts, with neither its own secrets nor the SDK's."""
+    return {
+        name: value for name, value in os.environ.items() if name not in _OF_THE_SDK and not is_secret_variable(name)
+    }
 
 
 def forget_secrets(environ: MutableMapping[str, str] = os.environ) -> None:

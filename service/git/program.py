@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from service.settings_secrets import without_secrets
+
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 """The id of the tree without entries (git hash-object -t tree /dev/null)."""
 _TIMEOUT_SECONDS = 60.0
@@ -21,7 +23,13 @@ _OPTIONS = (
     *("-c", "core.fsmonitor=false"),
     *("-c", "core.hooksPath=/dev/null"),
 )
-_ENVIRONMENT = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
+_ENVIRONMENT = {
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C.UTF-8",
+    "FANOUT_NO_PROGRAM": "",
+    "FANOUT_NOT_REQUIRED": "false",
+}
 
 
 class GitFailed(Exception):
@@ -63,7 +71,7 @@ def _run(
         process = subprocess.Popen(
             ["git", *_OPTIONS, *arguments],
             cwd=directory,
-            env={**os.environ, **_ENVIRONMENT, **environment},
+            env={**without_secrets(), **_ENVIRONMENT, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.PIPE,
@@ -103,10 +111,12 @@ def top_of(directory: Path) -> Path | None:
 
 
 def unfiltered(directory: Path) -> tuple[str, ...]:
-    """Options for what looks at the work tree: the filters that a repository's configuration names are programs."""
+    """Options for what reads or makes files of a work tree: the filters that a repository's configuration names are
+    programs."""
     named = line(
-        directory, "config", "--null", "--name-only", "--get-regexp", r"^filter\..*\.(clean|process|required)$"
+        directory, "config", "--null", "--name-only", "--get-regexp", r"^filter\..*\.(clean|smudge|process|required)$"
     )
     names = [name for name in (named or "").split("\0") if name]
-    off = (f"{name}={'false' if name.endswith('.required') else ''}" for name in names)
-    return tuple(word for setting in off for word in ("-c", setting))
+    # Not `-c`: it ends the name of a setting at its first "=", and the name of a filter may hold one.
+    values = ("FANOUT_NOT_REQUIRED" if name.endswith(".required") else "FANOUT_NO_PROGRAM" for name in names)
+    return tuple(f"--config-env={name}={value}" for name, value in zip(names, values, strict=True))

@@ -21,7 +21,7 @@ from signal import Signals
 from typing import IO, Any, NamedTuple
 
 from service.errors import Conflict
-from service.settings_secrets import is_secret_variable
+from service.settings_secrets import without_secrets
 from service.tasks import TaskSet
 
 _READ_BYTES = 1 << 16
@@ -38,13 +38,6 @@ Python's own way there is code of ours between fork and exec, which is unsafe in
 """
 _END_OF_TRANSMISSION = b"\x04"
 _CLOSE = b""
-_HIDDEN = {
-    "LMNR_PROJECT_API_KEY",
-    "OTEL_HEADERS",
-    "OTEL_EXPORTER_OTLP_HEADERS",
-    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
-}
-"""Secrets of the SDK's own."""
 
 
 class TerminalSize(NamedTuple):
@@ -309,7 +302,7 @@ def _detached(pipe: IO[bytes] | None) -> int:
 
 def command_environment() -> dict[str, str]:
     """The server's environment without its secrets."""
-    kept = {name: value for name, value in os.environ.items() if name not in _HIDDEN and not is_secret_variable(name)}
+    kept = without_secrets()
     if not kept.get("AI_AGENT", "").strip():
         kept["AI_AGENT"] = "openhands"
     return kept

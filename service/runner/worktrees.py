@@ -15,7 +15,7 @@ from openhands.sdk.conversation.request import ConversationWorktreeOptions
 
 from service.errors import InvalidRequest
 from service.git.changes import default_branch
-from service.git.program import GitFailed, commit_of, git, top_of
+from service.git.program import GitFailed, commit_of, git, top_of, unfiltered
 
 _LOCAL_DEFAULTS = ("refs/heads/main", "refs/heads/master")
 
@@ -45,7 +45,7 @@ def add_worktree(
     branch = f"{options.branch_prefix}{conversation_id}"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        git(top, "worktree", "add", "--quiet", "-b", branch, str(path), base)
+        git(top, *unfiltered(top), "worktree", "add", "--quiet", "-b", branch, str(path), base)
     except GitFailed as error:
         shutil.rmtree(path.parent, ignore_errors=True)
         raise InvalidRequest(f"The worktree cannot be made: {error.reason}") from error

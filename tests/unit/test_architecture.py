@@ -40,7 +40,7 @@ ALLOWED = {
     "pubsub": REDIS | {"tasks"},
     "catalog": REDIS,
     "store": VALUES,
-    "git": VALUES,
+    "git": VALUES | {"settings_secrets"},
     "demo": frozenset(),
 }
 COMPOSITION_ROOTS = frozenset({"app", "cli", "doctor", "__main__"})

@@ -179,6 +179,20 @@ def test_create_makes_a_worktree(conversation: Conversations, repository: Reposi
     assert (again.status_code, again.json()["workspace"]["working_dir"]) == (200, str(path / "sub"))
 
 
+def test_repository_makes_the_server_run_nothing(
+    conversation: Conversations, repository: Repository, server: Server, tmp_path: Path
+) -> None:
+    """Its files come into the worktree as they are stored, whatever filters its configuration names."""
+    repository.write(".gitattributes", "* filter=evil\n")
+    repository.commit()
+    for key in ("filter.evil.smudge", "filter.evil.process", "core.fsmonitor"):
+        repository.git("config", key, f"touch {tmp_path}/ran; cat")
+    repository.git("config", "filter.evil.required", "true")
+    one = conversation(worktree=True)
+    assert (Path(one.info["workspace"]["working_dir"]) / "file").read_text() == "content\n"
+    assert not (tmp_path / "ran").exists()
+
+
 def test_unknown_ref_makes_nothing(conversation: Conversations, repository: Repository, server: Server) -> None:
     chosen = str(uuid4())
     options = {"base": "ref", "ref": "nosuch"}
