@@ -29,6 +29,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cachetools import LRUCache
+
 from service.store.atomic import FILE_MODE
 from service.store.foreign_bash import foreign_entries, foreign_event
 
@@ -37,6 +39,8 @@ _NUMBER = slice(7 + _STEM, 7 + 32)
 """Where a line has the event's number: at the end of the id, after `{"id":"`."""
 _INDEX_LINE = 16 + 1 + _STEM + 1 + 8 + 1
 _ID = re.compile("[0-9a-f]{32}")
+_KNOWN_FILES = 16
+"""Of commands that ran at the same time, whose events alternate; in each it is known what stands where."""
 
 
 class Entry(NamedTuple):
@@ -66,10 +70,14 @@ def new_command_id() -> str:
 
 
 class BashHistory:
-    """Blocking. Any process may read; a command's events are written by its runner."""
+    """Blocking. Any process may read; a command's events are written by its runner.
+
+    Who looks for events one after the other goes through a command's file once; one thread at a time.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._files: LRUCache[str, _CommandFile] = LRUCache(_KNOWN_FILES)
 
     def begin(self, command_id: str, command: str, cwd: str | None, timeout_seconds: int) -> bytes:
         """Store a new command; returns its event."""
@@ -109,10 +117,11 @@ class BashHistory:
         """One event, or None. The id as it is in the event."""
         if not _ID.fullmatch(event_id):
             return None  # a part of it is a file's name
-        head = b'{"id":"%s"' % event_id.encode()
-        for line in self._lines(event_id[:_STEM]):
-            if line.startswith(head):
-                return line
+        stem = event_id[:_STEM]
+        file = self._files.setdefault(stem, _CommandFile(self._file(stem)))
+        event = file.event(event_id)
+        if event is not None:
+            return event
         for entry in foreign_entries(self.directory):
             if entry[1] == event_id:
                 return foreign_event(entry[3])
@@ -189,6 +198,37 @@ class BashHistory:
     def _index_files(self) -> list[Path]:
         directory = self.directory / "index"
         return sorted(directory.iterdir()) if directory.is_dir() else []
+
+
+class _CommandFile:
+    """One command's events, found by id. What was gone through is known."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._first = b""
+        """How it begins."""
+        self._starts: dict[bytes, int] = {}
+        """Where the line of an event begins, by the beginning of that line."""
+        self._end = 0
+
+    def event(self, event_id: str) -> bytes | None:
+        """None when it is not there, or is being written."""
+        head = b'{"id":"%s"' % event_id.encode()
+        with suppress(FileNotFoundError, NotADirectoryError), open(self._path, "rb") as file:
+            first = file.read(len(head))
+            if first != self._first:  # it was deleted, and begun anew with a later event
+                self._first, self._starts, self._end = first, {}, 0
+            file.seek(self._starts.get(head, self._end))
+            if head in self._starts:
+                return file.readline()[:-1]
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._starts[line[: len(head)]] = self._end
+                self._end += len(line)
+                if line.startswith(head):
+                    return line[:-1]
+        return None
 
 
 _GONE = Entry(1 << 62, "", "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -62,6 +64,38 @@ def test_event_and_outputs_are_found_by_id(history: BashHistory) -> None:
     assert history.event("0" * 32) is None
     assert history.event("nope") is None
     assert history.outputs("nope") == []
+
+
+def read_bytes() -> int:
+    """What this process has read so far, of files and others."""
+    return int(re.findall(r"rchar: (\d+)", Path("/proc/self/io").read_text())[0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what was read is looked up in /proc")
+@pytest.mark.parametrize("descending", [False, True])
+def test_outputs_of_a_command_are_read_together(history: BashHistory, *, descending: bool) -> None:
+    """Those of commands that ran at the same time as well: no file is gone through again for each of its events."""
+    commands = [new_command_id() for _ in range(2)]
+    for command_id in commands:
+        history.begin(command_id, "yes", None, 300)
+    for order in range(50):
+        for command_id in commands:
+            history.add_output(command_id, order, None, "y\n" * 10_000, None)
+    entries = list(history.entries(0, FOREVER, descending=descending))
+    before = read_bytes()
+    size = sum(len(history.read(entry) or b"") for entry in entries)
+    assert size > 2_000_000
+    assert read_bytes() - before < 3 * size
+
+
+def test_command_that_goes_on_after_clearing_is_found(history: BashHistory) -> None:
+    """By who has looked into its former file."""
+    command_id = run(history, "one")
+    assert history.event(command_id) is not None
+    history.clear()
+    assert history.event(command_id) is None
+    output = history.add_output(command_id, 1, 0, "late", None)
+    assert history.event(json.loads(output)["id"]) == output
 
 
 def test_clearing_counts_and_leaves_room_for_what_still_comes(history: BashHistory) -> None:
