@@ -19,6 +19,7 @@ from service.blueprints.observability import with_observability
 from service.blueprints.openapi import array_of, documented
 from service.catalog.index import SortOrder
 from service.errors import BadRequest, ConversationNotFound, JsonObject, NotFound, RequestFailed
+from service.identity import keyed_id
 from service.requests.requester import Answer
 from service.store.children import with_children
 from service.store.final_response import final_response
@@ -85,11 +86,12 @@ async def create(request: Request) -> HTTPResponse:
     content = with_observability(request, given)
     wanted = query(request, IncludeSkills)
     given_id = content.get("conversation_id") if isinstance(content, dict) else None
+    keyed = idempotency(request)
     answer = await web_of(request).requester.ask(
         "conversation.create",
-        _known_id(given_id),
+        _id_to_be(given_id, keyed.get("idempotency_key")),
         body=json_bytes(request) if content is given else to_json(content),
-        arguments={"include_skills": wanted.include_skills, **idempotency(request)},
+        arguments={"include_skills": wanted.include_skills, **keyed},
     )
     return json_answer(answer.body, answer.status)
 
@@ -300,8 +302,13 @@ async def _info_or_null(web: WebContext, conversation_id: UUID, with_skills: boo
         return _NULL
 
 
-def _known_id(given: object) -> UUID | None:
-    """The id a client chose, if it is one: where the request goes. What is wrong with it the runner says."""
+def _id_to_be(given: object, idempotency_key: str | None) -> UUID | None:
+    """The id that a client chose or that its key gives, if that is known: where the request goes.
+
+    What is wrong with a chosen one the runner says.
+    """
+    if given is None and idempotency_key is not None:
+        return keyed_id(idempotency_key)
     try:
         return UUID(given) if isinstance(given, str) else None
     except ValueError:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid4
 
+from service.identity import keyed_id
 from service.requests.message import Request
 from service.requests.requester import Answer
-from service.runner.creation import KEYED_IDS
 from service.runner.host import Host
 from service.runner.meta import read_meta
 from service.runner.operations import SUCCESS, Operation, conversation_id
@@ -31,7 +31,7 @@ class BranchOperations:
     async def _fork(self, request: Request) -> Answer:
         wanted = parse(ForkConversationRequest, request.body or b"{}")
         source_id, key = conversation_id(request), request.arguments.get("idempotency_key")
-        fork_id = wanted.id or (uuid4() if key is None else uuid5(KEYED_IDS, f"fork {source_id} {key}"))
+        fork_id = wanted.id or (uuid4() if key is None else keyed_id(f"fork {source_id} {key}"))
         if key is not None:
             made_before = await self._workers.call(self._info_of_fork, fork_id, source_id)
             if made_before is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid4
 
 from openhands.sdk.agent.base import AgentBase
 from openhands.sdk.conversation.request import StartConversationRequest
@@ -24,6 +24,7 @@ from openhands.sdk.utils.cipher import Cipher
 from pydantic import BaseModel, ValidationError
 
 from service.errors import InvalidRequest
+from service.identity import keyed_id
 from service.runner.launching import launch_runtime, with_marketplaces
 from service.runner.meta import Meta
 from service.runner.opening import import_tool_modules, register_agent_definitions
@@ -31,8 +32,6 @@ from service.runner.validation import invalid, parse
 from service.settings import Settings
 
 _GIT_TIMEOUT_SECONDS = 10
-KEYED_IDS = UUID("5f0c7d5e-6f0b-4c55-9c3e-5d0a5a3c9f11")
-"""Namespace of the ids made from idempotency keys (RFC 9562 section 5.5); random, and never to change."""
 
 
 class Plan(NamedTuple):
@@ -150,7 +149,7 @@ def _prepare_workspace(path: Path) -> None:
 
 
 def _meta(request: StartConversationRequest, idempotency_key: str | None, profile: LaunchedAgentProfile | None) -> Meta:
-    chosen = uuid4() if idempotency_key is None else uuid5(KEYED_IDS, idempotency_key)
+    chosen = uuid4() if idempotency_key is None else keyed_id(idempotency_key)
     conversation_id: UUID = request.conversation_id or chosen
     settings = {name: getattr(request, name) for name in Meta.model_fields if name in type(request).model_fields}
     settings |= {"conversation_id": None, "agent_launch_additions": None, "secrets": {}}
