@@ -83,8 +83,8 @@ class ConversationOperations:
         snapshot = await hosted.reporter.refresh()
         if is_new:
             self._webhooks.tell_status(hosted.conversation_id, snapshot.info)
-        if is_new and planned.initial_message is not None:
-            await hosted.submit("message", planned.initial_message, starts_run=True)
+        if planned.initial_message is not None:
+            await hosted.begin("message", planned.initial_message, starts_run=True, key=_key(request), is_new=is_new)
         with_skills = request.arguments.get("include_skills", False)
         info = snapshot.info_with_skills if with_skills else snapshot.info
         return Answer(201 if is_new else 200, _without_runtime(info))

@@ -30,6 +30,7 @@ from service.runner.meta import Meta
 from service.runner.opening import import_tool_modules, register_agent_definitions
 from service.runner.validation import invalid, parse
 from service.settings import Settings
+from service.store.inbox import key_name
 
 _GIT_TIMEOUT_SECONDS = 10
 
@@ -154,4 +155,5 @@ def _meta(request: StartConversationRequest, idempotency_key: str | None, profil
     settings = {name: getattr(request, name) for name in Meta.model_fields if name in type(request).model_fields}
     settings |= {"conversation_id": None, "agent_launch_additions": None, "secrets": {}}
     settings["launched_agent_profile"] = profile and profile.model_dump(mode="json")
+    settings["creation_key"] = idempotency_key and key_name(idempotency_key)
     return Meta.model_construct(id=conversation_id, **settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
@@ -31,6 +32,7 @@ from service.runner.run_slots import RunSlots
 from service.runner.titles import AutoTitle, TitleLlms
 from service.runner.webhooks import ConversationWebhooks
 from service.runner.workers import Workers
+from service.store.inbox import KEY_SECONDS
 from service.store.owner_record import INTERRUPTION_SECONDS, give_up, note_interruption, note_navigation
 
 _log = structlog.get_logger(__name__)
@@ -45,6 +47,9 @@ _LAST_WEBHOOKS_SECONDS = 2.0
 
 _ENDS_GOAL = ("message", "history", "pause")
 """What a client does to a conversation that works for a goal."""
+
+_FIRST = "first"
+"""The key of the command that a conversation begins with; no client's, which are hashes."""
 
 _INTERRUPTION_LIMIT = 3
 _POISONED = "RunInterruptedRepeatedly"
@@ -188,9 +193,27 @@ class HostedConversation:
             RunLimitReached: the message is stored, its run was not started.
             RequestFailed: the SDK refused; nothing is left in the inbox.
         """
-        if kind in _ENDS_GOAL:
+        if kind in _ENDS_GOAL and not self._queue.knows(key):
             await self.goal.interrupt()
         await self._submit(Command(kind, content, starts_run, key))
+
+    async def begin(
+        self, kind: str, content: bytes, *, starts_run: bool = False, key: str | None, is_new: bool
+    ) -> None:
+        """Apply the command that a conversation begins with; `key` is that of the create.
+
+        One that was found gets it when it was made by a create with this key, whose runner may have died just before.
+        Raises as `submit`.
+        """
+        if is_new or self._was_created_with(key):
+            await self.submit(kind, content, starts_run=starts_run, key=None if key is None else _FIRST)
+
+    def _was_created_with(self, key: str | None) -> bool:
+        """Whether it was, as long as it is remembered for sure which keys were used."""
+        meta = self.reporter.meta
+        if key is None or meta.creation_key != key:
+            return False
+        return (datetime.now(UTC) - meta.created_at).total_seconds() < KEY_SECONDS
 
     async def _submit(self, command: Command) -> None:
         await self._queue.submit(command, self._patience_seconds(command))

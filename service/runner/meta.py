@@ -27,6 +27,8 @@ class Meta(ConversationConfig):
     forked_from_conversation_id: UUID | None = None
     forked_from_event_id: str | None = None
     launched_agent_profile: dict[str, Any] | None = None
+    creation_key: str | None = None
+    """Idempotency key of the create that made it (`store.inbox.key_name`)."""
 
     @field_serializer("id")
     def _undashed(self, value: UUID) -> str:
@@ -45,6 +47,7 @@ def successor(meta: Meta, conversation_id: UUID, **changes: Any) -> Meta:
         "forked_from_event_id": None,
         "parent_conversation_id": None,
         "sub_conversation_ids": [],
+        "creation_key": None,
     }
     return meta.model_copy(update=own | changes)
 

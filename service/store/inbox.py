@@ -23,7 +23,7 @@ from service.store.owner_record import Fence
 
 _WIDTH = 10
 _NOTHING = "-"
-_KEY_SECONDS = 24 * 3600
+KEY_SECONDS = 24 * 3600
 """How long a key is remembered at least; as long as others in the field keep theirs (Stripe's API: 24 h)."""
 _PRUNE_EVERY = 64
 
@@ -118,7 +118,7 @@ class Inbox:
         entry.path.unlink(missing_ok=True)
 
     def _prune(self) -> None:
-        oldest = time.time() - _KEY_SECONDS
+        oldest = time.time() - KEY_SECONDS
         for path in self._done.iterdir():
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < oldest:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
 
 from service.catalog.keys import Keys
 from service.demo.scripted_llm import ScriptedLlm
 from tests.cluster_process import Cluster
 from tests.faults.owner import runner_id
 from tests.integration.contract.conversations import PATH, Conversations, user_message
+from tests.server_process import Server
 from tests.waiting import wait_until
+
+HEADER = "Idempotency-Key"
+
+
+@pytest.fixture
+def dying(tmp_path: Path) -> Iterator[Server]:
+    """A server whose first runner dies between the conversation and the first thing that is said in it."""
+    command = [sys.executable, "-m", "tests.dying_runners", "serve", "--workers", "1", "--runners", "2"]
+    with Server(tmp_path / "server", {}, command) as server:
+        yield server
 
 
 def test_repeated_create_is_answered_by_the_owner(
@@ -17,7 +35,7 @@ def test_repeated_create_is_answered_by_the_owner(
 ) -> None:
     """However busy it is: the key tells whose the conversation is."""
     body = conversation.request(initial_message=user_message("HOLD gate", "SAY done"))
-    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    headers = {HEADER: uuid.uuid4().hex}
     first = conversation.http.post(PATH, json=body, headers=headers).raise_for_status().json()
     scripted_llm.wait_held("gate")
     owner = runner_id(cluster.conversations_path, first["id"])
@@ -31,3 +49,33 @@ def test_repeated_create_is_answered_by_the_owner(
     one = conversation.handle(first["id"])
     one.wait_status("finished")
     assert one.outline == ["user", "agent: done"]
+
+
+@pytest.mark.parametrize("chosen", [{}, {"conversation_id": str(uuid.uuid4())}], ids=["id of the key", "chosen id"])
+def test_initial_message_is_said_though_the_runner_died_before(
+    dying: Server, scripted_llm: ScriptedLlm, tmp_path: Path, chosen: dict[str, Any]
+) -> None:
+    """Once, however often the create is repeated; neither another key nor none has it said again."""
+    with httpx.Client(base_url=dying.url, timeout=30, trust_env=False) as http:
+        conversations = Conversations(http, scripted_llm, str(tmp_path / "project"))
+        body = conversations.request(initial_message=user_message("SAY hello"), **chosen)
+        headers = {HEADER: uuid.uuid4().hex}
+        made = http.post(PATH, json=body, headers=headers).raise_for_status().json()
+        assert (dying.conversations_path / "has-died").exists()
+        one = conversations.handle(made["id"])
+        one.wait_status("finished")
+        named = body | {"conversation_id": one.id}
+        for again, others in ((body, headers), (named, {HEADER: uuid.uuid4().hex}), (named, {})):
+            assert http.post(PATH, json=again, headers=others).json()["id"] == one.id
+        assert one.outline == ["user", "agent: hello"]
+
+
+def test_only_the_key_that_made_it_says_the_initial_message(
+    conversation: Conversations, scripted_llm: ScriptedLlm
+) -> None:
+    """Who finds a conversation that was made without one says nothing in it."""
+    one = conversation()
+    body = conversation.request(conversation_id=one.id, initial_message=user_message("SAY hello"))
+    for headers in ({}, {HEADER: uuid.uuid4().hex}):
+        assert conversation.http.post(PATH, json=body, headers=headers).status_code == 200
+    assert one.outline == []

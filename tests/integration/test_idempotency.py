@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from service.demo.scripted_llm import ScriptedLlm
+from tests.integration.contract.conversations import user_message
 from tests.server_process import Server
 from tests.waiting import wait_until
 
@@ -23,10 +25,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def start(server: Server, llm: ScriptedLlm, project: Path, **headers: str) -> httpx.Response:
+def start(
+    server: Server, llm: ScriptedLlm, project: Path, initial_message: Any = None, **headers: str
+) -> httpx.Response:
     """Create a conversation."""
     tools = [{"name": "terminal", "params": {"terminal_type": "subprocess"}}]
     body = {"agent": {"llm": llm.settings, "tools": tools}, "workspace": {"working_dir": str(project)}}
+    body |= {"initial_message": initial_message}
     return httpx.post(f"{server.url}/api/conversations", json=body, headers=headers).raise_for_status()
 
 
@@ -89,3 +94,28 @@ def test_creation_repeated_with_its_key_finds_the_conversation(
     other = start(server, scripted_llm, tmp_path)
     assert (first.status_code, again.status_code, other.status_code) == (201, 200, 201)
     assert first.json()["id"] == again.json()["id"] != other.json()["id"]
+
+
+def test_creation_repeated_when_keys_are_forgotten_says_nothing_again(
+    server: Server, scripted_llm: ScriptedLlm, tmp_path: Path
+) -> None:
+    """An initial message is remembered for a day as other messages are; the conversation is found for ever."""
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    message = user_message("SAY hello")
+    made = start(server, scripted_llm, tmp_path, message, **headers).json()
+    wait_until(lambda: "SAY hello" in texts(server, made["id"]), "the message is in the log", 30.0)
+
+    server.kill()
+    directory = server.conversations_path / uuid.UUID(made["id"]).hex
+    for path in (directory / "inbox" / "done").iterdir():
+        path.unlink()
+    record = json.loads((directory / "meta.json").read_text())
+    created_at = datetime.now(UTC) - timedelta(days=1)
+    (directory / "meta.json").write_text(json.dumps(record | {"created_at": created_at.isoformat()}))
+    server.start()
+    again = start(server, scripted_llm, tmp_path, message, **headers)
+
+    assert (again.status_code, again.json()["id"]) == (200, made["id"])
+    send(server, made["id"], "next", "next")
+    wait_until(lambda: "next" in texts(server, made["id"]), "the next message is in the log", 30.0)
+    assert texts(server, made["id"]) == ["SAY hello", "next"]

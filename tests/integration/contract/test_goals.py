@@ -89,6 +89,19 @@ def test_goal_goes_on_until_it_is_reached(conversation: Conversations) -> None:
     assert [(value["iteration"], value["verdict"]) for value in told] == [(0, None), (1, MISSED), (2, REACHED)]
 
 
+def test_repetition_of_a_message_does_not_end_a_goal(conversation: Conversations) -> None:
+    """It has had its effect before; another message ends it."""
+    created = conversation()
+    headers, gate = {"Idempotency-Key": uuid4().hex}, uuid4().hex
+    path = f"{created.path}/events"
+    created.http.post(path, json=user_message("hello"), headers=headers).raise_for_status()
+    created.post("/goal", {"objective": f"HOLD {gate}\n{said(REACHED)}"}).raise_for_status()
+    created.llm.wait_held(gate)
+    created.http.post(path, json=user_message("hello"), headers=headers).raise_for_status()
+    created.llm.release(gate)
+    assert [value["status"] for value in wait_goal(created, "complete")] == ["running", "complete"]
+
+
 def test_stopped_goal_lets_the_run_go_on_and_can_be_resumed(conversation: Conversations) -> None:
     """The status says so at once."""
     created = conversation()
