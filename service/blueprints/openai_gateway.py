@@ -143,7 +143,13 @@ async def _conversation(request: Request, model: str, prompt: Prompt) -> UUID:
         "system": prompt.system,
         "history": prompt.history,
     }
-    await web.requester.ask("gateway.create", conversation_id, body=to_json(wanted), timeout_seconds=_CREATE_SECONDS)
+    await web.requester.ask(
+        "gateway.create",
+        conversation_id,
+        body=to_json(wanted),
+        arguments={"idempotency_key": f"gateway {conversation_id}"},
+        timeout_seconds=_CREATE_SECONDS,
+    )
     return conversation_id
 
 

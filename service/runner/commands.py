@@ -45,8 +45,12 @@ def send_message(conversation: LocalConversation, content: bytes) -> None:
 
 
 def add_history(conversation: LocalConversation, content: bytes) -> None:
-    """Append turns that were had elsewhere; the first is a user's, since a message is what starts the agent."""
-    for turn in TypeAdapter(list[Message]).validate_json(content):
+    """Append turns that were had elsewhere; the first is a user's, since a message is what starts the agent.
+
+    A conversation begins with them: the messages that it has are those before a crash, which are not appended again.
+    """
+    said = sum(isinstance(event, MessageEvent) for event in conversation.state.events)
+    for turn in TypeAdapter(list[Message]).validate_json(content)[said:]:
         if turn.role == "user":
             untyped(conversation).send_message(turn)
             continue

@@ -17,7 +17,7 @@ from service.runner.creation import plan
 from service.runner.extensions import Extensions
 from service.runner.host import Host
 from service.runner.hosted import HostedConversation
-from service.runner.operations import SUCCESS, Operation, answered, conversation_id
+from service.runner.operations import SUCCESS, Operation, answered, command_key, conversation_id
 from service.runner.request_models import (
     AskAgentRequest,
     ConfirmationResponseRequest,
@@ -34,7 +34,6 @@ from service.runner.validation import parse
 from service.runner.webhooks import Webhooks
 from service.runner.workers import Workers
 from service.settings import Settings
-from service.store.inbox import key_name
 
 
 class ConversationOperations:
@@ -84,7 +83,9 @@ class ConversationOperations:
         if is_new:
             self._webhooks.tell_status(hosted.conversation_id, snapshot.info)
         if planned.initial_message is not None:
-            await hosted.begin("message", planned.initial_message, starts_run=True, key=_key(request), is_new=is_new)
+            await hosted.begin(
+                "message", planned.initial_message, starts_run=True, key=command_key(request), is_new=is_new
+            )
         with_skills = request.arguments.get("include_skills", False)
         info = snapshot.info_with_skills if with_skills else snapshot.info
         return Answer(201 if is_new else 200, _without_runtime(info))
@@ -173,14 +174,14 @@ class ConversationOperations:
         if message.role != "user":
             raise InvalidRequest("Only user messages are allowed to be sent to the agent.")
         hosted = await self._hosted(request)
-        meets_run = message.multitask_strategy != "enqueue" and await hosted.meets_run(_key(request))
+        meets_run = message.multitask_strategy != "enqueue" and await hosted.meets_run(command_key(request))
         if meets_run and message.multitask_strategy == "reject":
             raise AlreadyRunning
         if meets_run:
             await hosted.interrupt()
         starts_run = message.run or meets_run or request.arguments.get("always_run", False)
         content = message.model_copy(update={"run": starts_run}).model_dump_json().encode()
-        await hosted.submit("message", content, starts_run=starts_run, key=_key(request))
+        await hosted.submit("message", content, starts_run=starts_run, key=command_key(request))
         return SUCCESS
 
     async def _confirm(self, request: Request) -> Answer:
@@ -221,8 +222,3 @@ def _uuid(given: object) -> UUID | None:
         return UUID(given) if isinstance(given, str) else None
     except ValueError:
         return None
-
-
-def _key(request: Request) -> str | None:
-    key = request.arguments.get("idempotency_key")
-    return None if key is None else key_name(key)

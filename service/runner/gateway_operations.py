@@ -10,10 +10,10 @@ from openhands.sdk.utils.cipher import Cipher
 
 from service.requests.message import JsonObject, Request
 from service.requests.requester import Answer
-from service.runner.creation import plan
+from service.runner.creation import Plan, plan
 from service.runner.extensions import Extensions
 from service.runner.host import Host
-from service.runner.operations import SUCCESS, Operation, answered, conversation_id
+from service.runner.operations import SUCCESS, Operation, answered, command_key, conversation_id
 from service.runner.stored_profiles import StoredProfiles, persistence_root
 from service.runner.workers import Workers
 from service.settings import Settings
@@ -37,20 +37,25 @@ class GatewayOperations:
         return answered(await self._workers.call(self._profiles.llm_names))
 
     async def _create(self, request: Request) -> Answer:
-        """`{"llm_profile", "system", "history"}`; nothing happens to a conversation that exists."""
+        """`{"llm_profile", "system", "history"}`; a conversation that exists gets its history if that was cut off."""
         wanted = json.loads(request.body)
         if self._host.root.exists(conversation_id(request)):
-            return SUCCESS
+            hosted, is_new = await self._host.open(conversation_id(request)), False
+        else:
+            hosted, is_new = await self._host.create(await self._planned(request, wanted))
+            await hosted.reporter.refresh()
+        if wanted["history"]:
+            history = pydantic_core.to_json(wanted["history"])
+            await hosted.begin("history", history, key=command_key(request), is_new=is_new)
+        return SUCCESS
+
+    async def _planned(self, request: Request, wanted: JsonObject) -> Plan:
+        key = request.arguments.get("idempotency_key")
         workspace = str(self._settings.workspace_path)
         skills = await self._extensions.available_skills(workspace)
         launch = await self._workers.call(self._profiles.launch, wanted["llm_profile"], skills)
         body = pydantic_core.to_json(self._start(request, launch, wanted["system"], workspace))
-        planned = await self._workers.call(plan, body, self._cipher, self._settings, None)
-        hosted, is_new = await self._host.create(planned)
-        await hosted.reporter.refresh()
-        if is_new and wanted["history"]:
-            await hosted.submit("history", pydantic_core.to_json(wanted["history"]))
-        return SUCCESS
+        return await self._workers.call(plan, body, self._cipher, self._settings, key)
 
     def _start(self, request: Request, launch: ResolvedLaunch, system: str, workspace: str) -> JsonObject:
         settings = launch.settings.model_dump(mode="json", context={"expose_secrets": True})

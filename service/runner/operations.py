@@ -11,6 +11,7 @@ import pydantic_core
 from service.errors import OwnerMoving, OwnershipLost, RequestFailed
 from service.requests.message import Request
 from service.requests.requester import Answer
+from service.store.inbox import key_name
 
 SUCCESS = Answer(200, b'{"success":true}')
 
@@ -55,3 +56,9 @@ def conversation_id(request: Request) -> UUID:
     """Of the conversation that the request is about; for operations whose blueprints name one."""
     assert request.conversation_id is not None, "the blueprint names a conversation"
     return request.conversation_id
+
+
+def command_key(request: Request) -> str | None:
+    """The request's idempotency key as a command has it, if any."""
+    key = request.arguments.get("idempotency_key")
+    return None if key is None else key_name(key)

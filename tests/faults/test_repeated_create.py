@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import uuid
 from collections.abc import Iterator
@@ -79,3 +80,21 @@ def test_only_the_key_that_made_it_says_the_initial_message(
     for headers in ({}, {HEADER: uuid.uuid4().hex}):
         assert conversation.http.post(PATH, json=body, headers=headers).status_code == 200
     assert one.outline == []
+
+
+def test_history_of_a_conversation_is_there_though_the_runner_died_before(
+    dying: Server, scripted_llm: ScriptedLlm
+) -> None:
+    """Whoever speaks OpenAI's interface is answered by the next runner, which knows all that was said."""
+    profiles = dying.directory / "home" / ".openhands" / "profiles"
+    profiles.mkdir(parents=True)
+    (profiles / "scripted.json").write_text(json.dumps(scripted_llm.settings))
+    turns = [("user", "SAY the first"), ("assistant", "the first answer"), ("user", "SAY the second")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    with httpx.Client(base_url=dying.url, timeout=30, trust_env=False) as http:
+        wanted = {"model": "openhands_scripted", "messages": messages}
+        answer = http.post("/v1/chat/completions", json=wanted).raise_for_status().json()
+    assert (dying.conversations_path / "has-died").exists()
+    assert answer["choices"][0]["message"]["content"] == "the second"
+    asked = [message["role"] for message in scripted_llm.agent_requests[-1].messages]
+    assert asked == ["system", "user", "assistant", "user"]

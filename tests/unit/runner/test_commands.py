@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from openhands.sdk.conversation.state import ConversationState
-from openhands.sdk.event import PauseEvent, UserRejectObservation
+from openhands.sdk.event import MessageEvent, PauseEvent, UserRejectObservation
 from openhands.sdk.security.confirmation_policy import AlwaysConfirm, NeverConfirm
 from openhands.sdk.security.llm_analyzer import LLMSecurityAnalyzer
 from pydantic import ValidationError
@@ -62,6 +62,15 @@ def test_message_is_appended(opened: Opened) -> None:
     assert kinds(list(opened.conversation.state.events))[-1] == "MessageEvent"
     assert opened.conversation.state.events[-1].source == "user"
     assert status(opened) == "idle"
+
+
+def test_history_that_was_cut_off_is_gone_on_with(opened: Opened) -> None:
+    """From where it was, after a crash; what is there is not appended again."""
+    turns = [{"role": role, "content": text(role)} for role in ("user", "assistant", "user", "assistant")]
+    for length in (3, 4, 4):
+        APPLY["history"](opened.conversation, json.dumps(turns[:length]).encode())
+    said = [event for event in opened.conversation.state.events if isinstance(event, MessageEvent)]
+    assert [event.llm_message.role for event in said] == [turn["role"] for turn in turns]
 
 
 def test_message_that_starts_a_run_replaces_pending_actions(waiting: Opened) -> None:
