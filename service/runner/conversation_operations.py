@@ -86,9 +86,10 @@ class ConversationOperations:
             await hosted.begin(
                 "message", planned.initial_message, starts_run=True, key=command_key(request), is_new=is_new
             )
+        with_message = await hosted.reporter.refresh()
         with_skills = request.arguments.get("include_skills", False)
-        info = snapshot.info_with_skills if with_skills else snapshot.info
-        return Answer(201 if is_new else 200, _without_runtime(info))
+        info = with_message.info_with_skills if with_skills else with_message.info
+        return Answer(201 if is_new else 200, _created(info, snapshot.header.status))
 
     async def _launch(self, body: bytes) -> ResolvedLaunch | None:
         """Of the agent profile that a create names; None when it names none. What is wrong with it `plan` tells."""
@@ -212,9 +213,11 @@ class ConversationOperations:
         return await self._host.open(conversation_id(request))
 
 
-def _without_runtime(info: bytes) -> bytes:
-    """ConversationInfo as the contract has it in the reply to a create, where nobody has looked at the machine yet."""
-    return pydantic_core.to_json(pydantic_core.from_json(info) | {"runtime_info": None})
+def _created(info: bytes, status: str) -> bytes:
+    """ConversationInfo as the contract has it in the reply to a create: its first message is in it and its run is not,
+    and nobody has looked at the machine yet.
+    """
+    return pydantic_core.to_json(pydantic_core.from_json(info) | {"execution_status": status, "runtime_info": None})
 
 
 def _uuid(given: object) -> UUID | None:

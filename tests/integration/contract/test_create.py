@@ -302,11 +302,14 @@ def test_create_runs_the_initial_message_whatever_its_run_flag(run: bool | None,
 
 
 def test_create_does_not_wait_for_the_run_it_starts(conversation: Conversations, llm: ScriptedLlm) -> None:
-    """The reply comes while the LLM is still silent, and says `idle`."""
+    """The reply comes while the LLM is still silent, says `idle`, and which event the message is."""
     response = conversation.create(initial_message=user_message("HOLD create-does-not-wait", "SAY late"))
 
     assert response.status_code == 201
     assert response.json()["execution_status"] == "idle"
+    message_id = response.json()["last_user_message_id"]
+    said = conversation.handle(response.json()["id"]).get(f"/events/{message_id}").raise_for_status().json()
+    assert said["source"] == "user"
     llm.wait_held("create-does-not-wait")
     created = conversation.handle(response.json()["id"])
     assert created.status == "running"
