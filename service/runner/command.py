@@ -30,3 +30,5 @@ class Command:
     """Of the request that brought it; lost with the process."""
     is_acknowledged: bool = False
     """The client was told before the outcome was known."""
+    has_failed: bool = False
+    """It could not be applied; a client that was not told before waits for that."""

@@ -2,7 +2,8 @@
 
 A command takes this way: it gets its place; if it may have to wait, it is written to the durable inbox; its turn comes
 and it is applied in a worker thread; the client is answered. The client is answered earlier when the turn does not
-come at once (a tool holds the conversation) and the command is safe on disk.
+come at once (a tool holds the conversation) and the command is safe on disk; a disk that takes nothing more only delays
+what was answered so.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext, suppress
+from typing import Any
 
 import structlog
 from openhands.sdk.event.conversation_error import ConversationErrorEvent
@@ -24,6 +26,7 @@ from service.runner.event_tree import is_in_log
 from service.runner.opening import Opened
 from service.runner.request_models import PostMessageRequest
 from service.runner.workers import Workers
+from service.store.disk import is_refusal
 from service.store.inbox import InboxEntry
 from service.tasks import TaskSet
 from service.tracing import traced, traceparent
@@ -32,6 +35,10 @@ _log = structlog.get_logger(__name__)
 
 _IN_HAND_SECONDS = 2.0
 """For the commands that are being stored or applied when the queue stops."""
+
+_AGAIN_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 2.0
+"""Before a disk that took nothing is asked again: at first, and at most, each pause being twice the one before."""
 
 _TOLD_STEP_BY_STEP = {"condense"}
 """It waits for the LLM after its first event."""
@@ -135,6 +142,8 @@ class CommandQueue:
             await self._store_command(command, command.number)
         command.stored.set()
         await asyncio.wait([command.outcome], timeout=patience_seconds)
+        if command.has_failed:
+            await asyncio.wait([command.outcome])
         if command.outcome.done():
             command.outcome.result()
         else:
@@ -176,8 +185,10 @@ class CommandQueue:
         command.stored.set()
         return command
 
-    def _is_in_log(self, entry: InboxEntry) -> bool:
-        return entry.event_id is not None and is_in_log(self._conversation.state, entry.event_id)
+    def _is_in_log(self, entry: InboxEntry | None) -> bool:
+        if entry is None or entry.event_id is None:
+            return False
+        return is_in_log(self._conversation.state, entry.event_id)
 
     async def _run(self) -> None:
         while True:
@@ -196,30 +207,50 @@ class CommandQueue:
 
     async def _apply(self, command: Command) -> None:
         try:
+            await self._apply_and_answer(command)
+        except Exception:  # noqa: BLE001  supervisor: what became of a command may be untold, those behind it go on
+            _log.exception("command_end_untold", kind=command.kind, conversation_id=str(self._conversation_id))
+
+    async def _apply_and_answer(self, command: Command) -> None:
+        try:
             with traced(f"apply {command.kind}", parent=command.traceparent):
-                await self._workers.call(self._apply_in_worker, command)
+                await self._until_stored(command, self._apply_in_worker, command)
                 await self._applied(command)
         except Exception as error:  # noqa: BLE001  supervisor: a command that fails must not stop those behind it
             await self._fail(command, error)
         else:
             command.outcome.set_result(None)
 
+    async def _until_stored(self, command: Command, function: Callable[..., None], *args: Any) -> None:
+        """Call what writes; again and again for an acknowledged command, of which a full disk is not the end."""
+        pause_seconds = _AGAIN_SECONDS
+        while True:
+            try:
+                return await self._workers.call(function, *args)
+            except OSError as error:
+                if not (command.is_acknowledged and is_refusal(error)):
+                    raise
+                conversation_id, reason = str(self._conversation_id), str(error)
+                _log.warning("command_not_stored", kind=command.kind, conversation_id=conversation_id, error=reason)
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+
     def _apply_in_worker(self, command: Command) -> None:
-        try:
-            with nullcontext() if command.kind in _TOLD_STEP_BY_STEP else self._outbox.together():
-                with self._store.applying(command):
-                    self._apply_table[command.kind](self._conversation, command.content)
-                if self._store.discards_writes and command.kind != "message":
-                    raise OwnershipLost  # what changes state only has vanished; a message would have been refused
-                self._store.sync_names()
-        except OwnershipLost:
-            raise  # the entry is the next owner's to apply
-        except BaseException:
-            if command.entry is not None:
-                self._inbox.remove(command.entry)
-            raise
+        if self._is_in_log(command.entry):
+            with self._conversation.state:
+                pass  # its event was stored, then the disk refused the state: leaving the block writes that
+        else:
+            self._apply_to_conversation(command)
+        self._store.sync_names()
         if command.entry is not None:
             self._inbox.finish(command.entry)
+
+    def _apply_to_conversation(self, command: Command) -> None:
+        with nullcontext() if command.kind in _TOLD_STEP_BY_STEP else self._outbox.together():
+            with self._store.applying(command):
+                self._apply_table[command.kind](self._conversation, command.content)
+            if self._store.discards_writes and command.kind != "message":
+                raise OwnershipLost  # what changes state only has vanished; a message would have been refused
 
     async def _fail(self, command: Command, error: Exception) -> None:
         self._failed()
@@ -229,14 +260,24 @@ class CommandQueue:
         if isinstance(error, OwnershipLost) and command.entry is not None:
             command.outcome.set_result(None)  # the next owner finds it in the inbox; its client must not send it again
             return
-        if not command.is_acknowledged:
-            command.outcome.set_exception(known)
-            return
-        # Its client has its answer: the conversation itself must say what became of the command.
-        command.outcome.set_result(None)
-        event = ConversationErrorEvent(source="environment", code=type(error).__name__, detail=str(known))
-        await self._workers.call(self._append, event)
+        command.has_failed = True
+        try:
+            if command.entry is not None:
+                await self._workers.call(self._inbox.remove, command.entry)
+        finally:
+            self._answer_failed(command, known)
+        if command.is_acknowledged:
+            # Its client has its answer: the conversation itself must say what became of the command.
+            event = ConversationErrorEvent(source="environment", code=type(error).__name__, detail=str(known))
+            await self._until_stored(command, self._append, event)
+
+    def _answer_failed(self, command: Command, error: FanoutError) -> None:
+        if command.is_acknowledged:
+            command.outcome.set_result(None)
+        else:
+            command.outcome.set_exception(error)
 
     def _append(self, event: ConversationErrorEvent) -> None:
         with self._conversation.state as state:
-            state.append_event(event)
+            if not is_in_log(state, event.id):
+                state.append_event(event)

@@ -10,6 +10,8 @@ from pathlib import Path
 _LEAST_FREE_BYTES = 1 << 20
 """Less than this, and the next event or snapshot may not fit (guess)."""
 
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
 
 def disk_problem(directory: Path) -> str | None:
     """Why nothing can be written below `directory`, which need not exist yet; None when it can. Blocking."""
@@ -25,6 +27,11 @@ def disk_problem(directory: Path) -> str | None:
     if status.f_bavail * status.f_frsize < _LEAST_FREE_BYTES:
         return f"The disk of {existing} is full"
     return None
+
+
+def is_refusal(error: OSError) -> bool:
+    """Whether the disk takes nothing for now; any other error would come again, however long one waits."""
+    return error.errno in _REFUSALS
 
 
 def _nearest_existing(directory: Path) -> Path:

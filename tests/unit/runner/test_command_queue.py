@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -388,6 +389,138 @@ async def test_command_that_cannot_be_stored_is_not_accepted(rig: Rig, opened: O
         await queue.submit(Command("message", body("two")), PATIENCE_SECONDS)
     assert said(opened) == ["two"]
     assert len(applied) == 1
+
+
+# A full disk
+
+
+class SmallDisk:
+    """While this is entered and full, no file that `refuses` names can be made below `path`."""
+
+    def __init__(self, path: Path, refuses: Callable[[str], bool] = lambda name: True, *, is_full: bool = True) -> None:
+        self._path = path
+        self._refuses = refuses
+        self._open = os.open
+        self._patch = patch.object(os, "open", self._open_unless_full)
+        self.is_full = is_full
+        self.refusals = 0
+        """How often that was tried."""
+
+    def __enter__(self) -> SmallDisk:
+        self._patch.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._patch.stop()
+
+    def _open_unless_full(self, path: str | Path, flags: int, *args: Any, **kwargs: Any) -> int:
+        is_new = flags & os.O_CREAT and Path(path).is_relative_to(self._path)
+        if self.is_full and is_new and self._refuses(Path(path).name):
+            self.refusals += 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._open(path, flags, *args, **kwargs)
+
+    async def wait_refused(self, times: int) -> None:
+        await wait_until_async(lambda: self.refusals >= times, f"the disk has refused {times} times")
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """A disk that took nothing is asked again soon, and nothing is waited for when a queue stops."""
+    with (
+        patch.object(command_queue, "_AGAIN_SECONDS", 0.01),
+        patch.object(command_queue, "_LONGEST_PAUSE_SECONDS", 0.02),
+        patch.object(command_queue, "_IN_HAND_SECONDS", 0.01),
+    ):
+        yield
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_accepted_command_waits_until_the_disk_has_room(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """It keeps its place, and those behind it theirs."""
+    async with started(rig, opened, workers) as (queue, applied):
+        with SmallDisk(opened.directory.path, is_full=False) as disk:
+            with holding(opened):
+                for text in ("one", "two"):
+                    await queue.submit(Command("message", body(text)), 0.01)
+                disk.is_full = True
+            await disk.wait_refused(3)
+            assert waiting(opened.directory) == ["message"] * 2
+        await drained(queue)
+        assert [applied.failures, len(applied)] == [0, 2]
+    assert said(opened) == ["one", "two"]
+    assert waiting(opened.directory) == []
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_next_owner_finds_what_the_disk_did_not_take(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """Its client has its answer."""
+    accept(opened.directory, "message", body("one"))
+    with SmallDisk(opened.directory.path) as disk:
+        async with started(rig, opened, workers):
+            await disk.wait_refused(2)
+    assert waiting(opened.directory) == ["message"]
+    successor = rig.open(opened.directory)
+    async with started(rig, successor, workers) as (queue, _):
+        await drained(queue)
+    assert said(successor) == ["one"]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_message_whose_state_did_not_fit_is_not_doubled(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """The event was stored, and the last thing that fits; the state follows when there is room."""
+    accept(opened.directory, "message", body("one"))
+    async with started(rig, opened, workers) as (queue, _):
+        with SmallDisk(opened.directory.path, lambda name: name.startswith(".base_state")) as disk:
+            await disk.wait_refused(3)
+        await drained(queue)
+    again = rig.open(opened.directory)
+    assert said(again) == ["one"]
+    assert again.conversation.state.leaf_event_id == opened.conversation.state.leaf_event_id
+    assert waiting(opened.directory) == []
+
+
+async def test_command_that_was_not_accepted_yet_is_refused_by_a_full_disk(
+    rig: Rig, opened: Opened, workers: Workers
+) -> None:
+    """It was in the inbox already; nothing of it is left there."""
+    async with started(rig, opened, workers) as (queue, _):
+        with (
+            SmallDisk(opened.directory.path, lambda name: ".event-" in name),
+            pytest.raises(RequestFailed, match="No space"),
+        ):
+            await queue.submit(Command("message", body("one")), PATIENCE_SECONDS)
+        assert waiting(opened.directory) == []
+        await queue.submit(Command("message", body("two")), PATIENCE_SECONDS)
+    assert said(opened) == ["two"]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_failure_that_does_not_fit_is_told_when_there_is_room(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """And the commands behind it are applied."""
+    accept(opened.directory, "from_the_future", b"{}")
+    accept(opened.directory, "message", body("one"))
+    async with started(rig, opened, workers) as (queue, _):
+        with SmallDisk(opened.directory.path) as disk:
+            await disk.wait_refused(2)
+        await drained(queue)
+    errors = [event for event in opened.conversation.state.events if isinstance(event, ConversationErrorEvent)]
+    assert [error.code for error in errors] == ["KeyError"]
+    assert said(opened) == ["one"]
+
+
+async def test_failure_that_cannot_be_told_stops_no_command_behind_it(
+    rig: Rig, opened: Opened, workers: Workers
+) -> None:
+    """Whatever the reason: here, that the conversation belongs to another."""
+    for kind in ("from_the_future", "message"):
+        accept(opened.directory, kind, body("one"))
+    deposed = rig.open(opened.directory)
+    claim(opened.directory, RunnerId("other"), fsync=False)
+    async with started(rig, deposed, workers) as (queue, _):
+        commands = list(queue._commands)
+        await wait_until_async(lambda: all(command.outcome.done() for command in commands), "both have an end")
+        await drained(queue)
 
 
 # Repetitions
