@@ -22,6 +22,8 @@ from service.runner.agent_loop import AgentLoop
 from service.runner.run_slots import RunSlots
 from service.runner.untyped import untyped
 from service.runner.workers import Workers
+from service.store.disk import is_refusal
+from service.tasks import TaskSet
 from service.tracing import traced
 
 _log = structlog.get_logger(__name__)
@@ -51,6 +53,7 @@ class RunDriver:
         self._workers = workers
         self._slots = slots
         self._settle = settle
+        self._tasks = TaskSet()
         self._task: asyncio.Task[None] | None = None
         self._is_asking = False
         """Waiting for a slot."""
@@ -97,7 +100,7 @@ class RunDriver:
             self._is_asking = False
         self._has_entered = False
         self._interrupt_wanted = False
-        self._task = asyncio.create_task(self._drive(), name=f"run {self._conversation.id}")
+        self._task = self._tasks.start(self._drive(), f"run {self._conversation.id}")
 
     async def let_end(self) -> None:
         """A client that was just told of the end of a run may start the next at once, while this one wraps up."""
@@ -165,7 +168,7 @@ class RunDriver:
                     return
                 if self._must_repeat:
                     continue
-                await self._settle()
+                await self._settle_once_stored()
                 # No await from here to the end: a message that arrives later starts a run of its own.
                 if not self._must_repeat:
                     return
@@ -233,6 +236,17 @@ class RunDriver:
                 await asyncio.sleep(_RECORD_AGAIN_SECONDS)
             else:
                 return True
+
+    async def _settle_once_stored(self) -> None:
+        """Likewise: readers must hear of the end, and a full disk may have taken the run's last event and no more."""
+        while True:
+            try:
+                return await self._settle()
+            except OSError as error:
+                if not is_refusal(error):
+                    raise
+                _log.warning("run_not_settled", conversation_id=str(self._conversation.id), error=str(error))
+            await asyncio.sleep(_RECORD_AGAIN_SECONDS)
 
     def _record_crash(self, error: Exception) -> None:
         """What the SDK does for errors inside a step, for those outside of one."""

@@ -1,0 +1,81 @@
+"""One conversation's runs: each comes to an end, and readers hear of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from service.catalog.catalog import Catalog
+from service.catalog.keys import Keys
+from service.pubsub.envelope import Kind
+from service.redis_source import RedisSource
+from service.runner import run_driver
+from service.runner.agent_loop import PROCESS_AGENT_LOOP
+from service.runner.opening import Opened
+from service.runner.reporter import Reporter
+from service.runner.run_driver import RunDriver
+from service.runner.run_slots import RunSlots
+from service.runner.workers import Workers
+from tests.unit.runner.rig import Rig, ScriptedLLM, says, send
+from tests.unit.runner.small_disk import SmallDisk
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+@pytest.fixture
+def opened(rig: Rig) -> Opened:
+    return rig.create(ScriptedLLM.of(says("done")))
+
+
+@pytest.fixture
+async def driver(opened: Opened) -> AsyncIterator[RunDriver]:
+    """With a reporter that tells what happens, as in a runner."""
+    async with AsyncExitStack() as stack:
+        workers = Workers()
+        stack.callback(workers.close)
+        agent_loop = PROCESS_AGENT_LOOP.acquire()
+        stack.callback(PROCESS_AGENT_LOOP.release)
+        redis = RedisSource(None, "t").commands()
+        stack.push_async_callback(redis.aclose)
+        catalog = Catalog(redis, Keys("t"), 10.0)
+        reporter = Reporter(opened, catalog.index, workers, lambda: None, fsync=False)
+        stack.push_async_callback(reporter.stop)
+
+        async def settle() -> None:
+            await reporter.run_ended()
+
+        driver = RunDriver(opened.conversation, agent_loop, workers, RunSlots(1, catalog.cluster_runs, None), settle)
+        reporter.watch(driver)
+        opened.store.on_append = reporter.on_append
+        yield driver
+
+
+def told_states(rig: Rig) -> list[bytes]:
+    """The full states that readers were told."""
+    told = [envelope.payload for envelope in rig.publisher.envelopes if envelope.kind is Kind.TRANSIENT]
+    return [payload for payload in told if b'"key":"full_state"' in payload]
+
+
+@pytest.mark.parametrize("file", ["meta.json", "snapshot"])
+async def test_end_of_a_run_is_told_when_the_disk_has_room(
+    rig: Rig, opened: Opened, driver: RunDriver, file: str
+) -> None:
+    """All its events were stored; what clients wait for is the state after them."""
+    send(opened, "hello")
+    with (
+        patch.object(run_driver, "_RECORD_AGAIN_SECONDS", 0.01),
+        SmallDisk(opened.directory.path, lambda name: file in name) as disk,
+    ):
+        await driver.start()
+        await disk.wait_refused(3)
+        assert told_states(rig) == []
+        disk.is_full = False
+        assert await driver.wait_ended(10.0)
+    assert b'"execution_status":"finished"' in told_states(rig)[0]
