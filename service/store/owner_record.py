@@ -1,7 +1,7 @@
 """Who may write a conversation, kept where the writes go.
 
 The lease in Redis decides who *should* own a conversation. This record fences: a claim raises `lease_epoch`, and
-before each append and state write an owner looks whether its epoch is still the one on disk.
+before each append and state write an owner looks whether its claim is still the one on disk.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def _parse(data: bytes) -> OwnerRecord:
 def claim(directory: ConversationDirectory, runner_id: RunnerId, *, fsync: bool) -> OwnerRecord:
     """Become the one writer; the previous owner's next write fails.
 
-    The caller holds the conversation's lease, so two claims do not race. A history without an identity gets one.
+    The caller holds the conversation's lease. Should another claim nevertheless at the same moment, both may get the
+    same epoch, and the one whose record is on disk at the end is the owner. A history without an identity gets one.
     """
     previous = read_owner(directory)
     record = OwnerRecord(
@@ -99,22 +100,27 @@ def _settled_length(directory: ConversationDirectory) -> int:
 def give_up(directory: ConversationDirectory, record: OwnerRecord, *, fsync: bool) -> None:
     """Note that the owner let go in good order: whoever comes next need not ask whether it is dead."""
     current = read_owner(directory)
-    if current is not None and current.lease_epoch == record.lease_epoch:
+    if current is not None and _is_of(record, current):
         _write(directory, current._replace(runner_id=NOBODY), fsync=fsync)
 
 
 def note_navigation(directory: ConversationDirectory, record: OwnerRecord, log_length: int, *, fsync: bool) -> None:
-    """Note that a client has moved HEAD: as long as the log is no longer than this, it is where the state says."""
-    current = read_owner(directory)
-    if current is None or current.lease_epoch != record.lease_epoch:
-        raise OwnershipLost
+    """Note that a client has moved HEAD: as long as the log is no longer than this, it is where the state says.
+
+    Raises OwnershipLost when another has claimed.
+    """
+    current = _require_current(directory, record)
     _write(directory, current._replace(settled_length=log_length), fsync=fsync)
 
 
 def note_interruption(directory: ConversationDirectory, record: OwnerRecord, now: float, *, fsync: bool) -> int:
-    """Note that a run was cut off; returns how often that was within `INTERRUPTION_SECONDS`, this time included."""
-    recent = (*(then for then in record.interruptions if now - then < INTERRUPTION_SECONDS), now)
-    _write(directory, record._replace(interruptions=recent), fsync=fsync)
+    """Note that a run was cut off; returns how often that was within `INTERRUPTION_SECONDS`, this time included.
+
+    Raises OwnershipLost when another has claimed.
+    """
+    current = _require_current(directory, record)
+    recent = (*(then for then in current.interruptions if now - then < INTERRUPTION_SECONDS), now)
+    _write(directory, current._replace(interruptions=recent), fsync=fsync)
     return len(recent)
 
 
@@ -136,9 +142,7 @@ class Fence:
         signature = self._signature()
         if signature == self._seen and signature is not None:
             return
-        current = read_owner(self._directory)
-        if current is None or current.lease_epoch != self._record.lease_epoch:
-            raise OwnershipLost
+        _require_current(self._directory, self._record)
         self._seen = signature
 
     def _signature(self) -> tuple[int, int, int] | None:
@@ -147,6 +151,18 @@ class Fence:
         except FileNotFoundError:
             return None
         return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _require_current(directory: ConversationDirectory, record: OwnerRecord) -> OwnerRecord:
+    """What has become of the record since it was claimed. Raises OwnershipLost when it is another's."""
+    current = read_owner(directory)
+    if current is None or not _is_of(record, current):
+        raise OwnershipLost
+    return current
+
+
+def _is_of(claimed: OwnerRecord, current: OwnerRecord) -> bool:
+    return (claimed.lease_epoch, claimed.runner_id) == (current.lease_epoch, current.runner_id)
 
 
 def _write(directory: ConversationDirectory, record: OwnerRecord, *, fsync: bool) -> None:

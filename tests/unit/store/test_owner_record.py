@@ -85,6 +85,19 @@ def test_an_owner_deposed_before_its_first_look_is_stopped(directory: Conversati
         fence.check()
 
 
+def test_of_two_that_claim_at_once_one_may_write(directory: ConversationDirectory) -> None:
+    """Both have read the record before either wrote it, so their epochs are the same."""
+    claim(directory, ONE, fsync=False)
+    before = directory.owner.read_bytes()
+    first = Fence(directory, claim(directory, ONE, fsync=False))
+    first.check()
+    directory.owner.write_bytes(before)
+    second = Fence(directory, claim(directory, OTHER, fsync=False))
+    with pytest.raises(OwnershipLost):
+        first.check()
+    second.check()
+
+
 def test_an_owner_that_let_go_leaves_nobody_behind(directory: ConversationDirectory) -> None:
     """Whoever comes next need not ask whether it is dead; the history and its epochs go on."""
     record = claim(directory, ONE, fsync=False)
@@ -99,6 +112,24 @@ def test_a_deposed_owner_cannot_let_go_for_its_successor(directory: Conversation
     current = claim(directory, OTHER, fsync=False)
     give_up(directory, deposed, fsync=False)
     assert read_owner(directory) == current
+
+
+def test_a_deposed_owner_cannot_count_an_interruption(directory: ConversationDirectory) -> None:
+    """It was held up after its claim, and would write its successor out of the record."""
+    deposed = claim(directory, ONE, fsync=False)
+    current = claim(directory, OTHER, fsync=False)
+    with pytest.raises(OwnershipLost):
+        note_interruption(directory, deposed, 0.0, fsync=False)
+    assert read_owner(directory) == current
+
+
+def test_an_owner_that_let_go_writes_nothing_more(directory: ConversationDirectory) -> None:
+    """Its successor may be about to claim."""
+    record = claim(directory, ONE, fsync=False)
+    fence = Fence(directory, record)
+    give_up(directory, record, fsync=False)
+    with pytest.raises(OwnershipLost):
+        fence.check()
 
 
 def test_letting_go_of_a_deleted_conversation_does_nothing(directory: ConversationDirectory) -> None:
