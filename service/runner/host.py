@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from collections.abc import Set as AbstractSet
 from uuid import UUID, uuid4
 
@@ -20,6 +20,7 @@ from service.errors import (
     ConversationNotFound,
     NoRunner,
     OwnerMoving,
+    OwnershipLost,
     RequestFailed,
     RunLimitReached,
 )
@@ -134,15 +135,8 @@ class Host:
                 raise NoRunner
             if self.slots.is_full:
                 raise RunLimitReached
-            await self._claim(conversation_id)
-            directory = self.root.directory(conversation_id)
-            try:
-                opened = await self._workers.call(self._maker.make, directory, plan)
-            except BaseException:
-                await self._workers.call(shutil.rmtree, directory.path, ignore_errors=True)
-                await self._release(conversation_id)
-                raise
-            return await self._host(opened), True
+            async with self._claiming(conversation_id):
+                return await self._make(plan), True
 
     async def fork(
         self, source: HostedConversation, conversation_id: UUID, request: ForkConversationRequest
@@ -159,13 +153,13 @@ class Host:
                 raise Conflict(f"Conversation {conversation_id} already exists")
             if self._is_draining:
                 raise OwnerMoving(str(source.conversation_id))
-            await self._claim(conversation_id)
-            try:
-                opened = await self._workers.call(self._make_fork, source, conversation_id, request)
-            except BaseException:
-                await self._release(conversation_id)
-                raise
-            return await self._host(opened)
+            async with self._claiming(conversation_id):
+                opened = await self._opened(self._make_fork, source, conversation_id, request)
+                try:
+                    return await self._host(opened)
+                except BaseException:
+                    await self._workers.call(_remove, opened.directory)
+                    raise
 
     async def delete(self, conversation_id: UUID) -> None:
         """Remove the directory; readers are told, a run is cancelled, nobody waits for a tool.
@@ -178,16 +172,11 @@ class Host:
             if self._hosted.pop(conversation_id, None) is None:
                 raise ConversationNotFound(str(conversation_id))
             hosted.tell_deleted()
-            for letter in await hosted.webhooks.take_rest():
-                self._webhooks.letters.put(letter)
-            await self._workers.call(_remove, hosted.directory)
-            await self._workers.call(self._maker.clean_up, hosted.reporter.meta)
-            with contextlib.suppress(BrokerUnavailable):  # lists leave out what has no snapshot
-                await self._index.remove(conversation_id)
-                await self._untold.remove(conversation_id)
-                await self._goals.remove(conversation_id)
-            await self._release(conversation_id)
-            self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
+            try:
+                await self._delete(hosted)
+            finally:
+                self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
+                await self._release(conversation_id)
 
     async def renew_leases(self) -> None:
         """Hold what is owned, and the slots of its runs, for another TTL; drop what another runner has taken over."""
@@ -252,14 +241,56 @@ class Host:
             raise ConversationNotFound(str(conversation_id))
         if self._is_draining:
             raise OwnerMoving(str(conversation_id))
+        async with self._claiming(conversation_id):
+            try:
+                opened = await self._opened(self._opener.open, self.root.directory(conversation_id))
+                return await self._host(opened)
+            except OwnershipLost:
+                raise OwnerMoving(str(conversation_id)) from None
+            except Exception as error:
+                _log.exception("conversation_unreadable", conversation_id=str(conversation_id))
+                raise RequestFailed(f"Conversation {conversation_id} cannot be opened: {error}") from error
+
+    async def _make(self, plan: Plan) -> HostedConversation:
+        directory = self.root.directory(plan.meta.id)
+        try:
+            return await self._host(await self._opened(self._maker.make, directory, plan))
+        except BaseException:
+            await self._workers.call(self._maker.unmake, directory, plan.meta)
+            raise
+
+    async def _delete(self, hosted: HostedConversation) -> None:
+        for letter in await hosted.webhooks.take_rest():
+            self._webhooks.letters.put(letter)
+        await self._workers.call(_remove, hosted.directory)
+        await self._workers.call(self._maker.clean_up, hosted.reporter.meta)
+        with contextlib.suppress(BrokerUnavailable):  # lists leave out what has no snapshot
+            await self._index.remove(hosted.conversation_id)
+            await self._untold.remove(hosted.conversation_id)
+            await self._goals.remove(hosted.conversation_id)
+
+    async def _opened[**P](self, function: Callable[P, Opened], *args: P.args, **kwargs: P.kwargs) -> Opened:
+        """As `Workers.call`. Who is cancelled waits for the thread all the same, and what it has opened is closed."""
+        opening = asyncio.ensure_future(self._workers.call(function, *args, **kwargs))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await asyncio.wait([opening])
+            if opening.exception() is None:
+                opened = opening.result()
+                opened.store.discard_writes()
+                await self._workers.call(opened.conversation.close)
+            raise
+
+    @contextlib.asynccontextmanager
+    async def _claiming(self, conversation_id: UUID) -> AsyncIterator[None]:
+        """The lease is taken, and given back if the block fails or is cancelled. Raises as `_claim`."""
         await self._claim(conversation_id)
         try:
-            opened = await self._workers.call(self._opener.open, self.root.directory(conversation_id))
-            return await self._host(opened)
-        except Exception as error:
-            _log.exception("conversation_unreadable", conversation_id=str(conversation_id))
+            yield
+        except BaseException:
             await self._release(conversation_id)
-            raise RequestFailed(f"Conversation {conversation_id} cannot be opened: {error}") from error
+            raise
 
     async def _claim(self, conversation_id: UUID) -> None:
         """Take the lease; from another runner only if that is dead for certain.
@@ -342,7 +373,11 @@ class Host:
             fsync=self._settings.fsync,
             resume_runs=self._settings.resume_runs,
         )
-        await hosted.start()
+        try:
+            await hosted.start()
+        except BaseException:
+            await hosted.abandon()
+            raise
         self._hosted[hosted.conversation_id] = hosted
         return hosted
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from uuid import UUID
 
@@ -42,6 +43,11 @@ class Maker:
             remove_worktree(self._worktrees, placed.meta.id)
             raise
         return opened
+
+    def unmake(self, directory: ConversationDirectory, meta: Meta) -> None:
+        """Leave nothing of a conversation that could not be begun."""
+        shutil.rmtree(directory.path, ignore_errors=True)
+        self.clean_up(meta)
 
     def clean_up(self, meta: Meta) -> None:
         """The conversation is gone: take away its worktree, unless another conversation works in it."""

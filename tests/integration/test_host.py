@@ -1,0 +1,194 @@
+"""A conversation whose start or end fails in the middle: nothing of it stays with the runner, and the lease is free."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from openhands.sdk import Agent
+from openhands.sdk.utils.cipher import Cipher
+from openhands.sdk.workspace import LocalWorkspace
+
+from service.catalog.catalog import Catalog
+from service.catalog.keys import Keys
+from service.errors import RequestFailed
+from service.identity import RunnerId
+from service.redis_source import RedisSource
+from service.runner import hosted
+from service.runner.agent_loop import PROCESS_AGENT_LOOP
+from service.runner.creation import Plan
+from service.runner.credential_bindings import CredentialBindings
+from service.runner.host import Host
+from service.runner.meta import Meta
+from service.runner.opening import Opener
+from service.runner.request_models import ForkConversationRequest
+from service.runner.webhooks import Webhooks
+from service.runner.workers import Workers
+from service.settings import Settings
+from service.settings_values import WebhookSpec
+from tests.unit.runner.rig import RecordingPublisher, ScriptedLLM
+from tests.unit.runner.small_disk import SmallDisk
+from tests.waiting import wait_until_async
+
+RUNNER = RunnerId("runner")
+
+
+@pytest.fixture
+async def catalog(source: RedisSource, keys: Keys, stack: AsyncExitStack) -> Catalog:
+    redis = source.commands()
+    stack.push_async_callback(redis.aclose)
+    return Catalog(redis, keys, 10.0)
+
+
+@pytest.fixture
+async def host(tmp_path: Path, catalog: Catalog, keys: Keys, stack: AsyncExitStack) -> AsyncIterator[Host]:
+    """Of a runner that tells a receiver of webhooks, where nobody listens."""
+    settings = Settings(
+        conversations_path=tmp_path / "conversations",
+        workspace_path=tmp_path / "workspace",
+        bash_events_dir=tmp_path / "bash_events",
+        fsync=False,
+        webhooks=[WebhookSpec(base_url="http://127.0.0.1:9", num_retries=0)],
+    )
+    workers = Workers()
+    stack.callback(workers.close)
+    agent_loop = PROCESS_AGENT_LOOP.acquire()
+    stack.callback(PROCESS_AGENT_LOOP.release)
+    client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+    cipher = Cipher("key of the tests")
+    bindings = CredentialBindings(cipher, fsync=False)
+    opener = Opener(settings, RUNNER, RecordingPublisher(), keys, cipher, bindings)
+    webhooks = Webhooks(settings, catalog.untold, workers, client)
+    stack.push_async_callback(webhooks.letters.close)
+    host = Host(settings, RUNNER, opener, catalog, agent_loop, workers, webhooks)
+    with patch.object(hosted, "_LAST_WEBHOOKS_SECONDS", 0.01):
+        yield host
+        await host.drain()
+
+
+def planned(host: Host) -> Plan:
+    """A new conversation, under an id of its own."""
+    meta = Meta(id=uuid4(), workspace=LocalWorkspace(working_dir=str(host.root.path.parent / "project")))
+    return Plan(meta, Agent(llm=ScriptedLLM.of(), tools=[]), {}, None)
+
+
+def tasks_of(conversation_id: UUID) -> set[str]:
+    """What goes on for it in the background."""
+    return {task.get_name() for task in asyncio.all_tasks() if str(conversation_id) in task.get_name()}
+
+
+async def assert_let_go(host: Host, catalog: Catalog, conversation_id: UUID) -> None:
+    assert await catalog.owners.find(conversation_id) is None
+    await wait_until_async(lambda: not tasks_of(conversation_id), "nothing goes on for it")
+    await host.renew_leases()
+    assert await catalog.owners.find(conversation_id) is None
+
+
+def without_snapshots(host: Host) -> SmallDisk:
+    """The last file of a start does not fit."""
+    return SmallDisk(host.root.path, lambda name: "snapshot" in name)
+
+
+async def test_create_that_cannot_be_shown_leaves_nothing_behind(host: Host, catalog: Catalog) -> None:
+    """Its repetition makes the conversation."""
+    plan = planned(host)
+    with without_snapshots(host), pytest.raises(OSError, match="No space"):
+        await host.create(plan)
+    await assert_let_go(host, catalog, plan.meta.id)
+    assert host.hosted == 0
+    assert not host.root.directory(plan.meta.id).path.exists()
+    _, is_new = await host.create(plan)
+    assert is_new
+
+
+async def test_fork_that_cannot_be_shown_leaves_nothing_behind(host: Host, catalog: Catalog) -> None:
+    """Its source goes on."""
+    source, _ = await host.create(planned(host))
+    fork_id = uuid4()
+    with without_snapshots(host), pytest.raises(OSError, match="No space"):
+        await host.fork(source, fork_id, ForkConversationRequest())
+    await assert_let_go(host, catalog, fork_id)
+    assert host.hosted == 1
+    assert not host.root.directory(fork_id).path.exists()
+    await host.fork(source, fork_id, ForkConversationRequest())
+
+
+async def test_conversation_that_cannot_be_shown_is_let_go(host: Host, catalog: Catalog) -> None:
+    """And opened by the next request that finds room."""
+    one, _ = await host.create(planned(host))
+    await host.close_all()
+    with without_snapshots(host), pytest.raises(RequestFailed, match="No space"):
+        await host.open(one.conversation_id)
+    await assert_let_go(host, catalog, one.conversation_id)
+    assert host.hosted == 0
+    await host.open(one.conversation_id)
+
+
+class SlowDisk:
+    """While this is entered, no file is made below `path` before `go_on` is set."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._open = os.open
+        self._patch = patch.object(os, "open", self._open_slowly)
+        self.is_asked, self.go_on = threading.Event(), threading.Event()
+
+    def __enter__(self) -> SlowDisk:
+        self._patch.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._patch.stop()
+
+    def _open_slowly(self, path: str | Path, flags: int, *args: Any, **kwargs: Any) -> int:
+        if flags & os.O_CREAT and Path(path).is_relative_to(self._path):
+            self.is_asked.set()
+            self.go_on.wait(20.0)
+        return self._open(path, flags, *args, **kwargs)
+
+
+async def test_cancelled_opening_lets_go(host: Host, catalog: Catalog) -> None:
+    """After the thread that opens: what it claims and constructs is nobody's."""
+    one, _ = await host.create(planned(host))
+    await host.close_all()
+    with SlowDisk(host.root.path) as disk:
+        opening = asyncio.create_task(host.open(one.conversation_id))
+        await wait_until_async(disk.is_asked.is_set, "a thread opens it")
+        opening.cancel()
+        disk.go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+    await assert_let_go(host, catalog, one.conversation_id)
+    assert host.hosted == 0
+    await host.open(one.conversation_id)
+
+
+@contextmanager
+def read_only() -> Iterator[None]:
+    """Nothing can be renamed."""
+
+    def refuse(*paths: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with patch.object(os, "rename", refuse):
+        yield
+
+
+async def test_conversation_that_cannot_be_deleted_is_let_go(host: Host, catalog: Catalog) -> None:
+    """It is still there, for the next request."""
+    one, _ = await host.create(planned(host))
+    with read_only(), pytest.raises(OSError, match="Read-only"):
+        await host.delete(one.conversation_id)
+    await assert_let_go(host, catalog, one.conversation_id)
+    await host.delete(one.conversation_id)
+    assert not host.root.exists(one.conversation_id)
