@@ -226,7 +226,7 @@ class CommandQueue:
         pause_seconds = _AGAIN_SECONDS
         while True:
             try:
-                return await self._workers.call(function, *args)
+                return await self._workers.call_that_waits(function, *args)
             except OSError as error:
                 if not (command.is_acknowledged and is_refusal(error)):
                     raise

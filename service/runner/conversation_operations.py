@@ -200,7 +200,7 @@ class ConversationOperations:
     async def _response(self, key: str, function: Callable[[], str]) -> Answer:
         """What the LLM says, or why it did not: the provider's error is the client's answer."""
         try:
-            text = await self._workers.call(function)
+            text = await self._workers.call_that_waits(function)
         except Exception as error:
             raise RequestFailed(str(error)) from error
         return answered({key: text})

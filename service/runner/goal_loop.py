@@ -177,7 +177,9 @@ class GoalLoop:
         llm, limit = self._conversation.agent.llm, status.max_iterations
         controller = GoalController(status.objective, llm, max_iterations=limit)
         controller.iteration = status.iteration
-        step = await self._workers.call(lambda: controller.on_run_finished(self._conversation.state.active_branch()))
+        step = await self._workers.call_that_waits(
+            lambda: controller.on_run_finished(self._conversation.state.active_branch())
+        )
         if isinstance(step, GoalDone):
             outcome = step.outcome
             await self._change(

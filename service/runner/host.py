@@ -279,7 +279,7 @@ class Host:
             if opening.exception() is None:
                 opened = opening.result()
                 opened.store.discard_writes()
-                await self._workers.call(opened.conversation.close)
+                await self._workers.call_that_waits(opened.conversation.close)
             raise
 
     @contextlib.asynccontextmanager

@@ -161,11 +161,11 @@ class HostedConversation:
         await self.webhooks.stop()
         await self._driver.interrupt()
         await self._stop()
-        await self._workers.call(self.conversation.close)
+        await self._workers.call_that_waits(self.conversation.close)
 
     async def _freeze(self, drain_seconds: float) -> None:
         """Have the run write nothing more, if possible from the end of its step on, where no tool is at work."""
-        frozen = asyncio.ensure_future(self._workers.call(self._freeze_between_steps))
+        frozen = asyncio.ensure_future(self._workers.call_that_waits(self._freeze_between_steps))
         done, _ = await asyncio.wait([frozen], timeout=drain_seconds)
         if not done:
             _log.warning("tool_cut_off", conversation_id=str(self.conversation_id), drain_seconds=drain_seconds)

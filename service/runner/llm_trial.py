@@ -36,7 +36,7 @@ class LlmTrial:
         llm = parse(LlmDraft, request.body, {"cipher": self._cipher}).llm
         try:
             async with asyncio.timeout(_TRIAL_SECONDS + 1):
-                verdict = await self._workers.call(_verdict, llm)
+                verdict = await self._workers.call_that_waits(_verdict, llm)
         except TimeoutError:
             verdict = _VALID
         return answered(verdict)

@@ -89,7 +89,7 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
     async with AsyncExitStack() as stack:
         redis = source.commands()
         stack.push_async_callback(redis.aclose)
-        workers = Workers()
+        workers = Workers(runs=settings.max_concurrent_runs)
         stack.callback(workers.close)
         facts = await workers.call(_facts, settings)
         agent_loop = PROCESS_AGENT_LOOP.acquire()

@@ -186,7 +186,7 @@ class RunDriver:
         try:
             if type(self._conversation.agent).astep is AgentBase.astep:
                 # a custom agent that only knows the blocking step
-                await self._workers.call(untyped(self._conversation).run)
+                await self._workers.call_that_waits(untyped(self._conversation).run)
             else:
                 await asyncio.wrap_future(self._agent_loop.submit(self._arun()))
         except ConversationRunError as error:
@@ -222,13 +222,13 @@ class RunDriver:
 
     async def _pause_if_interrupted(self) -> None:
         if self._interrupt_wanted:
-            await self._workers.call(self._conversation.pause)  # no effect once paused
+            await self._workers.call_that_waits(self._conversation.pause)  # no effect once paused
 
     async def _crash_recorded(self, error: Exception) -> bool:
         """Once the disk takes it: one that is full may be what the run died of. False when ownership is lost first."""
         while True:
             try:
-                await self._workers.call(self._record_crash, error)
+                await self._workers.call_that_waits(self._record_crash, error)
             except OwnershipLost:
                 return False
             except OSError as refusal:

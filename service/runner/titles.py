@@ -74,7 +74,7 @@ class AutoTitle:
         await self._tasks.stop()
 
     async def _name(self, text: str) -> None:
-        await self._reporter.suggest_title(await self._workers.call(self._ask, text))
+        await self._reporter.suggest_title(await self._workers.call_that_waits(self._ask, text))
 
     def _ask(self, text: str) -> str:
         meta = self._reporter.meta

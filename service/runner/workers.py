@@ -6,26 +6,38 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 
 _THREADS = 64
-"""A call may wait for a running tool: more threads than conversations that are busy at once (guess)."""
+"""For calls of which none takes long (guess)."""
+_WAITING_THREADS_PER_RUN = 3
+"""A run may keep a command waiting, its interruption, and itself where the agent knows only the blocking step."""
 
 
 class Workers:
-    """A pool of threads; `close` waits for none of them."""
+    """Two pools of threads, so that what waits keeps nothing from the disk; `close` waits for no thread."""
 
-    def __init__(self, threads: int = _THREADS) -> None:
+    def __init__(self, threads: int = _THREADS, *, runs: int = 0) -> None:
+        """`runs`: how many there may be at once."""
         self._executor = ThreadPoolExecutor(threads, "sdk")
+        self._waiting = ThreadPoolExecutor(threads + runs * _WAITING_THREADS_PER_RUN, "sdk-waiting")
 
     async def call[**P, R](self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The result of `function`, run in a thread. Cancelling the caller does not stop the thread.
 
         What is bound to the caller's log lines, and the span it is in, are so there, too.
         """
-        context = copy_context()
-        return await asyncio.get_running_loop().run_in_executor(
-            self._executor, lambda: context.run(function, *args, **kwargs)
-        )
+        return await _call(self._executor, partial(function, *args, **kwargs))
+
+    async def call_that_waits[**P, R](self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """As `call`, for what may wait for a tool, which holds its conversation's state lock, or for an LLM."""
+        return await _call(self._waiting, partial(function, *args, **kwargs))
 
     def close(self) -> None:
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._executor, self._waiting):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+async def _call[R](executor: ThreadPoolExecutor, function: Callable[[], R]) -> R:
+    context = copy_context()
+    return await asyncio.get_running_loop().run_in_executor(executor, lambda: context.run(function))

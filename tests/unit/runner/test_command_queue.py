@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -351,6 +351,18 @@ async def test_answer_does_not_wait_for_a_tool(rig: Rig, opened: Opened, workers
         assert said(opened) == ["one", "two", "three"]
         assert len(applied) == 3
     assert waiting(opened.directory) == []
+
+
+async def test_command_that_waits_for_a_tool_keeps_no_other_from_the_disk(rig: Rig, opened: Opened) -> None:
+    """Else as many as there are threads would keep all others from being stored, and the runner from letting go."""
+    with closing(Workers(1)) as workers:
+        async with started(rig, opened, workers) as (queue, _):
+            with holding(opened):
+                for text in ("one", "two"):
+                    async with asyncio.timeout(PATIENCE_SECONDS):
+                        await queue.submit(Command("message", body(text)), 0.01)
+            await drained(queue)
+    assert said(opened) == ["one", "two"]
 
 
 async def test_applied_command_is_answered_when_it_is_applied(rig: Rig, opened: Opened, workers: Workers) -> None:
