@@ -31,7 +31,8 @@ class _FilePart:
 
     def __init__(self, boundary: bytes, target: BinaryIO) -> None:
         self.size_bytes = 0
-        self.was_found = False
+        self._was_found = False
+        self._is_whole = False
         self._target = target
         self._is_file = False
         self._header = b""
@@ -46,6 +47,7 @@ class _FilePart:
                 "on_header_end": self._end_header,
                 "on_headers_finished": self._choose,
                 "on_part_data": self._on_data,
+                "on_part_end": self._end,
             },
         )
 
@@ -54,7 +56,13 @@ class _FilePart:
         self._parser.write(data)
 
     def finish(self) -> None:
+        """The body is over. Raises InvalidRequest: it had no such part, or ends within it; MultipartParseError."""
         self._parser.finalize()
+        if not self._was_found:
+            raise problem("missing", ["body", "file"], "Field required", None)
+        # The delimiter that follows the file shows that it is whole, so a closing one is not insisted upon.
+        if not self._is_whole:
+            raise problem("value_error", ["body", "file"], "The body ends within the file", None)
 
     def _begin(self) -> None:
         self._is_file = False
@@ -76,7 +84,8 @@ class _FilePart:
         # Without a file name it is a plain field.
         self._is_file = options.get(b"name") == _FIELD and b"filename" in options
         if self._is_file:
-            self.was_found = True
+            self._was_found = True
+            self._is_whole = False
             self.size_bytes = 0
             self._target.seek(0)
             self._target.truncate()
@@ -86,6 +95,10 @@ class _FilePart:
             self._target.write(data[start:end])
             self.size_bytes += end - start
 
+    def _end(self) -> None:
+        if self._is_file:
+            self._is_whole = True
+
 
 async def take_upload(request: Request, place: Place, limit_bytes: int, *, fsync: bool) -> int:
     """Store the body's part `file` at `place`, whole or not at all; returns its size in bytes.
@@ -93,7 +106,7 @@ async def take_upload(request: Request, place: Place, limit_bytes: int, *, fsync
     The handler must be a streaming one.
 
     Raises:
-        InvalidRequest: the body is no multipart form with such a part.
+        InvalidRequest: the body is no multipart form with such a part, or ends within it; nothing was stored.
         PayloadTooLarge: it is larger than `limit_bytes`; nothing was stored.
         OSError: it cannot be stored.
     """
@@ -112,8 +125,6 @@ async def take_upload(request: Request, place: Place, limit_bytes: int, *, fsync
             part.finish()
         except MultipartParseError as error:
             raise problem("value_error", ["body", "file"], str(error), None) from None
-        if not part.was_found:
-            raise problem("missing", ["body", "file"], "Field required", None)
         await _in_thread(replacement.keep)
     return part.size_bytes
 

@@ -115,6 +115,32 @@ def test_upload_without_a_file_part_is_422(http: httpx.Client, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+PART = b'--B\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+FORM = {"content-type": "multipart/form-data; boundary=B"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [PART, PART + b"HALF", PART + b"HALF\r\n--B", PART + b"HALF\r\n--B-", PART + b"1\r\n" + PART + b"HALF", PART[:-2]],
+    ids=["nothing", "content", "delimiter", "closing delimiter", "second file", "headers"],
+)
+def test_upload_that_is_cut_off_leaves_the_old_file(http: httpx.Client, tmp_path: Path, body: bytes) -> None:
+    """Though all that its head had announced has come."""
+    target = tmp_path / "kept"
+    target.write_bytes(b"old")
+    for url in (f"/api/file/upload?path={target}", f"/api/file/upload/{target}"):
+        answer = http.post(url, content=body, headers=FORM)
+        assert (answer.status_code, detail(answer)[0]["loc"]) == (422, ["body", "file"])  # type: ignore[index]
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"kept": b"old"}
+
+
+@pytest.mark.parametrize("rest", [b"--B--", b"--B\r\n", b"--B\r\nContent-Disposition: form-d"])
+def test_delimiter_after_the_file_shows_that_it_is_whole(http: httpx.Client, tmp_path: Path, rest: bytes) -> None:
+    answer = http.post(f"/api/file/upload?path={tmp_path}/x", content=PART + b"whole\r\n" + rest, headers=FORM)
+    assert answer.raise_for_status().json()["file_size"] == 5
+    assert (tmp_path / "x").read_bytes() == b"whole"
+
+
 @contextmanager
 def upload_begun(server: Server, target: Path) -> Iterator[None]:
     """The connection of a client that hangs up in the middle of its upload."""
