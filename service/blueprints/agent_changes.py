@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote
-
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty
 
@@ -52,7 +50,7 @@ async def bind_credential(request: Request, conversation_id: str, secret_name: s
         "conversation.bind_credential",
         uuid_path(conversation_id),
         body=checked_json(request),
-        arguments={"secret_name": unquote(secret_name)},
+        arguments={"secret_name": secret_name},
     )
     return empty(204)
 

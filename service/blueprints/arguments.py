@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
-from urllib.parse import unquote
 from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -62,7 +61,7 @@ def body[Model: BaseModel](request: Request, model: type[Model]) -> Model:
 
 
 def uuid_path(text: str, name: str = "conversation_id") -> UUID:
-    """A UUID out of the path: dashed, undashed, upper case, `{braced}` or `urn:uuid:`, percent-encoded or not.
+    """A UUID out of the path: dashed, undashed, upper case, `{braced}` or `urn:uuid:`.
 
     Routes take it as `<name:str>`: Sanic's own `uuid` type answers 404 where the contract wants 422.
 
@@ -70,7 +69,7 @@ def uuid_path(text: str, name: str = "conversation_id") -> UUID:
         InvalidRequest: `text` is none of these.
     """
     try:
-        return _UUID.validate_python(unquote(text))
+        return _UUID.validate_python(text)
     except ValidationError as error:
         raise invalid(error, "path", name) from None
 

@@ -10,7 +10,6 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from urllib.parse import unquote
 
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
@@ -239,8 +238,8 @@ async def _place(request: Request, path: str, runtime_conversation_id: str | Non
 
 
 def absolute(file_path: str) -> str:
-    """What follows the route, decoded once; proxies merge the slash that makes it absolute."""
-    return "/" + unquote(file_path).lstrip("/")
+    """What follows the route; proxies merge the slash that makes it absolute."""
+    return "/" + file_path.lstrip("/")
 
 
 def _make_directory(target: Place) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 from sanic import Request
 
+from service.blueprints.arguments import problem
 from service.blueprints.auth import require_key
 
 
@@ -14,6 +17,24 @@ class GuardedRequest(Request):
     never come here.
     """
 
+    @property  # type: ignore[misc]  # Sanic's may be assigned to
+    def match_info(self) -> dict[str, str]:
+        """The parameters in the path, percent-decoded, once: handlers take them as they are.
+
+        A route has been chosen by then, so an encoded slash is part of a parameter and leads to no other route.
+
+        Raises:
+            InvalidRequest: one of them is not UTF-8.
+        """
+        return {name: _decoded(name, value) for name, value in self._match_info.items()}
+
     async def receive_body(self) -> None:
         require_key(self)
         await super().receive_body()  # type: ignore[no-untyped-call]
+
+
+def _decoded(name: str, value: str) -> str:
+    try:
+        return unquote(value, errors="strict")
+    except UnicodeDecodeError:
+        raise problem("string_unicode", ["path", name], "Input should be valid UTF-8", value) from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from urllib.parse import unquote
 
 from sanic import Blueprint, HTTPResponse, Request
 
@@ -21,7 +20,7 @@ async def file(request: Request, relative: str) -> HTTPResponse | None:
         NotFound: there is no such file, or it lies outside the folder.
     """
     root: Path = request.app.ctx.web.settings.static_files_path
-    path = await asyncio.to_thread(find, root, unquote(relative))
+    path = await asyncio.to_thread(find, root, relative)
     if path is None:
         raise NotFound
     return await send_file(request, path)

@@ -10,7 +10,6 @@ import asyncio
 import os
 import stat
 from typing import BinaryIO
-from urllib.parse import unquote
 
 from sanic import Blueprint, HTTPResponse, Request
 
@@ -65,7 +64,7 @@ async def root(request: Request, conversation_id: str) -> HTTPResponse | None:
     errors=(400, 404, 422),
 )
 async def file(request: Request, conversation_id: str, file_path: str) -> HTTPResponse | None:
-    return await _serve(request, conversation_id, unquote(file_path))
+    return await _serve(request, conversation_id, file_path)
 
 
 async def _serve(request: Request, conversation_id: str, relative: str) -> HTTPResponse | None:

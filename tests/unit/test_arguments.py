@@ -141,22 +141,22 @@ def test_blank_flag_is_a_problem_and_not_false() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [ID, ID.upper(), ID.replace("-", ""), f"{{{ID}}}", f"%7B{ID}%7D", f"urn:uuid:{ID}", f"urn%3Auuid%3A{ID}"],
+    [ID, ID.upper(), ID.replace("-", ""), f"{{{ID}}}", f"urn:uuid:{ID}"],
 )
 def test_uuid_is_read_in_every_form(text: str) -> None:
     assert uuid_path(text) == UUID(ID)
 
 
 @pytest.mark.parametrize(
-    ("text", "shown", "reason"),
+    ("text", "reason"),
     [
-        ("notauuid", "notauuid", "invalid character: found `n` at 0"),
-        ("0123", "0123", "invalid length: found 4"),
-        ("%C3%A9", "é", "invalid character: found `é` at 0"),
-        ("%20", " ", "invalid character: found ` ` at 0"),
+        ("notauuid", "invalid character: found `n` at 0"),
+        ("0123", "invalid length: found 4"),
+        ("é", "invalid character: found `é` at 0"),
+        (" ", "invalid character: found ` ` at 0"),
     ],
 )
-def test_bad_uuid_names_the_parameter(text: str, shown: str, reason: str) -> None:
+def test_bad_uuid_names_the_parameter(text: str, reason: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         uuid_path(text, "runtime_conversation_id")
     assert problems(refused.value) == [
@@ -164,7 +164,7 @@ def test_bad_uuid_names_the_parameter(text: str, shown: str, reason: str) -> Non
             "type": "uuid_parsing",
             "loc": ["path", "runtime_conversation_id"],
             "msg": f"Input should be a valid UUID, {reason}",
-            "input": shown,
+            "input": text,
             "ctx": {"error": reason},
         }
     ]

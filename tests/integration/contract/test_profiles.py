@@ -49,6 +49,17 @@ def test_reading_makes_no_folder(http: httpx.Client, root: Path) -> None:
     assert not any((root / folder).exists() for folder in FOLDERS)
 
 
+def test_name_in_a_path_is_decoded_and_leads_nowhere_else(http: httpx.Client, root: Path) -> None:
+    assert save(http, "%61bc").status_code == 201
+    assert [path.name for path in (root / "profiles").glob("*.json")] == ["abc.json"]
+    (root / "kept.json").write_text("{}")
+    for kind in ("profiles", "meta-profiles", "agent-profiles"):
+        for method in ("GET", "POST", "DELETE"):
+            for name in ("..%2Fkept", "%2E%2E%2Fkept", "a%00b", "a%2Fb"):
+                assert http.request(method, f"/api/{kind}/{name}", json={}).status_code == 422, (method, kind, name)
+    assert (root / "kept.json").read_text() == "{}"
+
+
 def test_profile_is_saved_and_shown_as_asked(http: httpx.Client, root: Path) -> None:
     assert save(http, "one").status_code == 201
     assert save(http, "one.json", model="openai/b").status_code == 201

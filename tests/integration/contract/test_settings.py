@@ -134,6 +134,14 @@ def test_mcp_servers_are_added_changed_and_removed(http: httpx.Client, root: Pat
     assert http.patch(path, json={"enabled": True}).status_code == 404
 
 
+@pytest.mark.parametrize(("written", "key"), [("sp%20ace", "sp ace"), ("a%2Fb", "a/b"), ("%2525", "%25")])
+def test_mcp_server_has_the_name_that_its_path_encodes(http: httpx.Client, root: Path, written: str, key: str) -> None:
+    path = f"/api/settings/mcp/{written}"
+    added = http.post(path, json={"url": "http://mcp.example/mcp"})
+    assert list(added.json()["agent_settings"]["mcp_config"]) == [key]
+    assert http.delete(path).raise_for_status().json()["agent_settings"]["mcp_config"] == {}
+
+
 def test_secrets_are_stored_told_of_and_deleted(http: httpx.Client, root: Path) -> None:
     put = http.put("/api/settings/secrets", json={"name": "TOKEN", "value": KEY, "description": "for tests"})
     assert put.json() == {"name": "TOKEN", "description": "for tests"}
@@ -141,6 +149,7 @@ def test_secrets_are_stored_told_of_and_deleted(http: httpx.Client, root: Path) 
     assert http.get("/api/settings/secrets").json() == {"secrets": [put.json()]}
     got = http.get("/api/settings/secrets/TOKEN")
     assert (got.text, got.headers["content-type"].split(";")[0]) == (KEY, "text/plain")
+    assert http.get("/api/settings/secrets/%54OKEN").text == KEY
     http.put("/api/settings/secrets", json={"name": "TOKEN", "value": "new"}).raise_for_status()
     assert http.get("/api/settings/secrets").json() == {"secrets": [{"name": "TOKEN", "description": None}]}
     assert http.delete("/api/settings/secrets/TOKEN").json() == {"deleted": True}

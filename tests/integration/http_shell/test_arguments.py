@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.live_app import SanicClient
-from tests.support_shell import ID
+from tests.support_shell import ID, KEY
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,22 @@ from tests.support_shell import ID
 )
 async def test_conversation_id_is_read_in_every_form_and_printed_dashed(client: SanicClient, text: str) -> None:
     assert (await client.get(f"/api/conversations/{text}")).json() == ID
+
+
+async def test_path_is_decoded_once_and_after_routing(keyed: SanicClient) -> None:
+    """So an encoded slash is part of a name, and what is left of a percent sign stays."""
+    answer = await keyed.get("/api/conversations/caf%C3%A9%2Fworkspace%2Fx%2520y", headers=KEY)
+    assert (answer.status_code, answer.json()["detail"][0]["input"]) == (422, "café/workspace/x%20y")
+    inside = await keyed.get(f"/api/conversations/{ID}/workspace/a%2Fb/%252e")
+    assert inside.json() == "a/b/%2e"
+
+
+async def test_path_that_is_not_utf_8_is_refused(keyed: SanicClient) -> None:
+    answer = await keyed.get("/api/conversations/a%ff", headers=KEY)
+    [problem] = answer.json()["detail"]
+    assert (answer.status_code, problem["type"]) == (422, "string_unicode")
+    assert (problem["loc"], problem["input"]) == (["path", "conversation_id"], "a%ff")
+    assert (await keyed.get("/api/conversations/a%ff")).status_code == 401
 
 
 async def test_problems_have_the_contract_shape_on_the_wire(client: SanicClient) -> None:

@@ -22,6 +22,7 @@ from tests.support_shell import FIRST_FRAME_SECONDS, ID, KEY, send_raw
         (f"/sockets/toy/{ID}?session_api_key=wrong", "X-Session-API-Key: good\r\n"),
         (f"/sockets/toy/{ID}?session_api_key=good&session_api_key=wrong", ""),
         ("/sockets/toy/nonsense?session_api_key=good", ""),
+        ("/sockets/toy/%ff?session_api_key=good", ""),
         ("/sockets/toy/nonsense", ""),
         (f"/sockets/toy/{ID}?session_api_key=good&limit=0", ""),
         (f"/sockets/toy/{ID}/?session_api_key=good", ""),

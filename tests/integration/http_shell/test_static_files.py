@@ -60,7 +60,7 @@ async def test_head_of_a_static_file_tells_its_length(paged: SanicClient) -> Non
 @pytest.mark.parametrize(
     "path",
     ["/static/", "/static/sub", "/static/sub/", "/static/nothing", "/static/out", "/static/%2e%2e/secret"]
-    + ["/static/..%2fsecret", "/static//etc/passwd", "/static/%00", "/static/%ff"],
+    + ["/static/..%2fsecret", "/static//etc/passwd", "/static/%00"],
 )
 async def test_what_is_no_file_of_the_interface_is_not_found(paged: SanicClient, path: str) -> None:
     response = await paged.get(path)
