@@ -219,10 +219,11 @@ async def _changes(request: Request, where: Place, find: Callable[[Path], list[C
 
 async def _diff(request: Request, where: Place, ref: str | None, commit: str | None) -> HTTPResponse:
     def find() -> Diff:
-        with where.held() as (directory, rest):
-            if not rest:
-                raise NoDiff(f"Path is not a file: {where.path}")
-            file = File(where.path, directory, "/".join(rest), lambda: open_file(where))
+        if not where.parts:
+            raise NoDiff(f"Path is not a file: {where.path}")
+        # The directory above it, because it may be a directory itself where it was a file.
+        with Place(where.root, where.parts[:-1]).held() as (directory, rest):
+            file = File(where.path, directory, "/".join((*rest, where.parts[-1])), lambda: open_file(where))
             return diff(file, ref) if commit is None else diff_of(file, commit)
 
     return json_answer(GitDiff(**(await _ask(request, find))._asdict()).model_dump_json().encode())

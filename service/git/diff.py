@@ -1,4 +1,4 @@
-"""One file before and after."""
+"""One file before and after; a side that is a directory, or nothing, is empty."""
 
 from __future__ import annotations
 
@@ -49,41 +49,47 @@ def diff(file: File, ref: str | None) -> Diff:
     content = _content(file)
     if top is None:
         if content is None:
-            raise NoDiff(f"File does not exist: {file.path}")
+            raise _no_file(file)
         return Diff(None, None)
     original = _blob(top, base_of(top, ref), _relative(file, top))
-    if content is None:
-        if original is None:
-            raise NoDiff(f"File does not exist: {file.path}")
-        return Diff("", _lines(original))
-    return Diff(_lines(content), _lines(original or b""))
+    if content is None and original is None:
+        raise _no_file(file)
+    return Diff(_lines(content or b""), _lines(original or b""))
 
 
 def diff_of(file: File, sha: str) -> Diff:
     """What a commit made of a file, against its first parent, as it is stored. Raises as `diff`."""
     top = top_of(file.directory)
     if top is None:
+        if (file.directory / file.name).is_dir():
+            raise _no_file(file)
         return Diff(None, None)
     commit = commit_of(top, sha)
     if commit is None:
         raise GitFailed(("rev-parse", "--verify", f"{sha}^{{commit}}"), "unknown commit")
     parent = commit_of(top, f"{commit}^1") or EMPTY_TREE
-    before, after = (_blob(top, tree, _relative(file, top)) for tree in (parent, commit))
+    trees, path = (parent, commit), _relative(file, top)
+    before, after = (_blob(top, tree, path) for tree in trees)
+    if before is None and after is None and any(_kind(top, tree, path) for tree in trees):
+        raise NoDiff(f"Path is not a file: {file.path}")
     return Diff(_text(after or b""), _text(before or b""))
 
 
 def _content(file: File) -> bytes | None:
-    """None when there is no such file. Raises NoDiff."""
+    """None when there is no such file, or something else. Raises NoDiff: it is too large."""
     try:
         with file.open() as source:
             size_bytes = os.fstat(source.fileno()).st_size
             if size_bytes > MAX_BYTES:
                 raise _too_large(size_bytes)
             return source.read(MAX_BYTES)
-    except IsADirectoryError:
-        raise NoDiff(f"Path is not a file: {file.path}") from None
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
+
+
+def _no_file(file: File) -> NoDiff:
+    exists = os.path.lexists(file.directory / file.name)
+    return NoDiff(f"{'Path is not a file' if exists else 'File does not exist'}: {file.path}")
 
 
 def _too_large(size_bytes: int) -> NoDiff:
@@ -95,17 +101,19 @@ def _relative(file: File, top: Path) -> str:
 
 
 def _blob(top: Path, tree: str, path: str) -> bytes | None:
-    """The content of a file in a tree; None where there is none."""
+    """The content of a file in a tree; None where there is none, or something else. Raises NoDiff: it is too large."""
     name = f"{tree}:{path}"
-    kind = line(top, "cat-file", "-t", name)
-    if kind is None:
+    if _kind(top, tree, path) != "blob":
         return None
-    if kind != "blob":
-        raise NoDiff(f"Path is not a file: {path}")
     size_bytes = int(git(top, "cat-file", "-s", name))
     if size_bytes > MAX_BYTES:
         raise _too_large(size_bytes)
     return git(top, "cat-file", "blob", name)
+
+
+def _kind(top: Path, tree: str, path: str) -> str | None:
+    """What is in a tree under a path: `blob`, or `tree` for a directory; None: nothing."""
+    return line(top, "cat-file", "-t", f"{tree}:{path}")
 
 
 def _lines(content: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from urllib.parse import quote
 
@@ -197,6 +198,34 @@ def test_diff_of_a_commit_is_verbatim(http: httpx.Client, repository: Repository
     assert diff(http, path, commit=root) == {"modified": " lead\n", "original": ""}
     assert diff(http, path, commit=second[:7]) == {"modified": "trail  \n\n", "original": " lead\n"}
     assert diff(http, repository.path / "absent", commit=second) == {"modified": "", "original": ""}
+
+
+def test_diff_of_what_is_a_directory_on_one_side(http: httpx.Client, repository: Repository) -> None:
+    keep, directory = repository.write("keep", "k\n"), repository.write("d/below").parent
+    repository.commit()
+    keep.unlink()
+    repository.write("keep/k", "2\n")
+    shutil.rmtree(directory)
+    directory.write_text("d\n")
+    assert changes(http, repository.path) == {"d": "ADDED", "d/below": "DELETED", "keep": "DELETED", "keep/k": "ADDED"}
+    assert diff(http, keep) == {"modified": "", "original": "k"}
+    assert diff(http, directory) == {"modified": "d", "original": ""}
+    assert diff(http, directory / "below") == {"modified": "", "original": "1"}
+
+
+def test_diff_of_a_commit_does_not_mind_what_became_of_the_file(http: httpx.Client, repository: Repository) -> None:
+    path = repository.write("x")
+    repository.commit()
+    repository.write("x", "2\n")
+    second = repository.commit()
+    path.unlink()
+    repository.write("x/y")
+    third, fourth = repository.commit(), repository.commit()
+    assert diff(http, path, commit=second) == {"modified": "2\n", "original": "1\n"}
+    assert diff(http, path, commit=third) == {"modified": "", "original": "2\n"}
+    for query in ({"commit": fourth}, {}):
+        answer = http.get("/api/git/diff", params={"path": str(path), **query})
+        assert (answer.status_code, answer.json()["detail"]) == (400, f"Path is not a file: {path}")
 
 
 def test_diff_outside_and_of_what_is_no_text(http: httpx.Client, repository: Repository, tmp_path: Path) -> None:
