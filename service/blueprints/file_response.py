@@ -15,7 +15,8 @@ from urllib.parse import quote
 from sanic import HTTPResponse, Request
 
 _CHUNK_BYTES = 256 * 1024
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=\s*(\d{0,20})-(\d{0,20})", re.ASCII | re.IGNORECASE)
+"""More digits than any size has are no range: the interpreter converts only so many."""
 
 
 class Span(NamedTuple):
@@ -47,11 +48,15 @@ async def send_open_file(
     described = {**(headers or {}), **_validators(status), "accept-ranges": "bytes"}
     if _is_current(request, described):
         return HTTPResponse(status=304, headers=described)
-    span = _asked_span(request, status.st_size, described)
+    size, whole = status.st_size, Span(0, status.st_size - 1)
+    asked = _asked_range(request, described)
+    span = whole if asked is None else _satisfied(asked, size)
     if span is None:
-        described["content-range"] = f"bytes */{status.st_size}"
+        described["content-range"] = f"bytes */{size}"
         return HTTPResponse(status=416, headers=described, content_type="text/plain; charset=utf-8")
-    await _stream(request, source, span, status.st_size, described, media_type)
+    if asked is not None and size:  # nothing of an empty file can be told as a range
+        described["content-range"] = f"bytes {span.first}-{span.last}/{size}"
+    await _stream(request, source, span, described, media_type)
     return None
 
 
@@ -68,15 +73,11 @@ def content_type(path: Path) -> str:
     return f"{guessed}; charset=utf-8" if guessed.startswith("text/") else guessed
 
 
-async def _stream(
-    request: Request, source: IO[bytes], span: Span, size: int, headers: dict[str, str], media_type: str
-) -> None:
+async def _stream(request: Request, source: IO[bytes], span: Span, headers: dict[str, str], media_type: str) -> None:
     length = span.last - span.first + 1
-    is_partial = length != size
-    if is_partial:
-        headers["content-range"] = f"bytes {span.first}-{span.last}/{size}"
     headers["content-length"] = str(length)
-    response = await request.respond(status=206 if is_partial else 200, headers=headers, content_type=media_type)
+    status = 206 if "content-range" in headers else 200
+    response = await request.respond(status=status, headers=headers, content_type=media_type)
     if request.method != "HEAD":
         await asyncio.to_thread(source.seek, span.first)
         while length > 0 and (chunk := await asyncio.to_thread(source.read, min(_CHUNK_BYTES, length))):
@@ -111,15 +112,20 @@ def _date(text: str | None) -> datetime | None:
     return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
 
 
-def _asked_span(request: Request, size: int, headers: dict[str, str]) -> Span | None:
-    """The range to send; None when the one asked for lies outside the file."""
-    whole = Span(0, size - 1)
+def _asked_range(request: Request, headers: dict[str, str]) -> tuple[str, str] | None:
+    """The first and the last byte as they are asked for, not both empty; None: the whole file is."""
     match = _RANGE.fullmatch(request.headers.getone("range", "").strip())
     guard = request.headers.getone("if-range", None)
-    if match is None or match.group() == "bytes=-" or guard not in (None, headers["etag"], headers["last-modified"]):
-        return whole
+    if match is None or guard not in (None, headers["etag"], headers["last-modified"]):
+        return None
     first, last = match.groups()
+    return (first, last) if first or last else None
+
+
+def _satisfied(asked: tuple[str, str], size: int) -> Span | None:
+    """What the file has of a range; None when it lies outside. Without a first byte it is so many from the end."""
+    first, last = asked
     if not first:
-        return Span(max(0, size - int(last)), size - 1) if int(last) and size else None
+        return Span(max(0, size - int(last)), size - 1) if int(last) else None
     span = Span(int(first), min(int(last), size - 1) if last else size - 1)
     return span if span.first <= span.last else None

@@ -220,7 +220,13 @@ def test_download_is_an_attachment_with_validators(http: httpx.Client, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "status", "content"), [("bytes=2-4", 206, b"llo"), ("bytes=-3", 206, b"rld"), ("bytes=99-", 416, b"")]
+    ("wanted", "status", "content"),
+    [
+        ("bytes=2-4", 206, b"llo"),
+        ("bytes=-3", 206, b"rld"),
+        ("bytes=0-", 206, b"hello world"),
+        ("bytes=99-", 416, b""),
+    ],
 )
 def test_download_of_a_range(http: httpx.Client, tmp_path: Path, wanted: str, status: int, content: bytes) -> None:
     (tmp_path / "c.txt").write_bytes(b"hello world")

@@ -31,7 +31,12 @@ async def test_static_file_is_sent_with_validators(paged: SanicClient) -> None:
         ("bytes=0-3", 206, "<h1>", "bytes 0-3/11"),
         ("bytes=4-", 206, "hi</h1>", "bytes 4-10/11"),
         ("bytes=-5", 206, "</h1>", "bytes 6-10/11"),
-        ("bytes=0-999", 200, "<h1>hi</h1>", None),
+        ("bytes=0-", 206, "<h1>hi</h1>", "bytes 0-10/11"),
+        ("bytes=0-999", 206, "<h1>hi</h1>", "bytes 0-10/11"),
+        ("bytes=-999", 206, "<h1>hi</h1>", "bytes 0-10/11"),
+        ("BYTES= 0-3", 206, "<h1>", "bytes 0-3/11"),
+        ("bytes=-", 200, "<h1>hi</h1>", None),
+        (f"bytes=0-{'9' * 5000}", 200, "<h1>hi</h1>", None),
         ("bytes=0-1,3-4", 200, "<h1>hi</h1>", None),
         ("bytes=99-", 416, "", "bytes */11"),
         ("bytes=5-2", 416, "", "bytes */11"),
@@ -44,6 +49,15 @@ async def test_static_file_is_sent_in_part(
     response = await paged.get("/static/index.html", headers={"Range": asked})
     assert (response.status_code, response.text) == (status, content)
     assert response.headers.get("content-range") == span
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "span"),
+    [("bytes=0-", 416, "bytes */0"), ("bytes=-1", 200, None), ("bytes=-0", 416, "bytes */0")],
+)
+async def test_empty_file_has_no_range_to_send(paged: SanicClient, asked: str, status: int, span: str | None) -> None:
+    response = await paged.get("/static/empty", headers={"Range": asked})
+    assert (response.status_code, response.content, response.headers.get("content-range")) == (status, b"", span)
 
 
 async def test_range_of_a_file_that_has_changed_is_the_whole_file(paged: SanicClient) -> None:
