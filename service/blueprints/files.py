@@ -277,11 +277,17 @@ def _subdirectories(directory: Path, wanted: SubdirectoryQuery) -> SubdirectoryP
 
 
 def _directories(directory: Path, include_hidden: bool) -> list[Path]:
-    """The real directories in it, in the order people expect."""
+    """The real directories in it, in the order people expect; not those that could neither be told nor asked for."""
     with os.scandir(directory) as entries:
         names = [
             entry.name
             for entry in entries
-            if entry.is_dir(follow_symlinks=False) and (include_hidden or not entry.name.startswith("."))
+            if entry.is_dir(follow_symlinks=False)
+            and (include_hidden or not entry.name.startswith("."))
+            and _is_utf_8(entry.name)
         ]
     return [directory / name for name in sorted(names, key=lambda name: (name.casefold(), name))]
+
+
+def _is_utf_8(name: str) -> bool:
+    return name.encode(errors="ignore").decode() == name

@@ -339,6 +339,13 @@ def test_search_subdirs(http: httpx.Client, tmp_path: Path) -> None:
     assert http.get("/api/file/search_subdirs", params=query | {"page_id": "nope"}).status_code == 400
 
 
+def test_directory_whose_name_is_no_utf_8_is_left_out(http: httpx.Client, tmp_path: Path) -> None:
+    os.mkdir(os.fsencode(tmp_path) + b"/\xff")
+    (tmp_path / "naïve").mkdir()
+    page = http.get("/api/file/search_subdirs", params={"path": str(tmp_path), "limit": 1}).raise_for_status().json()
+    assert page == {"items": [{"name": "naïve", "path": f"{tmp_path}/naïve"}], "next_page_id": None}
+
+
 # Below a conversation
 
 
