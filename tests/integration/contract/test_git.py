@@ -119,10 +119,12 @@ def test_published_branch_is_compared_with_its_remote(
 
 def test_unknown_ref_is_400(http: httpx.Client, repository: Repository) -> None:
     repository.commit()
-    for ref in ("nosuch", "--output=/tmp/x"):
-        answer = http.get("/api/git/changes", params={"path": str(repository.path), "ref": ref})
-        assert answer.status_code == 400
-        assert f"'{ref}^{{commit}}'" in answer.json()["detail"]
+    path = repository.write("file")
+    for ref in ("nosuch", "--output=/tmp/x", "main\0"):
+        for route, asked in (("changes", repository.path), ("diff", path)):
+            answer = http.get(f"/api/git/{route}", params={"path": str(asked), "ref": ref})
+            assert answer.status_code == 400
+            assert f"'{ref}^{{commit}}'" in answer.json()["detail"]
 
 
 def test_nested_repositories_are_listed_with_their_directory(http: httpx.Client, tmp_path: Path) -> None:
