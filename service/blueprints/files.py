@@ -132,13 +132,16 @@ async def download_from_path(request: Request, file_path: str) -> HTTPResponse |
 @_route("POST", "/create_directory")
 @documented(summary="Make a directory and its parents", query=PathQuery, response=Success, errors=(400, 403, 404, 422))
 async def create_directory(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
-    target = await _place(request, query(request, PathQuery).path, runtime_conversation_id)
+    path = query(request, PathQuery).path
+    target = await _place(request, path, runtime_conversation_id)
     try:
         await asyncio.to_thread(_make_directory, target)
     except (FileExistsError, NotADirectoryError):
         raise BadRequest("Path exists and is not a directory") from None
     except PermissionError as error:
-        raise Forbidden(f"Permission denied: {error}") from None
+        raise Forbidden(f"Permission denied: {_reason(error, path)}") from None
+    except OSError as error:
+        raise RequestFailed(f"Failed to create directory: {_reason(error, path)}") from None
     await web_of(request).note_activity()
     return json_answer(_SUCCESS)
 
@@ -210,7 +213,7 @@ async def _store(request: Request, path: str, runtime_conversation_id: str | Non
     except (NotADirectoryError, FileExistsError):
         raise BadRequest("A parent of the path is not a directory") from None
     except OSError as error:
-        raise RequestFailed(f"Failed to upload file: {error}") from None
+        raise RequestFailed(f"Failed to upload file: {_reason(error, path)}") from None
     await web_of(request).note_activity()
     return json_answer(b'{"success":true,"file_size":%d}' % size_bytes)
 
@@ -224,10 +227,15 @@ async def _send(request: Request, path: str, runtime_conversation_id: str | None
     except IsADirectoryError:
         raise BadRequest("Path is not a file") from None
     except OSError as error:
-        raise RequestFailed(f"Failed to download file: {error}") from None
+        raise RequestFailed(f"Failed to download file: {_reason(error, path)}") from None
     with source:
         await web_of(request).note_activity()
         return await send_open_file(request, source, _OCTETS, as_attachment(target.parts[-1]))
+
+
+def _reason(error: OSError, path: str) -> str:
+    """What went wrong, with the path that was asked for: the error itself names a step on the way to it."""
+    return str(OSError(error.errno, error.strerror, path))
 
 
 async def _place(request: Request, path: str, runtime_conversation_id: str | None) -> Place:

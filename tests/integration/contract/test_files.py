@@ -101,6 +101,15 @@ def test_upload_refuses(http: httpx.Client, tmp_path: Path) -> None:
         assert (answer.status_code, detail(answer)) == (status, reason), path
 
 
+def test_what_cannot_be_stored_is_told_with_its_own_path(http: httpx.Client) -> None:
+    """In /proc nobody can make anything, root neither."""
+    made = http.post("/api/file/create_directory", params={"path": "/proc/zz"})
+    reason = "[Errno 2] No such file or directory: '/proc/zz'"
+    assert (made.status_code, detail(made)) == (500, f"Failed to create directory: {reason}")
+    stored = upload(http, "/proc/zz")
+    assert (stored.status_code, detail(stored)) == (500, f"Failed to upload file: {reason}")
+
+
 def test_upload_without_a_file_part_is_422(http: httpx.Client, tmp_path: Path) -> None:
     query = {"path": str(tmp_path / "x")}
     answers = [
