@@ -230,7 +230,7 @@ async def _send(request: Request, path: str, runtime_conversation_id: str | None
         raise RequestFailed(f"Failed to download file: {_reason(error, path)}") from None
     with source:
         await web_of(request).note_activity()
-        return await send_open_file(request, source, _OCTETS, as_attachment(target.parts[-1]))
+        return await send_open_file(request, source, _OCTETS, as_attachment(Path(path).name))
 
 
 def _reason(error: OSError, path: str) -> str:
@@ -280,7 +280,8 @@ def _subdirectories(directory: Path, wanted: SubdirectoryQuery) -> SubdirectoryP
             raise BadRequest(f"Unknown page_id: {wanted.page_id}")
         start = names.index(wanted.page_id)
     page, following = found[start : start + wanted.limit], names[start + wanted.limit : start + wanted.limit + 1]
-    items = [Subdirectory(name=path.name, path=str(path)) for path in page]
+    # Below the path that was asked for: a link in it is the client's name for the place.
+    items = [Subdirectory(name=path.name, path=str(Path(wanted.path) / path.name)) for path in page]
     return SubdirectoryPage(items=items, next_page_id=following[0] if following else None)
 
 

@@ -228,6 +228,13 @@ def test_download_is_an_attachment_with_validators(http: httpx.Client, tmp_path:
     assert named == "attachment; filename*=utf-8''up%20sp.txt"
 
 
+def test_download_through_a_link_has_the_name_of_the_link(http: httpx.Client, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"hello")
+    (tmp_path / "ln").symlink_to("a.txt")
+    answer = download(http, tmp_path / "ln")
+    assert (answer.content, answer.headers["content-disposition"]) == (b"hello", 'attachment; filename="ln"')
+
+
 @pytest.mark.parametrize(
     ("wanted", "status", "content"),
     [
@@ -346,6 +353,13 @@ def test_search_subdirs(http: httpx.Client, tmp_path: Path) -> None:
         assert http.get("/api/file/search_subdirs", params={"path": str(path)}).status_code == status
     assert http.get("/api/file/search_subdirs", params=query | {"limit": 101}).status_code == 422
     assert http.get("/api/file/search_subdirs", params=query | {"page_id": "nope"}).status_code == 400
+
+
+def test_search_subdirs_of_a_link_answers_paths_below_the_link(http: httpx.Client, tmp_path: Path) -> None:
+    (tmp_path / "real" / "sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    page = http.get("/api/file/search_subdirs", params={"path": f"{tmp_path}/link"}).json()
+    assert page["items"] == [{"name": "sub", "path": f"{tmp_path}/link/sub"}]
 
 
 def test_directory_whose_name_is_no_utf_8_is_left_out(http: httpx.Client, tmp_path: Path) -> None:
