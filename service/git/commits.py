@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from service.git.program import commit_of, git, top_of
+from service.git.program import commit_of, git
 
 _FORMAT = "%x1f".join(("%H", "%h", "%s", "%an", "%aI"))
 
@@ -22,8 +22,11 @@ class Commit(NamedTuple):
 
 
 def commits(directory: Path, limit: int) -> tuple[list[Commit], bool]:
-    """The newest first, and whether there are more. None outside of any repository. Blocking. Raises GitFailed."""
-    if top_of(directory) is None or commit_of(directory, "HEAD") is None:
+    """The newest first, and whether there are more. None outside of any repository. Blocking. Raises GitFailed.
+
+    A bare repository has a history, too.
+    """
+    if commit_of(directory, "HEAD") is None:
         return [], False
     printed = git(directory, "log", f"--max-count={limit + 1}", f"--format={_FORMAT}", "-z")
     records = printed.decode(errors="replace").split("\0") if printed else []

@@ -275,6 +275,14 @@ def test_commits_newest_first(http: httpx.Client, repository: Repository) -> Non
         assert answer.status_code == 422
 
 
+def test_commits_of_a_bare_repository(http: httpx.Client, repository: Repository, tmp_path: Path) -> None:
+    sha = repository.commit()
+    bare = tmp_path / "bare.git"
+    repository.git("clone", "-q", "--bare", str(repository.path), str(bare))
+    assert [each["sha"] for each in commits(http, bare)["commits"]] == [sha]
+    assert commits(http, tmp_path) == commits(http, tmp_path / "nowhere") == {"commits": [], "has_more": False}
+
+
 def commits(http: httpx.Client, path: Path, **query: str) -> JsonObject:
     answer = http.get("/api/git/commits", params={"path": str(path), **query})
     found: JsonObject = answer.raise_for_status().json()
