@@ -78,7 +78,8 @@ def _own_changes(directory: Path, ref: str | None) -> list[Change]:
     untracked = git(directory, "ls-files", "--others", "--exclude-standard", "-z", "--", ".")
     found = {change.path: change for change in _parsed(tracked)}
     for name in _names(untracked):
-        found[name] = Change(name, "ADDED")
+        path = name.removesuffix("/")  # which git puts behind a repository
+        found[path] = Change(path, "ADDED")
     return list(found.values())
 
 

@@ -139,6 +139,11 @@ def test_nested_repositories_are_listed_with_their_directory(http: httpx.Client,
         assert not [path for path in found if path in ("nested", "nested/")]
 
 
+def test_repository_further_down_is_one_that_was_added(http: httpx.Client, repository: Repository) -> None:
+    Repository(repository.path / "deep" / "x").write("file")
+    assert changes(http, repository.path) == {"deep/x": "ADDED"}
+
+
 def test_submodule_is_a_nested_repository(http: httpx.Client, repository: Repository, tmp_path: Path) -> None:
     library = Repository(tmp_path / "library")
     library.write("file")
