@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, BinaryIO, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 from sanic import Blueprint, HTTPResponse, Request
@@ -156,7 +158,7 @@ async def get_diff(request: Request, runtime_conversation_id: str | None = None)
     wanted = query(request, DiffQuery)
     if wanted.ref is not None and wanted.commit is not None:
         raise BadRequest("'ref' and 'commit' are mutually exclusive")
-    where = await _place(request, wanted.path, runtime_conversation_id)
+    where = await _place_of_file(request, wanted.path, runtime_conversation_id)
     return await _diff(request, where, wanted.ref, wanted.commit)
 
 
@@ -165,7 +167,7 @@ async def get_diff(request: Request, runtime_conversation_id: str | None = None)
     summary="One file before and after; the older server's form", response=GitDiff, deprecated=True, errors=(400,)
 )
 async def get_diff_of_path(request: Request, file_path: str) -> HTTPResponse:
-    return await _diff(request, await _place(request, absolute(file_path)), None, None)
+    return await _diff(request, await _place_of_file(request, absolute(file_path)), None, None)
 
 
 @_route("GET", "/commits")
@@ -223,10 +225,28 @@ async def _diff(request: Request, where: Place, ref: str | None, commit: str | N
             raise NoDiff(f"Path is not a file: {where.path}")
         # The directory above it, because it may be a directory itself where it was a file.
         with Place(where.root, where.parts[:-1]).held() as (directory, rest):
-            file = File(where.path, directory, "/".join((*rest, where.parts[-1])), lambda: open_file(where))
+            file = File(where.path, directory, "/".join((*rest, where.parts[-1])), lambda: _open(where))
             return diff(file, ref) if commit is None else diff_of(file, commit)
 
     return json_answer(GitDiff(**(await _ask(request, find))._asdict()).model_dump_json().encode())
+
+
+async def _place_of_file(request: Request, path: str, runtime_conversation_id: str | None = None) -> Place:
+    """Where `path` leads; a link that leads to no file is taken for itself, as git takes all of them."""
+    target = await _place(request, path, runtime_conversation_id)
+    if await asyncio.to_thread(lambda: target.path.is_file() or not os.path.islink(path)):
+        return target
+    above, name = os.path.split(path)
+    return (await _place(request, above, runtime_conversation_id)).below((name,))
+
+
+def _open(where: Place) -> BinaryIO:
+    """The file at a place, or the text of a link, which is what git keeps of one. Raises as `open_file`."""
+    with where.parent() as directory:
+        status = os.stat(where.parts[-1], dir_fd=directory, follow_symlinks=False)
+        if stat.S_ISLNK(status.st_mode):
+            return BytesIO(os.fsencode(os.readlink(where.parts[-1], dir_fd=directory)))
+    return open_file(where)
 
 
 async def _ask_in[Found](request: Request, where: Place, find: Callable[[Path], Found]) -> Found | None:

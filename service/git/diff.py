@@ -79,10 +79,10 @@ def _content(file: File) -> bytes | None:
     """None when there is no such file, or something else. Raises NoDiff: it is too large."""
     try:
         with file.open() as source:
-            size_bytes = os.fstat(source.fileno()).st_size
-            if size_bytes > MAX_BYTES:
-                raise _too_large(size_bytes)
-            return source.read(MAX_BYTES)
+            content = source.read(MAX_BYTES + 1)
+            if len(content) > MAX_BYTES:
+                raise _too_large(source.seek(0, os.SEEK_END))
+            return content
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
 

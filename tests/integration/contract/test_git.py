@@ -220,6 +220,25 @@ def test_diff_of_what_is_a_directory_on_one_side(http: httpx.Client, repository:
     assert diff(http, directory / "below") == {"modified": "", "original": "1"}
 
 
+def test_diff_of_a_link_that_leads_to_no_file_has_its_text(http: httpx.Client, repository: Repository) -> None:
+    for name in ("one/file", "two/file", "file"):
+        repository.write(name)
+    link = repository.path / "link"
+    link.symlink_to("one")
+    repository.commit()
+    for path, target in ((link, "two"), (repository.path / "file", "nowhere")):
+        path.unlink()
+        path.symlink_to(target)
+    assert changes(http, repository.path) == {"file": "UPDATED", "link": "UPDATED"}
+    assert diff(http, link) == {"modified": "two", "original": "one"}
+    assert diff(http, repository.path / "file") == {"modified": "nowhere", "original": "1"}
+    second = repository.commit()
+    assert diff(http, link, commit=second) == {"modified": "two", "original": "one"}
+    link.unlink()
+    link.symlink_to("two/file")
+    assert diff(http, link) == {"modified": "1", "original": "1"}
+
+
 def test_diff_of_a_commit_does_not_mind_what_became_of_the_file(http: httpx.Client, repository: Repository) -> None:
     path = repository.write("x")
     repository.commit()
