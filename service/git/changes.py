@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,16 +32,20 @@ def changes(directory: Path, ref: str | None) -> list[Change]:
     if not directory.is_dir():
         return []
     own = _own_changes(directory, ref) if top_of(directory) is not None else []
-    nested = [child for child in sorted(directory.iterdir()) if not child.is_symlink() and (child / ".git").exists()]
-    for child in nested:
-        own = [each for each in own if each.path != child.name and not each.path.startswith(f"{child.name}/")]
-    for child in nested:
+    nested = [
+        (_told(os.fsencode(child.name)), child)
+        for child in sorted(directory.iterdir())
+        if not child.is_symlink() and (child / ".git").exists()
+    ]
+    for name, _ in nested:
+        own = [each for each in own if each.path != name and not each.path.startswith(f"{name}/")]
+    for name, child in nested:
         try:
             with opened(child) as held:
                 below = _own_changes(held, ref)
         except (GitFailed, OSError):
             continue  # a broken one hides nothing of the others
-        own += [Change(f"{child.name}/{each.path}", each.status) for each in below]
+        own += [Change(f"{name}/{each.path}", each.status) for each in below]
     return sorted(own)
 
 
@@ -115,4 +120,8 @@ def _parsed(printed: bytes) -> list[Change]:
 
 
 def _names(printed: bytes) -> list[str]:
-    return [name.decode(errors="replace") for name in printed.split(b"\0")[:-1]]
+    return [_told(name) for name in printed.split(b"\0")[:-1]]
+
+
+def _told(name: bytes) -> str:
+    return name.decode(errors="replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from urllib.parse import quote
@@ -137,6 +138,13 @@ def test_nested_repositories_are_listed_with_their_directory(http: httpx.Client,
         found = changes(http, parent)
         assert found["nested/file"] == "ADDED"
         assert not [path for path in found if path in ("nested", "nested/")]
+
+
+def test_nested_repository_whose_name_is_no_utf_8_is_shown_with_what_can_be(
+    http: httpx.Client, repository: Repository
+) -> None:
+    Repository(repository.path / os.fsdecode(b"odd\xff")).write("file")
+    assert changes(http, repository.path) == {"odd\ufffd/file": "ADDED"}
 
 
 def test_repository_further_down_is_one_that_was_added(http: httpx.Client, repository: Repository) -> None:
