@@ -63,10 +63,10 @@ def exposure(request: Request) -> dict[str, str]:
     Raises:
         BadRequest: the header says something else.
     """
-    given = request.headers.get(EXPOSE_HEADER)
-    if given is None:
+    given = request.headers.get(EXPOSE_HEADER, "").strip()
+    if not given:
         return {}
-    mode = _EXPOSURES.get(given.strip().lower())
+    mode = _EXPOSURES.get(given.lower())
     if mode is None:
         raise BadRequest(f"{EXPOSE_HEADER} is 'encrypted' or 'plaintext'")
     return {"expose": mode}

@@ -66,7 +66,7 @@ def base_of(directory: Path, ref: str | None) -> str:
     if ref is not None:
         if ref == "HEAD" and head is None:
             return EMPTY_TREE
-        commit = commit_of(directory, ref) if "\0" not in ref else None  # no program can be given a NUL
+        commit = commit_of(directory, ref)
         if commit is None:
             raise GitFailed(("--no-pager", "rev-parse", "--verify", f"'{ref}^{{commit}}'"), "unknown revision")
         return commit

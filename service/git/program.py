@@ -101,6 +101,8 @@ def line(directory: Path, *arguments: str) -> str | None:
 
 def commit_of(directory: Path, name: str) -> str | None:
     """The commit that a name means, if any."""
+    if "\0" in name:
+        return None  # no program can be given a NUL
     return line(directory, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import structlog
 from openhands.sdk.tool.registry import list_usable_tools
 from openhands.tools.preset.default import register_default_tools
+from openhands.tools.preset.gemini import register_gemini_tools
+from openhands.tools.preset.planning import register_planning_tools
 
 from service.catalog.catalog import Catalog
 from service.catalog.keys import Keys
@@ -237,6 +239,8 @@ async def _renew(host: Host) -> None:
 def _facts(settings: Settings) -> dict[str, Any]:
     """What web workers, which do not import the SDK, tell of it."""
     register_default_tools(enable_browser=settings.enable_browser)
+    register_gemini_tools(enable_browser=settings.enable_browser)
+    register_planning_tools()
     importlib.import_module("openhands.tools.child_conversation")  # registers a tool of servers
     return {
         "sdk_version": version("openhands-sdk"),

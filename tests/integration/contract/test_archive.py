@@ -218,6 +218,7 @@ def test_credentials_of_git_are_never_in_it(http: httpx.Client, repository: Repo
         ("{tmp}/file", {}, 400, "Path is not a directory"),
         ("{tmp}", {}, 400, "Not a git repository: {tmp}"),
         ("{tmp}/repo", {"base_ref": "nosuch"}, 400, "base_ref 'nosuch' could not be resolved"),
+        ("{tmp}/repo", {"base_ref": "\0"}, 400, "base_ref '\0' could not be resolved"),
         ("{tmp}/repo", {"base_ref": "--output=x"}, 400, "base_ref must not start with '-'"),
     ],
 )

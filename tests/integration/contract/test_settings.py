@@ -77,6 +77,7 @@ def test_secrets_of_settings_are_encrypted_and_shown_as_asked(http: httpx.Client
         change(http, agent_settings_diff={"llm": {"api_key": sent_back}})
         assert get(http, **{"X-Expose-Secrets": "plaintext"})["agent_settings"]["llm"]["api_key"] == KEY
     assert http.get("/api/settings", headers={"X-Expose-Secrets": "please"}).status_code == 400
+    assert get(http, **{"X-Expose-Secrets": ""}) == get(http)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import httpx
 
 
 def test_names_of_registered_tools(http: httpx.Client) -> None:
+    """Those of every preset, so that a client need not say where they are."""
     names = http.get("/api/tools/").raise_for_status().json()
-    assert {"terminal", "file_editor", "task_tracker"} <= set(names)
+    of_presets = {"glob", "grep", "planning_file_editor", "edit", "list_directory", "read_file", "write_file"}
+    assert {"terminal", "file_editor", "task_tracker"} | of_presets <= set(names)
     moved = http.get("/api/tools")
     assert (moved.status_code, moved.headers["location"]) == (307, str(http.base_url.join("/api/tools/")))
 
