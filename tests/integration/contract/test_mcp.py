@@ -92,7 +92,6 @@ def test_remote_401_is_an_answer_too(http: httpx.Client, guarded: str) -> None:
         {"server": {"type": "stdio"}},
         {"server": {"url": "http://x"}, "timeout": 0},
         {"server": {"url": "http://x"}, "timeout": 121},
-        {"server": {"url": "http://x"}, "unknown": 1},
     ],
 )
 def test_what_is_no_server_is_422(http: httpx.Client, content: JsonObject) -> None:
