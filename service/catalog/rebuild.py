@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterable
 
 from redis.asyncio import Redis
 
 from service.catalog.index import ConversationIndex, IndexEntry
 from service.catalog.keys import Keys
-from service.redis_source import redis_errors
+from service.redis_source import redis_errors, text
 
 _BUILDING_SECONDS = 60
 
@@ -31,19 +32,29 @@ class IndexBuild:
         """
         if await self._index.is_complete():
             return False
+        builder = uuid.uuid4().hex
         with redis_errors():
-            if not await self._redis.set(self._keys.index_building, "1", nx=True, ex=_BUILDING_SECONDS):
+            if not await self._redis.set(self._keys.index_building, builder, nx=True, ex=_BUILDING_SECONDS):
                 return False
-        if await self._index.is_complete():  # by another, between the question above and its letting go of the mark
+        try:
+            return await self._build(builder, batches)
+        finally:  # also when this process is told to stop: another would wait for as long as the mark lasts
             with redis_errors():
-                await self._redis.delete(self._keys.index_building)
+                if await self._is_at_it(builder):
+                    await self._redis.delete(self._keys.index_building)
+
+    async def _build(self, builder: str, batches: AsyncIterable[list[IndexEntry]]) -> bool:
+        if await self._index.is_complete():  # by another, between the question before and its letting go of the mark
             return False
-        async for batch in batches:  # outside: they come from the disk, whose errors are not Redis's
+        async for batch in batches:  # they come from the disk, whose errors are not Redis's
             await self._index.add(batch)
             with redis_errors():
-                if not await self._redis.expire(self._keys.index_building, _BUILDING_SECONDS):
+                if not await self._is_at_it(builder):
                     return False  # Redis was emptied once more, and what was put in is lost
+                await self._redis.expire(self._keys.index_building, _BUILDING_SECONDS)
         await self._index.mark_complete()
-        with redis_errors():
-            await self._redis.delete(self._keys.index_building)
         return True
+
+    async def _is_at_it(self, builder: str) -> bool:
+        marked = await self._redis.get(self._keys.index_building)
+        return marked is not None and text(marked) == builder

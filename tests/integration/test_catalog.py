@@ -192,8 +192,41 @@ async def test_index_is_built_by_one_process_at_a_time(catalog: Catalog) -> None
     assert await catalog.index.count(None) == 7
 
 
-async def test_builder_that_fails_can_be_replaced(catalog: Catalog, redis: Redis, keys: Keys) -> None:
-    """What it leaves behind runs out, and the index is not taken for complete."""
+async def test_builder_that_is_killed_is_replaced_in_time(catalog: Catalog, redis: Redis, keys: Keys) -> None:
+    """Its mark runs out, and is prolonged while it is at work."""
+    marks: list[int] = []
+
+    async def watched() -> AsyncIterator[list[IndexEntry]]:
+        for batch in (TIED[:3], TIED[3:]):
+            marks.append(await redis.ttl(keys.index_building))
+            await redis.expire(keys.index_building, 5)
+            yield batch
+            marks.append(await redis.ttl(keys.index_building))
+
+    assert await catalog.index_build.run(watched())
+    assert all(0 < seconds <= 60 for seconds in marks)
+    assert marks[1] > 5
+    assert not await redis.exists(keys.index_building)
+
+
+async def test_builder_that_is_told_to_stop_is_replaced_at_once(catalog: Catalog) -> None:
+    """As a runner is whose configuration was withdrawn."""
+    has_begun = asyncio.Event()
+
+    async def endless() -> AsyncIterator[list[IndexEntry]]:
+        yield TIED[:3]
+        has_begun.set()
+        await asyncio.Event().wait()
+
+    builder = asyncio.create_task(catalog.index_build.run(endless()))
+    await has_begun.wait()
+    builder.cancel()
+    await asyncio.wait([builder])
+    assert await catalog.index_build.run(in_batches(TIED))
+
+
+async def test_builder_that_fails_can_be_replaced(catalog: Catalog) -> None:
+    """At once, and the index is not taken for complete."""
 
     async def broken() -> AsyncIterator[list[IndexEntry]]:
         yield TIED[:3]
@@ -202,8 +235,6 @@ async def test_builder_that_fails_can_be_replaced(catalog: Catalog, redis: Redis
     with pytest.raises(OSError, match="disk"):
         await catalog.index_build.run(broken())
     assert not await catalog.index.is_complete()
-    assert 0 < await redis.ttl(keys.index_building) <= 60
-    await redis.delete(keys.index_building)
     assert await catalog.index_build.run(in_batches(TIED))
     assert await catalog.index.count(None) == 7
 
@@ -227,15 +258,22 @@ async def test_emptied_redis_has_no_index(catalog: Catalog, redis: Redis) -> Non
     assert not await catalog.index.is_complete()
 
 
-async def test_index_that_is_lost_during_its_build_is_not_complete(catalog: Catalog, redis: Redis) -> None:
+@pytest.mark.parametrize("is_another_at_it", [False, True])
+async def test_index_that_is_lost_during_its_build_is_not_complete(
+    catalog: Catalog, redis: Redis, keys: Keys, is_another_at_it: bool
+) -> None:
     """What was put in before is missing; the next build puts all in."""
 
     async def interrupted() -> AsyncIterator[list[IndexEntry]]:
         yield TIED[:3]
         await redis.flushall()
+        if is_another_at_it:
+            await redis.set(keys.index_building, "another")
         yield TIED[3:]
 
     assert not await catalog.index_build.run(interrupted())
+    assert await redis.exists(keys.index_building) == is_another_at_it
+    await redis.delete(keys.index_building)
     assert not await catalog.index.is_complete()
     assert await catalog.index_build.run(in_batches(TIED))
     assert await catalog.index.count(None) == 7
