@@ -80,16 +80,17 @@ class ConversationOperations:
         planned = await self._workers.call(plan, request.body, self._cipher, self._settings, key, launch)
         hosted, is_new = await self._host.create(planned)
         snapshot = await hosted.reporter.refresh()
+        status = snapshot.header.status
         if is_new:
             self._webhooks.tell_status(hosted.conversation_id, snapshot.info)
         if planned.initial_message is not None:
             await hosted.begin(
                 "message", planned.initial_message, starts_run=True, key=command_key(request), is_new=is_new
             )
-        with_message = await hosted.reporter.refresh()
+            snapshot = await hosted.reporter.refresh()
         with_skills = request.arguments.get("include_skills", False)
-        info = with_message.info_with_skills if with_skills else with_message.info
-        return Answer(201 if is_new else 200, _created(info, snapshot.header.status))
+        info = snapshot.info_with_skills if with_skills else snapshot.info
+        return Answer(201 if is_new else 200, _created(info, status))
 
     async def _launch(self, body: bytes) -> ResolvedLaunch | None:
         """Of the agent profile that a create names; None when it names none. What is wrong with it `plan` tells."""
