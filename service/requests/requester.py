@@ -176,9 +176,9 @@ class Requester:
                 continue
             except (NoRunner, OwnerMoving):
                 self._placement.forget(conversation_id)
-                if time.monotonic() > give_up_at and was_taken:
-                    raise OutcomeUnknown(operation, time.monotonic() - asked_at) from None
                 if time.monotonic() > give_up_at:
+                    if was_taken:
+                        raise OutcomeUnknown(operation, time.monotonic() - asked_at) from None
                     raise
             unheard = None
             await asyncio.sleep(_RETRY_SECONDS)

@@ -57,21 +57,16 @@ def write_snapshot(directory: ConversationDirectory, snapshot: Snapshot) -> None
     write_atomically(directory.snapshot, b"\n".join(lines), fsync=False)
 
 
-def parse_snapshot(data: bytes) -> Snapshot | None:
-    """None when the file is cut short or from a version that wrote something else."""
-    lines = data.split(b"\n")
-    header = _parse_header(lines[0])
-    if header is None or len(lines) != 4 or not lines[1] or not lines[2]:
-        return None
-    return Snapshot(header, lines[1], lines[2], lines[3] or lines[1])
-
-
 def read_snapshot(directory: ConversationDirectory) -> Snapshot | None:
     """The current snapshot, or None where a runner must describe the conversation first. Blocking."""
     try:
-        return parse_snapshot(directory.snapshot.read_bytes())
+        lines = directory.snapshot.read_bytes().split(b"\n")
     except FileNotFoundError:
         return None
+    header = _parse_header(lines[0])
+    if header is None or len(lines) != 4 or not lines[1] or not lines[2]:
+        return None  # cut short, or from a version that wrote something else
+    return Snapshot(header, lines[1], lines[2], lines[3] or lines[1])
 
 
 def read_brief(directory: ConversationDirectory) -> Brief | None:
