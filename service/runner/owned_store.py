@@ -18,6 +18,7 @@ from openhands.sdk.io import FileStore
 from service.errors import OwnershipLost
 from service.runner.command import Command
 from service.store.atomic import fsync_directory, write_atomically
+from service.store.event_listing import EventListing
 from service.store.event_name import parse_event_name
 from service.store.inbox import Inbox
 from service.store.layout import ConversationDirectory
@@ -39,6 +40,7 @@ class OwnedStore(FileStore):
         self._fence = fence
         self._inbox = inbox
         self._fsync = fsync
+        self._listing = EventListing(directory)
         self.on_append: OnAppend = _nobody_listens
         self._lock = threading.RLock()
         self._is_black_hole = False
@@ -83,18 +85,25 @@ class OwnedStore(FileStore):
                 raise OwnershipLost
             return
         self._fence.check()
-        if name is not None:
-            self._note_message(name.event_id, data)
-        try:
+        if name is None:
             self._put(target, data)
-        except FileNotFoundError:
-            target.parent.mkdir(mode=0o700, exist_ok=True)
-            self._put(target, data)
-        if name is not None:
-            self.on_append(name.seq, name.event_id, data)
+            return
+        self._note_message(name.event_id, data)
+        self._put(target, data)
+        self._listing.note(name)
+        self.on_append(name.seq, name.event_id, data)
 
     def _put(self, target: Path, data: bytes) -> None:
-        write_atomically(target, data, fsync=self._fsync, fsync_name=False, committing=self._while_owned)
+        if not target.parent.is_dir():
+            target.parent.mkdir(mode=0o700)
+        write_atomically(
+            target,
+            data,
+            fsync=self._fsync,
+            fsync_name=False,
+            temporary_in=self._directory.path,  # else a listing of the events would be of no use while one is written
+            committing=self._while_owned,
+        )
 
     @contextmanager
     def _while_owned(self) -> Iterator[None]:

@@ -18,16 +18,17 @@ def write_atomically(
     *,
     fsync: bool,
     fsync_name: bool = True,
+    temporary_in: Path | None = None,
     committing: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
-    """Replace `path` by `data`: a temporary file in the same directory, then a rename.
+    """Replace `path` by `data`: a temporary file in the same directory or `temporary_in`, then a rename.
 
     With `fsync` the bytes survive a power cut, and with `fsync_name` the name does too, at the price of a second
     sync; without it call `fsync_directory` before acknowledging. The parent directory must exist. A crash leaves at
     most a dot-file ending in `.tmp`, which readers ignore.
     """
     parent, name = os.path.split(path)
-    temporary = os.path.join(parent, f".{name}.{secrets.token_hex(4)}.tmp")
+    temporary = os.path.join(temporary_in or parent, f".{name}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
     try:
         try:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
+from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
@@ -21,7 +22,8 @@ import structlog
 
 from service.errors import ConversationNotFound
 from service.store.cached_file import RACY_NS
-from service.store.event_name import event_file_name, names_from, parse_event_name
+from service.store.event_listing import Listed, read_listing
+from service.store.event_name import EventName, event_file_name, names_from, parse_event_name
 from service.store.layout import ConversationDirectory, ConversationsRoot
 
 _log = structlog.get_logger(__name__)
@@ -87,14 +89,18 @@ class _Scan(NamedTuple):
 
     inode: int
     mtime_ns: int
+    listing_bytes: int
     is_settled: bool
     start: int
     """Where `ids` continue the log; 0 also when the directory turned out to be another one."""
     ids: list[str]
+    last_line_at: int
+    """Of the last id, in the listing."""
 
-    def is_of(self, status: os.stat_result) -> bool:
+    def is_of(self, status: os.stat_result, listing_bytes: int) -> bool:
         """Whether nothing has changed since."""
-        return self.is_settled and (status.st_ino, status.st_mtime_ns) == (self.inode, self.mtime_ns)
+        now = (status.st_ino, status.st_mtime_ns, listing_bytes)
+        return self.is_settled and now == (self.inode, self.mtime_ns, self.listing_bytes)
 
 
 class EventLog:
@@ -175,8 +181,8 @@ class EventLog:
     async def _look(self) -> int | None:
         try:
             status = os.stat(self._directory.events)
-            if not self._scanned.is_of(status):
-                self._take_in(await asyncio.to_thread(self._scan, len(self._ids), self._last_name()))
+            if not self._scanned.is_of(status, _size_of(self._directory.event_listing)):
+                self._take_in(await asyncio.to_thread(self._scan, self._newest(), self._scanned.last_line_at))
         except FileNotFoundError:
             self._forget()
             return 0 if self._directory.base_state.exists() else None
@@ -187,10 +193,10 @@ class EventLog:
         self._seqs: dict[str, int] = {}
         self._facts: list[EventFacts] = []
         self.size_bytes = 0
-        self._scanned = _Scan(-1, -1, False, 0, [])
+        self._scanned = _Scan(-1, -1, -1, False, 0, [], 0)
 
-    def _last_name(self) -> str | None:
-        return event_file_name(len(self._ids) - 1, self._ids[-1]) if self._ids else None
+    def _newest(self) -> EventName | None:
+        return EventName(len(self._ids) - 1, self._ids[-1]) if self._ids else None
 
     def _take_in(self, scan: _Scan) -> None:
         if scan.start < len(self._ids):
@@ -244,19 +250,26 @@ class EventLog:
         self._cache.put(key, data)
         return data
 
-    # In threads, which go on when their caller is cancelled: these two change nothing here.
+    # In threads, which go on when their caller is cancelled: these three change nothing here.
 
-    def _scan(self, known: int, last_name: str | None) -> _Scan:
+    def _scan(self, known: EventName | None, last_line_at: int) -> _Scan:
         """New names, in order and without gaps: what lies behind a gap is not readable yet."""
         status = os.stat(self._directory.events)
         is_settled = time.time_ns() - status.st_mtime_ns > RACY_NS
-        names = os.listdir(self._directory.events)
+        listing_bytes = _size_of(self._directory.event_listing)
+        listed = read_listing(self._directory.event_listing, status.st_mtime_ns, known, last_line_at)
+        names, last_line_at = listed or self._list(known)
         # Deleted and made again, an events directory may get the inode number that it had.
-        start = known if last_name is None or last_name in names else 0
+        start = known.seq + 1 if known is not None and known in names else 0
+        ids = [name.event_id for name in names if name.seq >= start]
+        return _Scan(status.st_ino, status.st_mtime_ns, listing_bytes, is_settled, start, ids, last_line_at)
+
+    def _list(self, known: EventName | None) -> Listed:
+        names = os.listdir(self._directory.events)
+        start = known.seq if known is not None and event_file_name(*known) in names else 0
         parsed = (parse_event_name(name) for name in names_from(start, names))
-        found = {each.seq: each.event_id for each in parsed if each is not None and each.seq >= start}
-        ids = [found[seq] for seq in itertools.takewhile(found.__contains__, itertools.count(start))]
-        return _Scan(status.st_ino, status.st_mtime_ns, is_settled, start, ids)
+        found = {each.seq: each for each in parsed if each is not None and each.seq >= start}
+        return Listed([found[seq] for seq in itertools.takewhile(found.__contains__, itertools.count(start))], 0)
 
     def _index(self, seqs: range) -> list[EventFacts]:
         return [self._facts_at(seq) for seq in seqs]
@@ -268,6 +281,14 @@ class EventLog:
         except (ValueError, TypeError, KeyError, AttributeError):
             _log.warning("unreadable_event", conversation_id=str(self._conversation_id), seq=seq)
             return EventFacts("", "", "", "")
+
+
+def _size_of(listing: Path) -> int:
+    """-1 where there is none."""
+    try:
+        return os.stat(listing).st_size
+    except FileNotFoundError:
+        return -1
 
 
 def facts_of(event: dict[str, object]) -> EventFacts:

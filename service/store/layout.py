@@ -26,6 +26,10 @@ class ConversationDirectory:
         return self.path / "events"
 
     @cached_property
+    def event_listing(self) -> Path:
+        return self.path / "event_listing"
+
+    @cached_property
     def base_state(self) -> Path:
         """The SDK writes it last when it makes a conversation: where it is missing there is none yet."""
         return self.path / "base_state.json"

@@ -14,7 +14,7 @@ _SECRET_NAME = re.compile(
 )
 _ENCRYPTED_PREFIX = "gAAAAA"
 """A Fernet token's first bytes: version and the time's leading zeros."""
-_LEFT_OUT = re.compile(r"(^acp/|^inbox/|^webhooks/|\.tmp$|^bash_events/(running|index)/)")
+_LEFT_OUT = re.compile(r"(^acp/|^inbox/|^webhooks/|^event_listing$|\.tmp$|^bash_events/(running|index)/)")
 _JSON = {".json", ".jsonl"}
 
 

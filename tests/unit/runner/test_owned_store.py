@@ -16,6 +16,7 @@ from service.errors import OwnershipLost
 from service.identity import RunnerId
 from service.runner.command import Command
 from service.runner.owned_store import OwnedStore
+from service.store import event_listing
 from service.store.inbox import Inbox, InboxEntry
 from service.store.layout import ConversationDirectory
 from service.store.owner_record import Fence, claim
@@ -72,6 +73,20 @@ def test_appended_event_is_handed_out_as_it_was_written(store: OwnedStore, direc
     store.write(EVENT, '{"text":"ü"}')
     assert appended == [(3, EVENT_ID, '{"text":"ü"}'.encode())]
     assert on_disk == [appended[0][2]]
+
+
+def test_event_of_a_long_log_is_listed_before_anybody_hears_of_it(
+    store: OwnedStore, directory: ConversationDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And while it is written the directory does not change, so that readers need not list it."""
+    monkeypatch.setattr(event_listing, "SHORTEST", 2)
+    store.write("events/event-00000-aaaaaaaa.json", "{}")
+    lines: list[str] = []
+    store.on_append = lambda seq, event_id, data: lines.extend(directory.event_listing.read_text().splitlines())
+    with patch.object(os, "replace", side_effect=os.replace) as renamed:
+        store.write("events/event-00001-bbbbbbbb.json", "{}")
+    assert Path(renamed.call_args_list[0].args[0]).parent == directory.path
+    assert [line.split()[1] for line in lines] == ["event-00000-aaaaaaaa.json", "event-00001-bbbbbbbb.json"]
 
 
 @pytest.mark.parametrize("path", ["base_state.json", "events/other.json", "event-00003-aaaaaaaa.json"])
