@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pydantic_core
+from openhands.sdk.agent.base import AgentBase
 from openhands.sdk.conversation.state import ConversationExecutionStatus, ConversationState
 from openhands.sdk.event.conversation_state import FULL_STATE_KEY, ConversationStateUpdateEvent
 from openhands.sdk.tool.registry import get_tool_module_qualnames
 
-from service.runner.large_parts import LargeParts
+from service.runner.large_parts import CONTEXT_STAND_IN, LargeParts
 from service.runner.meta import Meta
 from service.runner.null_secrets import null_secrets
 from service.store.snapshot import Snapshot, SnapshotHeader
@@ -21,7 +22,7 @@ JsonObject = dict[str, Any]
 _STATE_ONLY = ("activated_path_rules", "head_is_empty")
 _FULL_STATE_LIMIT_BYTES = 900_000
 """The SDK's client gives up on frames of 1 MiB; a full_state beyond this is sent without skills and call lists."""
-_CONTEXT, _STATS = (secrets.token_hex(16) for _ in range(2))
+_AGENT, _STATS = (secrets.token_hex(16) for _ in range(2))
 """Stand for the large parts until a description is JSON."""
 
 
@@ -34,45 +35,39 @@ class Describer:
 
     def snapshot(self, meta: Meta, status: ConversationExecutionStatus) -> Snapshot:
         """Every ready-made answer; `status` is the one to tell, which may be ahead of the state's."""
-        context, stats = self._parts.context(), self._parts.stats()
+        agent, context, stats = self._parts.agent(), self._parts.context(), self._parts.stats()
         info = self._info(meta, status)
         header = SnapshotHeader(status.value, info["created_at"], info["updated_at"])
-        data = _filled(pydantic_core.to_json(info), _STATS, stats.info)
+        data = _filled(pydantic_core.to_json(info), (_STATS, stats.info), (_AGENT, agent.info))
         return Snapshot(
             header,
-            _filled(data, _CONTEXT, context.info_without_skills),
+            _filled(data, (CONTEXT_STAND_IN, context.info_without_skills)),
             self.full_state_event(status),
-            _filled(data, _CONTEXT, context.info) if context.has_skills else b"",
+            _filled(data, (CONTEXT_STAND_IN, context.info)) if context.has_skills else b"",
         )
 
     def full_state_event(self, status: ConversationExecutionStatus) -> bytes:
         """A fresh full_state event, as JSON; under 1 MiB unless the agent itself is larger."""
-        context, stats = self._parts.context(), self._parts.stats()
+        agent, context, stats = self._parts.agent(), self._parts.context(), self._parts.stats()
         value = self._dump(exclude_none=True) | {"execution_status": status.value}
         frame = ConversationStateUpdateEvent(key=FULL_STATE_KEY, value=value)
-        data = frame.model_dump_json(exclude_none=True).encode()
-        event = _filled(_filled(data, _STATS, stats.state), _CONTEXT, context.state)
+        data = _filled(frame.model_dump_json(exclude_none=True).encode(), (_AGENT, agent.state))
+        event = _filled(data, (_STATS, stats.state), (CONTEXT_STAND_IN, context.state))
         if len(event) > _FULL_STATE_LIMIT_BYTES:
             sums = self._parts.stats_without_calls()
-            event = _filled(_filled(data, _STATS, sums), _CONTEXT, context.state_without_skills)
+            event = _filled(data, (_STATS, sums), (CONTEXT_STAND_IN, context.state_without_skills))
         return event
 
     def _dump(self, *, exclude_none: bool) -> JsonObject:
         """All of the state, with stand-ins for its large parts."""
-        state, agent = self._state, self._state.agent
-        told: JsonObject = state.model_dump(mode="json", exclude_none=exclude_none, exclude={"agent", "stats"})
-        told["stats"] = _STATS
-        told["agent"] = agent.model_dump(mode="json", exclude_none=exclude_none, exclude={"agent_context"})
-        if agent.agent_context is not None or not exclude_none:
-            told["agent"]["agent_context"] = _CONTEXT
-        return told
+        told = self._state.model_dump(mode="json", exclude_none=exclude_none, exclude={"agent", "stats"})
+        return told | {"agent": _AGENT, "stats": _STATS}
 
     def _info(self, meta: Meta, status: ConversationExecutionStatus) -> JsonObject:
         state = self._state
         info = self._dump(exclude_none=False)
         for name in _STATE_ONLY:
             del info[name]
-        agent = info["agent"]
         info |= {
             "execution_status": status.value,
             "title": meta.title,
@@ -90,7 +85,7 @@ class Describer:
             "supports_runtime_model_switch": state.agent_state.get("acp_supports_runtime_model_switch", False),
             "launched_agent_profile": meta.launched_agent_profile,
             "client_tools": [tool.model_dump(mode="json") for tool in meta.client_tools],
-            "tool_module_qualnames": _tool_modules(agent, meta),
+            "tool_module_qualnames": _tool_modules(state.agent, meta),
             "runtime_info": {"runtime_status": "available", "can_resume": True, "runtime_error": None},
         }
         shown: JsonObject = null_secrets(info)
@@ -102,12 +97,15 @@ def utc_text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _filled(data: bytes, stand_in: str, part: bytes) -> bytes:
-    return data.replace(f'"{stand_in}"'.encode(), part, 1)
+def _filled(data: bytes, *parts: tuple[str, bytes]) -> bytes:
+    """JSON in which each stand-in is replaced by its part."""
+    for stand_in, part in parts:
+        data = data.replace(f'"{stand_in}"'.encode(), part, 1)
+    return data
 
 
-def _tool_modules(agent: JsonObject, meta: Meta) -> dict[str, str]:
+def _tool_modules(agent: AgentBase, meta: Meta) -> dict[str, str]:
     """Where other clients import the agent's tools from: what the creator said, and what this server knows."""
-    used = {tool["name"] for tool in agent.get("tools", ())} - {tool.name for tool in meta.client_tools}
+    used = {tool.name for tool in agent.tools} - {tool.name for tool in meta.client_tools}
     known = {name: module for name, module in get_tool_module_qualnames().items() if name in used}
     return known | meta.tool_module_qualnames

@@ -1,19 +1,31 @@
-"""The parts of a conversation's state that may be large and seldom change, as JSON that is made once.
+"""The parts of a conversation's state that are large and seldom change, as JSON that is made once.
 
-An agent's context holds all its skills, often hundreds of KB; the statistics have an entry for each LLM call. Both are
-in every description of the conversation, and one is made for every message.
+An agent has every setting of its LLMs, and its context all its skills, often hundreds of KB; the statistics have an
+entry for each LLM call. All are in every description of the conversation, and one is made for every message.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import secrets
+from typing import Any, NamedTuple
 
 import pydantic_core
-from openhands.sdk import AgentContext
+from openhands.sdk import LLM, AgentContext
+from openhands.sdk.agent.base import AgentBase
 from openhands.sdk.conversation.state import ConversationState
 from openhands.sdk.llm.utils.metrics import Metrics
 
 from service.runner.null_secrets import null_secrets
+
+CONTEXT_STAND_IN = secrets.token_hex(16)
+"""For the context in an agent's JSON."""
+
+
+class AgentJson(NamedTuple):
+    """An agent with a stand-in for its context, as answers and as frames have it."""
+
+    info: bytes
+    state: bytes
 
 
 class ContextJson(NamedTuple):
@@ -38,10 +50,23 @@ class LargeParts:
 
     def __init__(self, state: ConversationState) -> None:
         self._state = state
+        self._agent: AgentBase | None = None
+        self._llms: list[LLM] = []
+        self._llm_fields: list[dict[str, Any]] = []
+        self._agent_json = AgentJson(b"", b"")
         self._context: AgentContext | None = None
         self._context_json = _context_json(None)
         self._calls: list[_Calls] | None = None
         self._stats_json = StatsJson(b"", b"")
+
+    def agent(self) -> AgentJson:
+        """The SDK replaces an agent and never changes one; to set a field of one of its LLMs nothing forbids."""
+        agent = self._state.agent
+        if agent is not self._agent or [vars(llm) for llm in self._llms] != self._llm_fields:
+            self._llms = list(agent.get_all_llms())
+            self._llm_fields = [dict(vars(llm)) for llm in self._llms]
+            self._agent, self._agent_json = agent, _agent_json(agent)
+        return self._agent_json
 
     def context(self) -> ContextJson:
         """The SDK replaces a context, and never changes one."""
@@ -89,6 +114,15 @@ class _Calls(NamedTuple):
             metrics.accumulated_cost,
             metrics.max_budget_per_task,
         )
+
+
+def _agent_json(agent: AgentBase) -> AgentJson:
+    info = null_secrets(agent.model_dump(mode="json", exclude={"agent_context"}))
+    state = agent.model_dump(mode="json", exclude_none=True, exclude={"agent_context"})
+    info["agent_context"] = CONTEXT_STAND_IN
+    if agent.agent_context is not None:
+        state["agent_context"] = CONTEXT_STAND_IN
+    return AgentJson(pydantic_core.to_json(info), pydantic_core.to_json(state))
 
 
 def _context_json(context: AgentContext | None) -> ContextJson:

@@ -180,6 +180,28 @@ def test_small_full_state_is_complete(rig: Rig) -> None:
     assert len(value["agent"]["agent_context"]["skills"]) == 1
 
 
+def test_agent_that_has_changed_is_told(rig: Rig) -> None:
+    """It is made JSON once, and again when there is another, or a setting of its LLM was assigned to."""
+    llm = LLM(model="openai/m", usage_id="agent", api_key=API_KEY)
+    opened = rig.create(llm)
+    state = opened.conversation.state
+    changes: list[Callable[[], object]] = [
+        lambda: None,
+        lambda: setattr(llm, "timeout", 7),
+        lambda: setattr(state, "agent", state.agent.model_copy(update={"filter_tools_regex": "e.*"})),
+        lambda: setattr(state.agent.llm, "temperature", 0.5),
+    ]
+    describer = Describer(state)
+    for change in changes:
+        change()
+        snapshot = describer.snapshot(opened.meta, IDLE)
+        told = json.loads(snapshot.full_state)["value"]["agent"]
+        assert told == state.agent.model_dump(mode="json", exclude_none=True)
+        told = json.loads(snapshot.info)["agent"]
+        told["llm"]["api_key"] = "**********"
+        assert told == state.agent.model_dump(mode="json")
+
+
 def test_context_that_was_replaced_is_told(rig: Rig) -> None:
     """It is made JSON once, and again when the agent gets another: by a plugin, say."""
     opened = rig.create(ScriptedLLM.of())
