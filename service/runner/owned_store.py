@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from openhands.sdk.io import FileStore
 
@@ -23,6 +22,9 @@ from service.store.event_name import parse_event_name
 from service.store.inbox import Inbox
 from service.store.layout import ConversationDirectory
 from service.store.owner_record import Fence
+
+_EVENTS = "events"
+"""The folder, as the SDK names it."""
 
 OnAppend = Callable[[int, str, bytes], None]
 """Called with (seq, event id, bytes) on the appending thread, which holds the store's lock: must not block or raise."""
@@ -78,24 +80,25 @@ class OwnedStore(FileStore):
         if path.endswith(".marker"):
             return
         data = contents.encode() if isinstance(contents, str) else contents
-        target = self._directory.path / path
-        name = parse_event_name(target.name) if target.parent == self._directory.events else None
+        folder, file_name = os.path.split(path)
+        name = parse_event_name(file_name) if folder == _EVENTS else None
         if self._is_black_hole:
             if name is not None:
                 raise OwnershipLost
             return
         self._fence.check()
         if name is None:
-            self._put(target, data)
+            self._put(path, data)
             return
         self._note_message(name.event_id, data)
-        self._put(target, data)
+        self._put(path, data)
         self._listing.note(name)
         self.on_append(name.seq, name.event_id, data)
 
-    def _put(self, target: Path, data: bytes) -> None:
-        if not target.parent.is_dir():
-            target.parent.mkdir(mode=0o700)
+    def _put(self, path: str, data: bytes) -> None:
+        target = os.path.join(self._directory.path, path)
+        if not os.path.isdir(folder := os.path.dirname(target)):
+            os.mkdir(folder, 0o700)
         write_atomically(
             target,
             data,
