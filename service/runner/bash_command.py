@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 from service.errors import Conflict
 from service.runner.command_process import CommandProcess, CommandRequest, spawn_now
+from service.runner.full_disk import once_stored
 from service.runner.workers import Workers
+from service.tasks import TaskSet
 
 CHUNK_CHARACTERS = 1 << 20
 _GRACE_SECONDS = 1.0
@@ -92,12 +94,15 @@ class BashCommand:
         self._show = show
         self._room = output_limit_characters
         self._order = 0
+        self._tasks = TaskSet()
         self._storing = asyncio.Lock()
         self._buffers = {"stdout": _Buffer(), "stderr": _Buffer()}
         self._process: CommandProcess | None = None
         """Between its start and its end."""
         self._first: dict[str, bytearray] = {}
         """What was read before `run`."""
+        self._exit_code = FAILED
+        """What it ended with, once it has."""
         self._last_event: bytes | None = None
         self._is_stopped = False
         self._grace: asyncio.TimerHandle | None = None
@@ -117,7 +122,7 @@ class BashCommand:
             self._process = process = spawn_now(self._wanted)
         except (OSError, ValueError) as error:
             self._buffers["stderr"].add(f"Error executing command: {error}")
-            self._end(FAILED)
+            self._end_if_stored()
             return
         if patience_seconds <= 0 or self._is_stopped or self._why_killed is not None:
             return
@@ -131,21 +136,19 @@ class BashCommand:
             process.close_unfed()
             for name, data in self._first.items():
                 self._buffers[name].add(data.decode("utf-8", "replace"))
-            self._end(FAILED if exit_code is None else exit_code)
+            self._exit_code = FAILED if exit_code is None else exit_code
+            self._end_if_stored()
 
     async def run(self) -> None:
         """From where `begin` has left it to its last output, which is stored whatever happens."""
         self._begun.set()
-        if self._process is None:
-            self._tell_end()
-            return
-        exit_code = FAILED
         try:
-            exit_code = await self._execute(self._process)
+            if self._process is not None:
+                self._exit_code = await self._execute(self._process)
         except OSError as error:
             self._buffers["stderr"].add(f"Error executing command: {error}")
         finally:
-            await self._finish(exit_code)
+            await self._finish()
 
     def stop(self) -> None:
         """Ask the whole process group to end, and end it a second later; also before it has begun."""
@@ -217,34 +220,40 @@ class BashCommand:
                 buffer.keep_last(CHUNK_CHARACTERS)
                 return
             self._room -= CHUNK_CHARACTERS
-            await self._store_some(**{name: buffer.take(CHUNK_CHARACTERS)})
+            stored = self._tasks.start(self._store_some(**{name: buffer.take(CHUNK_CHARACTERS)}), "output")
+            await asyncio.shield(stored)  # who is cut off here has it stored all the same, before the last output
 
     async def _store_some(self, stdout: str | None = None, stderr: str | None = None) -> None:
         async with self._storing:
             output, self._order = Output(self._order, None, stdout, stderr), self._order + 1
-            event = await self._workers.call(self._store, output)
+            event = await self._once_stored(lambda: self._store(output))
         if event is not None:
             self._tell(event)
 
-    def _end(self, exit_code: int) -> None:
-        """Store the last output. Blocking."""
-        if self._why_killed is not None:
-            exit_code = FAILED
-            self._buffers["stderr"].add(self._why_killed)
-        rest = {name: buffer.rest() for name, buffer in self._buffers.items()}
-        self._last_event = self._store(Output(self._order, exit_code, **rest))
+    def _end_if_stored(self) -> None:
+        with suppress(OSError):  # `run` tries again
+            self._end()
 
-    async def _finish(self, exit_code: int) -> None:
+    def _end(self) -> None:
+        """Store the last output. Blocking."""
+        rest = {name: buffer.rest() for name, buffer in self._buffers.items()}
+        if self._why_killed is not None:
+            self._exit_code = FAILED
+            rest["stderr"] = (rest["stderr"] or "") + self._why_killed
+        self._last_event = self._store(Output(self._order, self._exit_code, **rest))
+
+    async def _finish(self) -> None:
         try:
             async with self._storing:
-                await self._workers.call(self._end, exit_code)
+                if self._last_event is None:
+                    await self._once_stored(self._end)
         finally:
-            self._tell_end()
+            if self._last_event is not None:
+                self._tell(self._last_event)
+            self.ended.set()
 
-    def _tell_end(self) -> None:
-        if self._last_event is not None:
-            self._tell(self._last_event)
-        self.ended.set()
+    async def _once_stored[Result](self, write: Callable[[], Result]) -> Result:
+        return await once_stored(lambda: self._workers.call(write), "output_not_stored")
 
     def _kill(self) -> None:
         self._signal(signal.SIGKILL)

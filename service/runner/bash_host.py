@@ -169,7 +169,8 @@ class BashHost:
                 return None  # another runner has done it
             history = BashHistory(orphan.history)
             outputs = history.outputs(command_id)
-            if not outputs or json.loads(outputs[-1])["exit_code"] is None:
+            was_begun = history.event(command_id) is not None
+            if was_begun and (not outputs or json.loads(outputs[-1])["exit_code"] is None):
                 why = "The runner of this command has died."
                 with suppress(FileNotFoundError):  # deleted with its conversation
                     output = history.add_output(command_id, len(outputs), FAILED, None, why)
@@ -184,12 +185,12 @@ class BashHost:
 
         def store(output: Output) -> bytes | None:
             try:
-                return history.add_output(command_id, *output)
+                event = history.add_output(command_id, *output)
             except FileNotFoundError:
-                return None  # deleted with its conversation
-            finally:
-                if output.exit_code is not None:
-                    self._registry.remove(command_id)
+                event = None  # deleted with its conversation
+            if output.exit_code is not None:
+                self._registry.remove(command_id)
+            return event
 
         tell = partial(self._tell_output, command_id, is_global=conversation_id is None)
         watched = Watched(history_path, command_id, self._workers, self._watch)
@@ -197,8 +198,12 @@ class BashHost:
         command = BashCommand(wanted, self._workers, store, tell, watched.add, limit_characters)
 
         def begin(patience_seconds: float) -> bytes:
-            event = history.begin(command_id, wanted.command, wanted.cwd, wanted.timeout_seconds)
             self._registry.add(RunningCommand(command_id, self._runner_id, history_path))
+            try:
+                event = history.begin(command_id, wanted.command, wanted.cwd, wanted.timeout_seconds)
+            except BaseException:
+                self._registry.remove(command_id)
+                raise
             command.begin(patience_seconds)
             return event
 

@@ -23,6 +23,7 @@ from service.errors import FanoutError, OwnershipLost, RequestFailed
 from service.runner.command import ENCRYPTED_KINDS, Command
 from service.runner.commands import APPLY, Apply
 from service.runner.event_tree import is_in_log
+from service.runner.full_disk import once_stored
 from service.runner.opening import Opened
 from service.runner.request_models import PostMessageRequest
 from service.runner.workers import Workers
@@ -35,10 +36,6 @@ _log = structlog.get_logger(__name__)
 
 _IN_HAND_SECONDS = 2.0
 """For the commands that are being stored or applied when the queue stops."""
-
-_AGAIN_SECONDS = 0.2
-_LONGEST_PAUSE_SECONDS = 2.0
-"""Before a disk that took nothing is asked again: at first, and at most, each pause being twice the one before."""
 
 _TOLD_STEP_BY_STEP = {"condense"}
 """It waits for the LLM after its first event."""
@@ -223,17 +220,13 @@ class CommandQueue:
 
     async def _until_stored(self, command: Command, function: Callable[..., None], *args: Any) -> None:
         """Call what writes; again and again for an acknowledged command, of which a full disk is not the end."""
-        pause_seconds = _AGAIN_SECONDS
-        while True:
-            try:
-                return await self._workers.call_that_waits(function, *args)
-            except OSError as error:
-                if not (command.is_acknowledged and is_refusal(error)):
-                    raise
-                conversation_id, reason = str(self._conversation_id), str(error)
-                _log.warning("command_not_stored", kind=command.kind, conversation_id=conversation_id, error=reason)
-            await asyncio.sleep(pause_seconds)
-            pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+        await once_stored(
+            lambda: self._workers.call_that_waits(function, *args),
+            "command_not_stored",
+            is_passing=lambda error: command.is_acknowledged and is_refusal(error),
+            kind=command.kind,
+            conversation_id=str(self._conversation_id),
+        )
 
     def _apply_in_worker(self, command: Command) -> None:
         if self._is_in_log(command.entry):

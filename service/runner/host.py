@@ -182,7 +182,9 @@ class Host:
         """Hold what is owned, and the slots of its runs, for another TTL; drop what another runner has taken over."""
         await self.slots.renew()
         for conversation_id in await self._owners.renew(list(self._claimed), self._runner_id):
-            await self._lose(conversation_id)
+            self._claimed.discard(conversation_id)
+            # Beside this: one that is just being opened or let go must not keep the others' leases waiting.
+            self._closing.start(self._lose(conversation_id), f"lose {conversation_id}")
 
     async def evict_idle(self, idle_seconds: float, is_busy: Callable[[UUID], bool]) -> None:
         """Let go of what nobody has used for so long and nothing is left to do for; the next request opens it again."""
@@ -337,7 +339,6 @@ class Host:
 
     async def _lose(self, conversation_id: UUID) -> None:
         """Another runner owns it: stop at once, write nothing."""
-        self._claimed.discard(conversation_id)
         async with self._locks.hold(conversation_id):
             hosted = self._hosted.pop(conversation_id, None)
             if hosted is not None:

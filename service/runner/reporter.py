@@ -20,6 +20,7 @@ from service.catalog.index import ConversationIndex, IndexEntry
 from service.errors import BrokerUnavailable
 from service.metrics import metrics
 from service.runner.description import Describer
+from service.runner.full_disk import once_stored
 from service.runner.meta import write_meta
 from service.runner.opening import Opened
 from service.runner.outbox import Hold
@@ -247,7 +248,9 @@ class Reporter:
         self._refresh_timer = None
         if not self._is_change_noted:
             return  # it was renewed while the loop was about to be told
-        self._tasks.start(self.refresh(), f"snapshot {self._directory.conversation_id}")
+        name = str(self._directory.conversation_id)
+        refreshed = once_stored(self.refresh, "snapshot_not_stored", conversation_id=name)
+        self._tasks.start(refreshed, f"snapshot {name}")
 
     def _cancel_refresh_timer(self) -> None:
         if self._refresh_timer is not None:

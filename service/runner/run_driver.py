@@ -19,10 +19,10 @@ from openhands.sdk.event.conversation_error import ConversationErrorEvent
 from service.errors import AlreadyRunning, OwnershipLost
 from service.metrics import metrics
 from service.runner.agent_loop import AgentLoop
+from service.runner.full_disk import once_stored
 from service.runner.run_slots import RunSlots
 from service.runner.untyped import untyped
 from service.runner.workers import Workers
-from service.store.disk import is_refusal
 from service.tasks import TaskSet
 from service.tracing import traced
 
@@ -30,7 +30,6 @@ _log = structlog.get_logger(__name__)
 
 _INTERRUPT_WAIT_SECONDS = 5.0
 _WRAP_UP_SECONDS = 5.0
-_RECORD_AGAIN_SECONDS = 0.5
 _RUNNING = ConversationExecutionStatus.RUNNING
 _REPEATABLE = (ConversationExecutionStatus.IDLE, ConversationExecutionStatus.PAUSED)
 """Where a run asked for while the last one ended is still to be done; an error is the answer to both."""
@@ -226,27 +225,20 @@ class RunDriver:
 
     async def _crash_recorded(self, error: Exception) -> bool:
         """Once the disk takes it: one that is full may be what the run died of. False when ownership is lost first."""
-        while True:
-            try:
-                await self._workers.call_that_waits(self._record_crash, error)
-            except OwnershipLost:
-                return False
-            except OSError as refusal:
-                _log.warning("crash_not_recorded", conversation_id=str(self._conversation.id), error=str(refusal))
-                await asyncio.sleep(_RECORD_AGAIN_SECONDS)
-            else:
-                return True
+        try:
+            await once_stored(
+                lambda: self._workers.call_that_waits(self._record_crash, error),
+                "crash_not_recorded",
+                is_passing=lambda refusal: True,
+                conversation_id=str(self._conversation.id),
+            )
+        except OwnershipLost:
+            return False
+        return True
 
     async def _settle_once_stored(self) -> None:
         """Likewise: readers must hear of the end, and a full disk may have taken the run's last event and no more."""
-        while True:
-            try:
-                return await self._settle()
-            except OSError as error:
-                if not is_refusal(error):
-                    raise
-                _log.warning("run_not_settled", conversation_id=str(self._conversation.id), error=str(error))
-            await asyncio.sleep(_RECORD_AGAIN_SECONDS)
+        await once_stored(self._settle, "run_not_settled", conversation_id=str(self._conversation.id))
 
     def _record_crash(self, error: Exception) -> None:
         """What the SDK does for errors inside a step, for those outside of one."""

@@ -32,7 +32,7 @@ def write_atomically(
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
     try:
         try:
-            _write_all(descriptor, data)
+            write_all(descriptor, data)
             if fsync:
                 os.fsync(descriptor)
         finally:
@@ -56,7 +56,8 @@ def fsync_directory(path: Path | str) -> None:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes) -> None:
+    """As `os.write`, which may take a part only. Where this raises, some of it may be in the file."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

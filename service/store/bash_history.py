@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 from cachetools import LRUCache
 
-from service.store.atomic import FILE_MODE
+from service.store.atomic import FILE_MODE, write_all
 from service.store.foreign_bash import foreign_entries, foreign_event
 
 _STEM = 24
@@ -171,7 +171,7 @@ class BashHistory:
             return self._write(stem, number, fields, kind)
 
     def _write(self, stem: str, number: int, fields: dict[str, Any], kind: str) -> bytes:
-        with open(f"{self.directory}/index/{socket.gethostname()}", "ab", opener=_private) as indexed:
+        with open(f"{self.directory}/index/{socket.gethostname()}", "ab", buffering=0, opener=_private) as indexed:
             fcntl.flock(indexed, fcntl.LOCK_EX)
             # A crash may have left half a line. The size is asked for now: others appended until the lock was ours.
             size = os.fstat(indexed.fileno()).st_size
@@ -180,9 +180,14 @@ class BashHistory:
             micros = time.time_ns() // 1000
             event = {"id": f"{stem}{number:08x}", "timestamp": _stamp(micros), **fields, "kind": kind}
             line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-            with open(self._file(stem), "ab", opener=_private) as file:
-                file.write(line + b"\n")
-            indexed.write(b"%016d %s %08x\n" % (micros, stem.encode(), number))
+            with open(self._file(stem), "ab", buffering=0, opener=_private) as file:
+                length = os.fstat(file.fileno()).st_size
+                try:
+                    write_all(file.fileno(), line + b"\n")
+                    write_all(indexed.fileno(), b"%016d %s %08x\n" % (micros, stem.encode(), number))
+                except OSError:
+                    file.truncate(length)  # else a full disk would leave half a line, or one that is written again
+                    raise
         return line
 
     def _lines(self, stem: str) -> Iterator[bytes]:

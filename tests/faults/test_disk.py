@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from service.demo.scripted_llm import ScriptedLlm
+from tests.integration.contract.bash import Bash
 from tests.integration.contract.conversations import Conversation, Conversations, user_message
 from tests.server_process import Server
 from tests.waiting import wait_until
@@ -145,6 +146,25 @@ def test_disk_that_fills_up_during_a_run_ends_the_run(
     one.run_again()
     one.wait_status("finished")
     assert texts(one)[-1] == "lost", "the LLM is asked again for what could not be stored"
+
+
+def test_command_whose_output_meets_a_full_disk_ends_when_there_is_room(
+    server: Server, disk: Disk, conversation: Conversations, tmp_path: Path
+) -> None:
+    """With all that it has put out, once."""
+    one, gate = conversation(), tmp_path / "go"
+    bash = Bash(one.http, f"{one.path}/bash")
+    command = bash.start(f"while [ ! -e {gate} ]; do sleep 0.05; done; head -c 20000 /dev/zero | tr '\\0' x; exit 3")
+    disk.fill()
+    try:
+        gate.touch()
+        wait_until(lambda: "output_not_stored" in server.log, "the end was refused")
+    finally:
+        disk.empty()
+    wait_until(lambda: bash.outputs(command["id"]) != [], "the command has ended")
+    [output] = bash.outputs(command["id"])
+    assert (output["stdout"], output["exit_code"]) == ("x" * 20_000, 3)
+    assert bash.execute("echo after")["stdout"] == "after\n"
 
 
 def test_torn_last_event_is_set_aside(server: Server, disk: Disk, conversation: Conversations) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -29,6 +30,7 @@ from service.runner.agent_loop import PROCESS_AGENT_LOOP
 from service.runner.creation import Plan
 from service.runner.credential_bindings import CredentialBindings
 from service.runner.host import Host
+from service.runner.hosted import HostedConversation
 from service.runner.meta import Meta
 from service.runner.opening import Opener
 from service.runner.request_models import ForkConversationRequest
@@ -36,6 +38,7 @@ from service.runner.webhooks import Webhooks
 from service.runner.workers import Workers
 from service.settings import Settings
 from service.settings_values import WebhookSpec
+from service.store.snapshot import read_snapshot
 from tests.unit.runner.rig import RecordingPublisher, ScriptedLLM
 from tests.unit.runner.small_disk import SmallDisk
 from tests.waiting import wait_until_async
@@ -171,6 +174,43 @@ async def test_cancelled_opening_lets_go(host: Host, catalog: Catalog) -> None:
     await assert_let_go(host, catalog, one.conversation_id)
     assert host.hosted == 0
     await host.open(one.conversation_id)
+
+
+async def test_renewal_does_not_wait_for_a_conversation_that_is_let_go(host: Host, catalog: Catalog) -> None:
+    """Another runner has taken it, and the disk is slow: the leases of the others would run out meanwhile."""
+    one, _ = await host.create(planned(host))
+    other, _ = await host.create(planned(host))
+    with SlowDisk(one.directory.path) as disk:
+        closing = asyncio.create_task(host.close_all())
+        await wait_until_async(disk.is_asked.is_set, "it is being let go")
+        await catalog.owners.acquire(one.conversation_id, RunnerId("other"), dead=RUNNER)
+        async with asyncio.timeout(10.0):
+            await host.renew_leases()
+        assert one.conversation_id not in host.claimed
+        disk.go_on.set()
+        await closing
+    assert await catalog.owners.find(one.conversation_id) == RunnerId("other")
+    assert await catalog.owners.find(other.conversation_id) is None
+
+
+async def test_change_that_meets_a_full_disk_is_shown_when_there_is_room(host: Host) -> None:
+    """Without another change."""
+    one, _ = await host.create(planned(host))
+    with without_snapshots(host) as disk:
+        with one.conversation.state as state:
+            state.tags = {"changed": "yes"}
+        one.reporter.note_change()
+        await disk.wait_refused(2)
+        disk.is_full = False
+        await wait_until_async(lambda: "changed" in tags_shown(one), "the change is shown")
+
+
+def tags_shown(one: HostedConversation) -> dict[str, str]:
+    """What readers see."""
+    snapshot = read_snapshot(one.directory)
+    assert snapshot is not None
+    tags: dict[str, str] = json.loads(snapshot.full_state)["value"]["tags"]
+    return tags
 
 
 @contextmanager

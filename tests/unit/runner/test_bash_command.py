@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from unittest.mock import patch
 
 import pytest
 
-from service.runner.bash_command import BashCommand, Output
+from service.runner.bash_command import CHUNK_CHARACTERS, BashCommand, Output
 from service.runner.command_process import CommandRequest
 from service.runner.workers import Workers
 from tests.waiting import wait_until
@@ -25,11 +26,16 @@ class Command:
         self.outputs: list[Output] = []
         self.told: list[bytes] = []
         self.shown = ""
+        self.refusals_left = 0
+        """How often the disk is full yet."""
         self._workers = workers
         wanted = CommandRequest(line, None, timeout_seconds)
         self.command = BashCommand(wanted, workers, self._store, self.told.append, self._show, 1 << 24)
 
     def _store(self, output: Output) -> bytes:
+        if self.refusals_left:
+            self.refusals_left -= 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.outputs.append(output)
         return b"event %d" % output.order
 
@@ -130,3 +136,34 @@ async def test_what_cannot_be_spawned(workers: Workers) -> None:
     output = await Command(workers, "echo \0").run()
     assert (output.exit_code, output.stdout) == (-1, None)
     assert "Error executing command" in (output.stderr or "")
+
+
+@pytest.mark.parametrize("line", ["echo x; exit 3", "/no/such/shell"], ids=["run", "not spawned"])
+@pytest.mark.parametrize("patience_seconds", [0.0, LONG_SECONDS], ids=["on the loop", "in its first moments"])
+async def test_end_that_meets_a_full_disk_is_stored_later(workers: Workers, line: str, patience_seconds: float) -> None:
+    """Whoever waits for it would wait for ever."""
+    one = Command(workers, line)
+    one.refusals_left = 2
+    last = await one.run(patience_seconds)
+    assert one.outputs == [last]
+    assert last.exit_code == (3 if line.startswith("echo") else 127)
+    assert (one.command.ended.is_set(), one.told) == (True, [b"event 0"])
+
+
+async def test_why_it_was_killed_is_said_once(workers: Workers) -> None:
+    """However often the disk refuses to take it."""
+    one = Command(workers, "sleep 600")
+    one.refusals_left = 2
+    one.command.kill("gone")
+    assert await one.run(0.0) == Output(0, -1, None, "gone")
+
+
+async def test_output_that_meets_a_full_disk_is_stored_in_its_order(workers: Workers) -> None:
+    """Also when the command is over its time meanwhile."""
+    size = CHUNK_CHARACTERS + 5
+    one = Command(workers, f"head -c {size} /dev/zero | tr '\\0' x; sleep 600", timeout_seconds=1)
+    one.refusals_left = 4
+    last = await one.run(0.0)
+    assert [output.order for output in one.outputs] == [0, 1]
+    assert "".join(output.stdout or "" for output in one.outputs) == "x" * size
+    assert last.exit_code == -1

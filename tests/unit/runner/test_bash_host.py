@@ -14,12 +14,14 @@ from service.catalog.keys import Keys
 from service.catalog.liveness import Pulse, new_runner_id
 from service.redis_source import RedisSource
 from service.runner.bash_host import BashHost
+from service.runner.command_process import CommandRequest
 from service.runner.workers import Workers
 from service.settings import Settings
 from service.store.bash_history import BashHistory, new_command_id
 from service.store.running_commands import RunningCommand, RunningCommands
 from tests.unit.catalog.test_liveness import dead_here
 from tests.unit.runner.rig import RecordingPublisher
+from tests.unit.runner.small_disk import SmallDisk
 
 DEAD = dead_here()
 CATALOG = Catalog(RedisSource(None, "t").commands(), Keys("t"), 10.0)
@@ -120,3 +122,24 @@ async def test_command_gets_one_end_from_many_runners(
     commands = [orphan(registry, machine) for _ in range(5)]
     await asyncio.gather(*(end_orphans(host(settings)) for _ in range(5)))
     assert [exit_codes(machine, command_id) for command_id in commands] == [[None, -1]] * 5
+
+
+async def test_command_that_was_never_stored_gets_no_end(
+    settings: Settings, registry: RunningCommands, machine: Path
+) -> None:
+    """Its runner died between saying that it is at it and storing it."""
+    command_id = new_command_id()
+    registry.add(RunningCommand(command_id, DEAD, machine))
+    await end_orphans(host(settings))
+    assert BashHistory(machine).outputs(command_id) == []
+    assert registry.all() == []
+
+
+async def test_command_that_cannot_be_stored_is_not_said_to_run(settings: Settings, machine: Path) -> None:
+    """The disk is full: it is refused, and leaves nothing."""
+    bash, command_id = host(settings), new_command_id()
+    with SmallDisk(machine / "index"), pytest.raises(OSError, match="space"):
+        await bash.start(command_id, CommandRequest("true", None, 60), machine, None)
+    assert RunningCommands(machine).all() == []
+    assert not await bash.stop(command_id)
+    assert len(await bash.start(command_id, CommandRequest("true", None, 60), machine, None, 30.0)) == 2

@@ -21,7 +21,7 @@ from openhands.sdk.llm import content_to_str
 
 from service.errors import OwnershipLost, RequestFailed
 from service.identity import RunnerId
-from service.runner import command_queue
+from service.runner import command_queue, full_disk
 from service.runner.command import Command
 from service.runner.command_queue import CommandQueue
 from service.runner.opening import Opened
@@ -410,8 +410,8 @@ async def test_command_that_cannot_be_stored_is_not_accepted(rig: Rig, opened: O
 def impatient() -> Iterator[None]:
     """A disk that took nothing is asked again soon, and nothing is waited for when a queue stops."""
     with (
-        patch.object(command_queue, "_AGAIN_SECONDS", 0.01),
-        patch.object(command_queue, "_LONGEST_PAUSE_SECONDS", 0.02),
+        patch.object(full_disk, "_AGAIN_SECONDS", 0.01),
+        patch.object(full_disk, "_LONGEST_PAUSE_SECONDS", 0.02),
         patch.object(command_queue, "_IN_HAND_SECONDS", 0.01),
     ):
         yield

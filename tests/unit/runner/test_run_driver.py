@@ -13,7 +13,7 @@ from service.catalog.catalog import Catalog
 from service.catalog.keys import Keys
 from service.pubsub.envelope import Kind
 from service.redis_source import RedisSource
-from service.runner import run_driver
+from service.runner import full_disk
 from service.runner.agent_loop import PROCESS_AGENT_LOOP
 from service.runner.opening import Opened
 from service.runner.reporter import Reporter
@@ -70,7 +70,7 @@ async def test_end_of_a_run_is_told_when_the_disk_has_room(
     """All its events were stored; what clients wait for is the state after them."""
     send(opened, "hello")
     with (
-        patch.object(run_driver, "_RECORD_AGAIN_SECONDS", 0.01),
+        patch.object(full_disk, "_AGAIN_SECONDS", 0.01),
         SmallDisk(opened.directory.path, lambda name: file in name) as disk,
     ):
         await driver.start()

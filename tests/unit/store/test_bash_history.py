@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -51,6 +54,28 @@ def test_half_a_line_of_the_index_is_dropped(history: BashHistory) -> None:
         file.write(b"17957")
     second = run(history, "second")
     assert [event_id for event_id in ids(history) if event_id in (first, second)] == [first, second]
+
+
+@pytest.mark.parametrize("writes_before", [0, 1], ids=["half an event", "an event that is not in the index"])
+def test_full_disk_leaves_nothing_of_an_event(history: BashHistory, writes_before: int) -> None:
+    """So it is there once when it is stored again."""
+    command_id = new_command_id()
+    history.begin(command_id, "echo x", None, 300)
+    sizes: list[int] = []
+
+    def write_until_full(descriptor: int, data: bytes) -> int:
+        sizes.append(os_write(descriptor, data if len(sizes) < writes_before else data[:7]))
+        if len(sizes) > writes_before:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return sizes[-1]
+
+    os_write = os.write
+    with patch.object(os, "write", side_effect=write_until_full), pytest.raises(OSError, match="space"):
+        history.add_output(command_id, 0, 0, "x\n", None)
+    assert history.outputs(command_id) == []
+    output = history.add_output(command_id, 0, 0, "x\n", None)
+    assert history.outputs(command_id) == [output]
+    assert ids(history) == [command_id, json.loads(output)["id"]]
 
 
 def test_event_and_outputs_are_found_by_id(history: BashHistory) -> None:

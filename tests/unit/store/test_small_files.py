@@ -148,7 +148,7 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     """A full disk costs the new content only."""
     path = tmp_path / "file"
     write_atomically(path, b"old", fsync=False)
-    with patch.object(atomic, "_write_all", side_effect=OSError("no space")), pytest.raises(OSError, match="no space"):
+    with patch.object(atomic, "write_all", side_effect=OSError("no space")), pytest.raises(OSError, match="no space"):
         write_atomically(path, b"new", fsync=False)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
