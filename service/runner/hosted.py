@@ -60,7 +60,16 @@ _WHY_POISONED = (
 
 
 class HostedConversation:
-    """Methods of the runner's loop."""
+    """Methods of the runner's loop. How it comes to a stop:
+
+    | method | the run | the conversation |
+    |---|---|---|
+    | `interrupt` | is cancelled at once and paused | stays here |
+    | `pause_work` | likewise, if there is one | stays here |
+    | `let_go` | halts between two steps, or is paused where runs are not resumed | is its next owner's |
+    | `abandon` | is cancelled and leaves no trace | is closed: let go of, another runner's, or deleted |
+    | `tell_deleted` | goes on until `abandon` and leaves no trace | is gone for its readers |
+    """
 
     def __init__(
         self,

@@ -85,7 +85,12 @@ _TAKEOVER_SECONDS = 0.5
 
 @asynccontextmanager
 async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterator[RunnerId]:
-    """A runner that takes requests for the length of the block, and lets go of what it owns at its end."""
+    """A runner that takes requests for the length of the block, and lets go of what it owns at its end.
+
+    The end is the way back: it leaves the list of runners, upkeep stops, shell commands get their end, conversations go
+    to their next owners while leases are renewed and requests about them answered; then the inbox, the publisher
+    with what is left to tell, the broker and the threads.
+    """
     runner_id = new_runner_id()
     keys = Keys(settings.redis_namespace)
     async with AsyncExitStack() as stack:

@@ -57,9 +57,12 @@ class RunDriver:
         self._is_asking = False
         """Waiting for a slot."""
         self._is_wanted_again = False
+        """Something came during the run that it may have missed."""
         self._has_entered = False
+        """The SDK's status shows the run, or did."""
         self._interrupt_wanted = False
         self._is_on_agent_loop = False
+        """Between entering and leaving the SDK's `arun`, which is when it can be interrupted."""
 
     @property
     def is_active(self) -> bool:
