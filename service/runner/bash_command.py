@@ -148,7 +148,10 @@ class BashCommand:
         except OSError as error:
             self._buffers["stderr"].add(f"Error executing command: {error}")
         finally:
-            await self._finish()
+            try:
+                await self._finish()
+            finally:
+                await self._tasks.stop()
 
     def stop(self) -> None:
         """Ask the whole process group to end, and end it a second later; also before it has begun."""

@@ -35,6 +35,8 @@ from service.tasks import TaskSet
 _log = structlog.get_logger(__name__)
 
 _CLOSE_SECONDS = 3.0
+_STOP_SECONDS = 5.0
+"""Longer than a process group takes from SIGTERM to its end."""
 _PATIENCE_SECONDS = 0.05
 """How long a worker stays with a command whose end is waited for. Most are over by then."""
 _ATTENDED = 8
@@ -108,12 +110,14 @@ class BashHost:
         return await found.command.process()
 
     async def stop(self, command_id: str) -> bool:
-        """End a command's process group; returns when it has ended. False when it does not run here."""
+        """End a command's process group; returns when its end is stored, or soon. False when it does not run here."""
         found = self._running.get(command_id)
         if found is None:
             return False
         found.command.stop()
-        await found.command.ended.wait()
+        with suppress(TimeoutError):  # a full disk takes its end later
+            async with asyncio.timeout(_STOP_SECONDS):
+                await found.command.ended.wait()
         return True
 
     def kill_those_of(self, conversation_id: UUID) -> None:
@@ -127,13 +131,14 @@ class BashHost:
 
     async def close(self) -> None:
         """End every command; each gets its last output."""
+        commands = list(self._running)
         for running in self._running.values():
             running.command.kill("The runner of this command has stopped.")
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._tasks.wait()
         except TimeoutError:
-            _log.error("commands_not_ended", commands=list(self._running))
+            _log.error("commands_not_ended", commands=commands)
 
     async def delete_old(self) -> None:
         """Delete what is older than the retention, if there is one, of the machine's own history."""
@@ -169,8 +174,8 @@ class BashHost:
                 return None  # another runner has done it
             history = BashHistory(orphan.history)
             outputs = history.outputs(command_id)
-            was_begun = history.event(command_id) is not None
-            if was_begun and (not outputs or json.loads(outputs[-1])["exit_code"] is None):
+            was_stored = bool(outputs) or history.event(command_id) is not None
+            if was_stored and (not outputs or json.loads(outputs[-1])["exit_code"] is None):
                 why = "The runner of this command has died."
                 with suppress(FileNotFoundError):  # deleted with its conversation
                     output = history.add_output(command_id, len(outputs), FAILED, None, why)
@@ -189,7 +194,7 @@ class BashHost:
             except FileNotFoundError:
                 event = None  # deleted with its conversation
             if output.exit_code is not None:
-                self._registry.remove(command_id)
+                self._forget(command_id)
             return event
 
         tell = partial(self._tell_output, command_id, is_global=conversation_id is None)
@@ -208,6 +213,12 @@ class BashHost:
             return event
 
         return _Running(command, watched, conversation_id, begin)
+
+    def _forget(self, command_id: str) -> None:
+        try:
+            self._registry.remove(command_id)
+        except OSError as error:  # its end is stored, and must not be once more
+            _log.warning("ended_command_not_forgotten", command_id=command_id, error=str(error))
 
     async def _run(self, command_id: str, running: _Running, begun: asyncio.Future[bytes], *, is_awaited: bool) -> None:
         try:

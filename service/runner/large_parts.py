@@ -63,9 +63,10 @@ class LargeParts:
         """The SDK replaces an agent and never changes one; to set a field of one of its LLMs nothing forbids."""
         agent = self._state.agent
         if agent is not self._agent or [vars(llm) for llm in self._llms] != self._llm_fields:
-            self._llms = list(agent.get_all_llms())
-            self._llm_fields = [dict(vars(llm)) for llm in self._llms]
-            self._agent, self._agent_json = agent, _agent_json(agent)
+            llms = list(agent.get_all_llms())
+            fields = [dict(vars(llm)) for llm in llms]
+            self._agent_json = _agent_json(agent)
+            self._agent, self._llms, self._llm_fields = agent, llms, fields
         return self._agent_json
 
     def context(self) -> ContextJson:

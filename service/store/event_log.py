@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
@@ -22,7 +21,7 @@ import structlog
 
 from service.errors import ConversationNotFound
 from service.store.cached_file import RACY_NS
-from service.store.event_listing import Listed, read_listing
+from service.store.event_listing import Listed, read_listing, size_of_listing
 from service.store.event_name import EventName, event_file_name, names_from, parse_event_name
 from service.store.layout import ConversationDirectory, ConversationsRoot
 
@@ -181,7 +180,7 @@ class EventLog:
     async def _look(self) -> int | None:
         try:
             status = os.stat(self._directory.events)
-            if not self._scanned.is_of(status, _size_of(self._directory.event_listing)):
+            if not self._scanned.is_of(status, size_of_listing(self._directory)):
                 self._take_in(await asyncio.to_thread(self._scan, self._newest(), self._scanned.last_line_at))
         except FileNotFoundError:
             self._forget()
@@ -256,9 +255,8 @@ class EventLog:
         """New names, in order and without gaps: what lies behind a gap is not readable yet."""
         status = os.stat(self._directory.events)
         is_settled = time.time_ns() - status.st_mtime_ns > RACY_NS
-        listing_bytes = _size_of(self._directory.event_listing)
-        listed = read_listing(self._directory.event_listing, status.st_mtime_ns, known, last_line_at)
-        names, last_line_at = listed or self._list(known)
+        listing_bytes = size_of_listing(self._directory)
+        names, last_line_at = read_listing(self._directory, status, known, last_line_at) or self._list(known)
         # Deleted and made again, an events directory may get the inode number that it had.
         start = known.seq + 1 if known is not None and known in names else 0
         ids = [name.event_id for name in names if name.seq >= start]
@@ -269,6 +267,8 @@ class EventLog:
         start = known.seq if known is not None and event_file_name(*known) in names else 0
         parsed = (parse_event_name(name) for name in names_from(start, names))
         found = {each.seq: each for each in parsed if each is not None and each.seq >= start}
+        if known is not None and known.seq == start:
+            found[start] = known  # also when a deposed owner's event has the same number
         return Listed([found[seq] for seq in itertools.takewhile(found.__contains__, itertools.count(start))], 0)
 
     def _index(self, seqs: range) -> list[EventFacts]:
@@ -281,14 +281,6 @@ class EventLog:
         except (ValueError, TypeError, KeyError, AttributeError):
             _log.warning("unreadable_event", conversation_id=str(self._conversation_id), seq=seq)
             return EventFacts("", "", "", "")
-
-
-def _size_of(listing: Path) -> int:
-    """-1 where there is none."""
-    try:
-        return os.stat(listing).st_size
-    except FileNotFoundError:
-        return -1
 
 
 def facts_of(event: dict[str, object]) -> EventFacts:

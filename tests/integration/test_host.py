@@ -25,7 +25,7 @@ from service.catalog.keys import Keys
 from service.errors import RequestFailed
 from service.identity import RunnerId
 from service.redis_source import RedisSource
-from service.runner import hosted
+from service.runner import hosted, reporter
 from service.runner.agent_loop import PROCESS_AGENT_LOOP
 from service.runner.creation import Plan
 from service.runner.credential_bindings import CredentialBindings
@@ -201,6 +201,12 @@ async def test_change_that_meets_a_full_disk_is_shown_when_there_is_room(host: H
             state.tags = {"changed": "yes"}
         one.reporter.note_change()
         await disk.wait_refused(2)
+        with patch.object(reporter, "_SNAPSHOT_DELAY_SECONDS", 0.0):
+            for _ in range(20):
+                one.reporter.note_change()
+                await asyncio.sleep(0)
+        tried = [task for task in asyncio.all_tasks() if task.get_name() == f"snapshot {one.conversation_id}"]
+        assert len(tried) == 1
         disk.is_full = False
         await wait_until_async(lambda: "changed" in tags_shown(one), "the change is shown")
 

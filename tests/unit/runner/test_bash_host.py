@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -13,6 +16,7 @@ from service.catalog.catalog import Catalog
 from service.catalog.keys import Keys
 from service.catalog.liveness import Pulse, new_runner_id
 from service.redis_source import RedisSource
+from service.runner import bash_host
 from service.runner.bash_host import BashHost
 from service.runner.command_process import CommandRequest
 from service.runner.workers import Workers
@@ -22,6 +26,7 @@ from service.store.running_commands import RunningCommand, RunningCommands
 from tests.unit.catalog.test_liveness import dead_here
 from tests.unit.runner.rig import RecordingPublisher
 from tests.unit.runner.small_disk import SmallDisk
+from tests.waiting import wait_until_async
 
 DEAD = dead_here()
 CATALOG = Catalog(RedisSource(None, "t").commands(), Keys("t"), 10.0)
@@ -143,3 +148,35 @@ async def test_command_that_cannot_be_stored_is_not_said_to_run(settings: Settin
     assert RunningCommands(machine).all() == []
     assert not await bash.stop(command_id)
     assert len(await bash.start(command_id, CommandRequest("true", None, 60), machine, None, 30.0)) == 2
+
+
+async def test_end_is_stored_once_though_the_command_cannot_be_forgotten(settings: Settings, machine: Path) -> None:
+    """Some disks refuse that, too, when they are full."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with patch.object(RunningCommands, "remove", side_effect=full):
+        events = await host(settings).start(new_command_id(), CommandRequest("echo x", None, 60), machine, None, 30.0)
+    assert exit_codes(machine, json.loads(events[0])["id"]) == [0]
+
+
+async def test_stop_does_not_wait_for_a_full_disk(settings: Settings, machine: Path) -> None:
+    """The command has ended; its end is stored when there is room."""
+    bash, command_id = host(settings), new_command_id()
+    await bash.start(command_id, CommandRequest("sleep 600", None, 600), machine, None)
+    with SmallDisk(machine / "index") as disk, patch.object(bash_host, "_STOP_SECONDS", 0.1):
+        async with asyncio.timeout(20.0):
+            assert await bash.stop(command_id)
+        await disk.wait_refused(2)
+        assert exit_codes(machine, command_id) == []
+        disk.is_full = False
+        await wait_until_async(lambda: exit_codes(machine, command_id) == [-15], "its end is stored")
+
+
+async def test_command_whose_beginning_was_cleared_gets_its_end(
+    settings: Settings, registry: RunningCommands, machine: Path
+) -> None:
+    """And somebody may wait for that."""
+    command_id = orphan(registry, machine)
+    BashHistory(machine).clear()
+    BashHistory(machine).add_output(command_id, 1, None, "more\n", None)
+    await end_orphans(host(settings))
+    assert exit_codes(machine, command_id) == [None, -1]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 
 import pytest
@@ -16,6 +17,7 @@ from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
 from openhands.sdk.llm.utils.metrics import Metrics
 from openhands.sdk.skills import Skill
 
+from service.runner import large_parts
 from service.runner.description import Describer, utc_text
 from service.runner.meta import Meta, read_meta, write_meta
 from service.runner.opening import Opened
@@ -200,6 +202,20 @@ def test_agent_that_has_changed_is_told(rig: Rig) -> None:
         told = json.loads(snapshot.info)["agent"]
         told["llm"]["api_key"] = "**********"
         assert told == state.agent.model_dump(mode="json")
+
+
+def test_agent_whose_description_failed_is_described_again(opened: Opened) -> None:
+    """The reporter repeats it when another thread was changing something."""
+    state = opened.conversation.state
+    describer = Describer(state)
+    describer.snapshot(opened.meta, IDLE)
+    state.agent = state.agent.model_copy(update={"filter_tools_regex": "e.*"})
+    with (
+        patch.object(large_parts, "null_secrets", side_effect=RuntimeError("changed size")),
+        pytest.raises(RuntimeError),
+    ):
+        describer.snapshot(opened.meta, IDLE)
+    assert json.loads(describer.snapshot(opened.meta, IDLE).info)["agent"]["filter_tools_regex"] == "e.*"
 
 
 def test_context_that_was_replaced_is_told(rig: Rig) -> None:

@@ -105,6 +105,24 @@ def test_new_names_are_found_without_parsing_the_old(names_in_all: int) -> None:
     assert len(found) == 4 or names_in_all > 100_000
 
 
+async def test_two_events_of_one_number_leave_the_rest_alone(directory: ConversationDirectory) -> None:
+    """As a deposed owner's last may be beside its successor's; a reader stays with the one it has seen."""
+    for seq in range(3):
+        put_event(directory, seq, id=f"{seq:08}")
+    logs = [open_log(directory), open_log(directory)]
+    await logs[0].length()
+    others = [f"{number:08x}" for number in range(0xA0, 0xC0)]
+    for other in others:  # one of them is what a listing would show last
+        put_event(directory, 2, id=other)
+    assert await logs[0].length() == await logs[1].length() == 3
+    assert logs[0].id_of(2) == "00000002"
+    seen = logs[1].id_of(2)
+    put_event(directory, 3, id="00000003")
+    assert [await log.length() for log in logs] == [4, 4]
+    assert (logs[0].id_of(2), logs[1].id_of(2)) == ("00000002", seen)
+    assert [log.id_of(0) for log in logs] == ["00000000"] * 2
+
+
 # Bytes
 
 
