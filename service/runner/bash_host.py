@@ -223,11 +223,13 @@ class BashHost:
     async def _run(self, command_id: str, running: _Running, begun: asyncio.Future[bytes], *, is_awaited: bool) -> None:
         try:
             event = await self._begin(running, is_attended=is_awaited and self._attended < _ATTENDED)
-        except OSError as error:
+        except BaseException as error:
             del self._running[command_id]
             if not begun.done():
-                begun.set_exception(error)
-            return
+                begun.set_exception(error) if isinstance(error, Exception) else begun.cancel()
+            if isinstance(error, OSError):
+                return  # its client is told
+            raise
         if running.conversation_id is None:
             self._publish(self._keys.bash, event)
         if not begun.done():

@@ -255,14 +255,14 @@ class CommandQueue:
             return
         command.has_failed = True
         try:
+            if command.is_acknowledged:
+                # Its client has its answer: the conversation itself says what became of it, then the inbox forgets it.
+                event = ConversationErrorEvent(source="environment", code=type(error).__name__, detail=str(known))
+                await self._until_stored(command, self._append, event)
             if command.entry is not None:
                 await self._workers.call(self._inbox.remove, command.entry)
         finally:
             self._answer_failed(command, known)
-        if command.is_acknowledged:
-            # Its client has its answer: the conversation itself must say what became of the command.
-            event = ConversationErrorEvent(source="environment", code=type(error).__name__, detail=str(known))
-            await self._until_stored(command, self._append, event)
 
     def _answer_failed(self, command: Command, error: FanoutError) -> None:
         if command.is_acknowledged:

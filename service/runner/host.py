@@ -185,6 +185,8 @@ class Host:
             self._claimed.discard(conversation_id)
             # Beside this: one that is just being opened or let go must not keep the others' leases waiting.
             self._closing.start(self._lose(conversation_id), f"lose {conversation_id}")
+        for hosted in self._hosted.values():
+            hosted.reporter.index_again()
 
     async def evict_idle(self, idle_seconds: float, is_busy: Callable[[UUID], bool]) -> None:
         """Let go of what nobody has used for so long and nothing is left to do for; the next request opens it again."""

@@ -152,6 +152,11 @@ class Reporter:
                 )
             self._indexed_status = header.status
 
+    def index_again(self) -> None:
+        """Redis answers: if it did not when it was told last, it is told now."""
+        if self._indexed_status is None:
+            self.note_change()
+
     def tell_new_owner(self) -> None:
         """Nothing more will come of what the former owner was in the middle of telling."""
         self._outbox.progress(reset)

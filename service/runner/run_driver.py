@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 from openhands.sdk.agent.base import AgentBase
@@ -20,6 +21,7 @@ from service.errors import AlreadyRunning, OwnershipLost
 from service.metrics import metrics
 from service.runner.agent_loop import AgentLoop
 from service.runner.full_disk import once_stored
+from service.runner.recovery import close_open_calls
 from service.runner.run_slots import RunSlots
 from service.runner.untyped import untyped
 from service.runner.workers import Workers
@@ -28,6 +30,9 @@ from service.tracing import traced
 
 _log = structlog.get_logger(__name__)
 
+RESULT_NOT_STORED = (
+    "The result of this call could not be stored, so its outcome is unknown; check what it did before doing it again."
+)
 _INTERRUPT_WAIT_SECONDS = 5.0
 _WRAP_UP_SECONDS = 5.0
 _RUNNING = ConversationExecutionStatus.RUNNING
@@ -194,12 +199,14 @@ class RunDriver:
         except ConversationRunError as error:
             # The SDK has set the status and appended the ConversationErrorEvent.
             _log.info("run_failed", conversation_id=str(self._conversation.id), error=str(error.original_exception))
+            if not await self._once_recorded(self._close_open_calls):
+                return False
         except OwnershipLost:
             _log.info("run_given_up", conversation_id=str(self._conversation.id))
             return False
         except Exception as error:  # noqa: BLE001  supervisor: whatever a run raises ends that run only, visibly
             _log.exception("run_crashed", conversation_id=str(self._conversation.id))
-            if not await self._crash_recorded(error):
+            if not await self._once_recorded(partial(self._record_crash, error)):
                 return False
         await self._pause_if_interrupted()
         self._has_entered = True
@@ -226,11 +233,11 @@ class RunDriver:
         if self._interrupt_wanted:
             await self._workers.call_that_waits(self._conversation.pause)  # no effect once paused
 
-    async def _crash_recorded(self, error: Exception) -> bool:
+    async def _once_recorded(self, record: Callable[[], None]) -> bool:
         """Once the disk takes it: one that is full may be what the run died of. False when ownership is lost first."""
         try:
             await once_stored(
-                lambda: self._workers.call_that_waits(self._record_crash, error),
+                lambda: self._workers.call_that_waits(record),
                 "crash_not_recorded",
                 is_passing=lambda refusal: True,
                 conversation_id=str(self._conversation.id),
@@ -247,7 +254,13 @@ class RunDriver:
         """What the SDK does for errors inside a step, for those outside of one."""
         state = self._conversation.state
         with state:
+            close_open_calls(state, RESULT_NOT_STORED)
             state.execution_status = ConversationExecutionStatus.ERROR
             state.append_event(
                 ConversationErrorEvent(source="environment", code=type(error).__name__, detail=str(error))
             )
+
+    def _close_open_calls(self) -> None:
+        """The next run would carry them out again."""
+        with self._conversation.state as state:
+            close_open_calls(state, RESULT_NOT_STORED)

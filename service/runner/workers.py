@@ -8,10 +8,32 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 
+import structlog
+
+_log = structlog.get_logger(__name__)
+
 _THREADS = 64
 """For calls of which none takes long (guess)."""
 _WAITING_THREADS_PER_RUN = 3
 """A run may keep a command waiting, its interruption, and itself where the agent knows only the blocking step."""
+
+
+class _Pool(ThreadPoolExecutor):
+    """Goes on with the threads it has where the machine gives no more; the library has queued the work then, and does
+    it, but says that it failed.
+    """
+
+    def __init__(self, max_workers: int, thread_name_prefix: str) -> None:
+        super().__init__(max_workers, thread_name_prefix)
+        self.submit(int).result()  # so that there is one
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError as error:
+            if not self._threads:
+                raise
+            _log.warning("no_more_threads", threads=len(self._threads), error=str(error))
 
 
 class Workers:
@@ -19,8 +41,8 @@ class Workers:
 
     def __init__(self, threads: int = _THREADS, *, runs: int = 0) -> None:
         """`runs`: how many there may be at once."""
-        self._executor = ThreadPoolExecutor(threads, "sdk")
-        self._waiting = ThreadPoolExecutor(threads + runs * _WAITING_THREADS_PER_RUN, "sdk-waiting")
+        self._executor = _Pool(threads, "sdk")
+        self._waiting = _Pool(threads + runs * _WAITING_THREADS_PER_RUN, "sdk-waiting")
 
     async def call[**P, R](self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The result of `function`, run in a thread. Cancelling the caller does not stop the thread.

@@ -10,7 +10,11 @@ from pathlib import Path
 _LEAST_FREE_BYTES = 1 << 20
 """Less than this, and the next event or snapshot may not fit (guess)."""
 
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_REFUSALS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),  # this process or machine has no more to open a file with
+    *(errno.ESTALE, errno.ETIMEDOUT),  # of network disks
+)
 
 
 def disk_problem(directory: Path) -> str | None:

@@ -17,12 +17,13 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from openhands.sdk import Agent
+from openhands.sdk.conversation.state import ConversationExecutionStatus
 from openhands.sdk.utils.cipher import Cipher
 from openhands.sdk.workspace import LocalWorkspace
 
 from service.catalog.catalog import Catalog
 from service.catalog.keys import Keys
-from service.errors import RequestFailed
+from service.errors import BrokerUnavailable, RequestFailed
 from service.identity import RunnerId
 from service.redis_source import RedisSource
 from service.runner import hosted, reporter
@@ -191,6 +192,24 @@ async def test_renewal_does_not_wait_for_a_conversation_that_is_let_go(host: Hos
         await closing
     assert await catalog.owners.find(one.conversation_id) == RunnerId("other")
     assert await catalog.owners.find(other.conversation_id) is None
+
+
+async def test_status_that_redis_did_not_take_is_in_lists_once_it_answers(host: Host, catalog: Catalog) -> None:
+    """Redis was away with what it knows, so nobody makes the index anew."""
+    await catalog.index.mark_complete()
+    one, _ = await host.create(planned(host))
+    with patch.object(catalog.index, "put", side_effect=BrokerUnavailable) as put:
+        with one.conversation.state as state:
+            state.execution_status = ConversationExecutionStatus.PAUSED
+        await wait_until_async(lambda: put.called, "the status was not taken")
+    assert await catalog.index.count("idle") == 1
+    await host.renew_leases()
+
+    async def is_listed() -> bool:
+        return await catalog.index.count("paused") == 1
+
+    await wait_until_async(is_listed, "the status is in lists")
+    assert await catalog.index.count("idle") == 0
 
 
 async def test_change_that_meets_a_full_disk_is_shown_when_there_is_room(host: Host) -> None:

@@ -15,9 +15,17 @@ from tests.waiting import wait_until_async
 class SmallDisk:
     """While this is entered and full, no file that `refuses` names can be made below `path`."""
 
-    def __init__(self, path: Path, refuses: Callable[[str], bool] = lambda name: True, *, is_full: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        refuses: Callable[[str], bool] = lambda name: True,
+        *,
+        is_full: bool = True,
+        number: int = errno.ENOSPC,
+    ) -> None:
         self._path = path
         self._refuses = refuses
+        self._number = number
         self._open = os.open
         self._patch = patch.object(os, "open", self._open_unless_full)
         self.is_full = is_full
@@ -35,7 +43,7 @@ class SmallDisk:
         is_new = flags & os.O_CREAT and Path(path).is_relative_to(self._path)
         if self.is_full and is_new and self._refuses(Path(path).name):
             self.refusals += 1
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(self._number, os.strerror(self._number))
         return self._open(path, flags, *args, **kwargs)
 
     async def wait_refused(self, times: int) -> None:

@@ -180,3 +180,14 @@ async def test_command_whose_beginning_was_cleared_gets_its_end(
     BashHistory(machine).add_output(command_id, 1, None, "more\n", None)
     await end_orphans(host(settings))
     assert exit_codes(machine, command_id) == [None, -1]
+
+
+async def test_command_that_fails_to_begin_takes_no_place(settings: Settings, machine: Path) -> None:
+    """Whatever the reason: its client is told, and others may run."""
+    bash = host(settings.model_copy(update={"max_bash_commands": 1}))
+    wanted = CommandRequest("true", None, 60)
+    with patch.object(BashHistory, "begin", side_effect=RuntimeError("can't start new thread")):
+        async with asyncio.timeout(20.0):
+            with pytest.raises(RuntimeError, match="thread"):
+                await bash.start(new_command_id(), wanted, machine, None)
+    assert len(await bash.start(new_command_id(), wanted, machine, None, 30.0)) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -418,10 +419,13 @@ def impatient() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_accepted_command_waits_until_the_disk_has_room(rig: Rig, opened: Opened, workers: Workers) -> None:
-    """It keeps its place, and those behind it theirs."""
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE], ids=["space", "descriptors"])
+async def test_accepted_command_waits_until_the_disk_has_room(
+    rig: Rig, opened: Opened, workers: Workers, number: int
+) -> None:
+    """It keeps its place, and those behind it theirs. So it does where the process has no descriptors left."""
     async with started(rig, opened, workers) as (queue, applied):
-        with SmallDisk(opened.directory.path, is_full=False) as disk:
+        with SmallDisk(opened.directory.path, is_full=False, number=number) as disk:
             with holding(opened):
                 for text in ("one", "two"):
                     await queue.submit(Command("message", body(text)), 0.01)
@@ -489,6 +493,18 @@ async def test_failure_that_does_not_fit_is_told_when_there_is_room(rig: Rig, op
     errors = [event for event in opened.conversation.state.events if isinstance(event, ConversationErrorEvent)]
     assert [error.code for error in errors] == ["KeyError"]
     assert said(opened) == ["one"]
+
+
+async def test_command_whose_failure_cannot_be_told_stays_in_the_inbox(
+    rig: Rig, opened: Opened, workers: Workers
+) -> None:
+    """It was accepted: the next owner tries it again."""
+    accept(opened.directory, "from_the_future", b"{}")
+    with SmallDisk(opened.directory.path, number=errno.EACCES) as disk:
+        async with started(rig, opened, workers) as (queue, _):
+            await drained(queue)
+        assert disk.refusals > 0
+    assert waiting(opened.directory) == ["from_the_future"]
 
 
 async def test_failure_that_cannot_be_told_stops_no_command_behind_it(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from openhands.sdk.conversation.state import ConversationExecutionStatus
+from openhands.sdk.event import AgentErrorEvent, ObservationEvent
 
 from service.catalog.catalog import Catalog
 from service.catalog.keys import Keys
@@ -17,10 +19,10 @@ from service.runner import full_disk
 from service.runner.agent_loop import PROCESS_AGENT_LOOP
 from service.runner.opening import Opened
 from service.runner.reporter import Reporter
-from service.runner.run_driver import RunDriver
+from service.runner.run_driver import RESULT_NOT_STORED, RunDriver
 from service.runner.run_slots import RunSlots
 from service.runner.workers import Workers
-from tests.unit.runner.rig import Rig, ScriptedLLM, says, send
+from tests.unit.runner.rig import Rig, ScriptedLLM, says, send, thinks
 from tests.unit.runner.small_disk import SmallDisk
 
 
@@ -36,6 +38,12 @@ def opened(rig: Rig) -> Opened:
 
 @pytest.fixture
 async def driver(opened: Opened) -> AsyncIterator[RunDriver]:
+    async with driving(opened) as driver:
+        yield driver
+
+
+@asynccontextmanager
+async def driving(opened: Opened) -> AsyncIterator[RunDriver]:
     """With a reporter that tells what happens, as in a runner."""
     async with AsyncExitStack() as stack:
         workers = Workers()
@@ -79,3 +87,31 @@ async def test_end_of_a_run_is_told_when_the_disk_has_room(
         disk.is_full = False
         assert await driver.wait_ended(10.0)
     assert b'"execution_status":"finished"' in told_states(rig)[0]
+
+
+async def test_call_whose_result_could_not_be_stored_is_not_made_again(rig: Rig) -> None:
+    """Its outcome is unknown: the agent is told so, and the next run does not carry it out once more."""
+    llm = ScriptedLLM.of(thinks(), says("done"))
+    opened = rig.create(llm)
+    async with driving(opened) as driver:
+        send(opened, "hello")
+        with patch.object(full_disk, "_AGAIN_SECONDS", 0.01), SmallDisk(opened.directory.path, is_full=False) as disk:
+            hear = opened.store.on_append
+
+            def note(seq: int, event_id: str, data: bytes) -> None:
+                disk.is_full = disk.is_full or data.endswith(b'"kind":"ActionEvent"}')
+                hear(seq, event_id, data)
+
+            opened.store.on_append = note
+            await driver.start()
+            await disk.wait_refused(3)
+            opened.store.on_append = hear
+            disk.is_full = False
+            assert await driver.wait_ended(10.0)
+        state = opened.conversation.state
+        assert state.execution_status is ConversationExecutionStatus.ERROR
+        await driver.start()
+        assert await driver.wait_ended(10.0)
+    results = [event for event in state.events if isinstance(event, ObservationEvent | AgentErrorEvent)]
+    assert [getattr(event, "error", None) for event in results] == [RESULT_NOT_STORED]
+    assert state.execution_status.value == "finished"
