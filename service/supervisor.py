@@ -2,6 +2,8 @@
 
 * A dead process is started again, with a growing delay when it keeps dying; Sanic leaves it dead.
 * A signal during start-up ends the start-up; Sanic spins for ever.
+* A process that cannot be started again for now, for want of processes or memory, is tried again; with Sanic that ends
+  the main process, and with multiprocessing a lack of threads ends the state process' service for ever.
 * A failed start kills the processes that were started; Sanic kills its whole process group, shell included.
 * When the main process is killed, nothing is left behind.
 * A port that another server listens on is not shared with it.
@@ -22,7 +24,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import current_process
-from multiprocessing.managers import SyncManager
+from multiprocessing.managers import Server, SyncManager
 from typing import Any
 
 import sanic.mixins.startup as sanic_startup
@@ -90,7 +92,7 @@ class SupervisedManager(WorkerManager):
 
     def start(self) -> None:
         """Start the processes; none any more after a signal."""
-        for process in [process for worker in self.workers for process in worker.processes]:
+        for process in self._all_processes:
             if self._shutting_down:
                 return
             with self._signals_held():
@@ -111,6 +113,11 @@ class SupervisedManager(WorkerManager):
             process.join()
         self._end(self._served_last)
         super().join()  # type: ignore[no-untyped-call]
+
+    @property
+    def _all_processes(self) -> list[WorkerProcess]:
+        """Also those that could not be started again yet, and so have no id."""
+        return [process for worker in self.workers for process in worker.processes]
 
     @property
     def _served_last(self) -> list[WorkerProcess]:
@@ -164,7 +171,7 @@ class SupervisedManager(WorkerManager):
     def _sync_states(self) -> None:  # called ten times a second
         super()._sync_states()  # type: ignore[no-untyped-call]
         if not self._shutting_down:
-            for process in list(self.processes):
+            for process in self._all_processes:
                 if not process.is_alive() and process.state in _ENDED:
                     self._start_again(process)
 
@@ -173,8 +180,12 @@ class SupervisedManager(WorkerManager):
             return
         _log.warning("process_replaced", replaced=process.name, pid=process.pid, exit_code=process.exitcode)
         metrics().processes_replaced.inc()
-        with self._signals_held():
-            process.restart()
+        try:
+            with self._signals_held():
+                process.restart()
+        except OSError as error:
+            _log.error("process_not_replaced", name=process.name, error=str(error))
+            process.set_state(ProcessState.FAILED, force=True)  # else it would not be tried again
         self._backoff.started(process.name, time.monotonic())
 
 
@@ -216,12 +227,28 @@ def install() -> None:
         setattr(sanic_startup, name, ours)
 
 
+class _StateServer(Server):
+    """Goes on when it cannot have a thread: who had just connected is cut off, and replaced."""
+
+    def accepter(self) -> None:
+        while True:
+            try:
+                super().accepter()
+            except RuntimeError as error:
+                _log.warning("process_cut_off", error=str(error))
+            time.sleep(_POLL_SECONDS)
+
+
+class _StateManager(SyncManager):
+    _Server = _StateServer
+
+
 def _state_manager() -> SyncManager:
     """multiprocessing's `Manager()`, whose process otherwise outlives a killed parent; the first that is started."""
     # What is here now, children share until one of them writes to it, which collections would.
     gc.collect()
     gc.freeze()
-    manager = SyncManager()
+    manager = _StateManager()
     manager.start(_follow_parent, (os.getpid(),))
     return manager
 

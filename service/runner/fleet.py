@@ -79,7 +79,12 @@ class _Fleet:
         while len(self._born) < self._processes and time.monotonic() >= self._next_birth:
             parent_pid = os.getpid()
             place = min(set(range(self._processes)) - set(self._places.values()))
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError as error:  # no more processes or memory for now; the others go on
+                _log.error("runner_not_started", error=str(error))
+                self._put_off()
+                return
             if pid == 0:
                 _be_runner(self._settings, parent_pid, place, self._metrics_port if place == 0 else None)
             self._born[pid] = time.monotonic()
@@ -100,12 +105,15 @@ class _Fleet:
                 self._places.pop(pid, None)
                 metrics().processes_replaced.inc()
                 _log.warning("runner_ended", pid=pid, exit_code=os.waitstatus_to_exitcode(status))
-                self._delay_seconds = (
-                    0.0
-                    if lived > _STEADY_SECONDS
-                    else min(max(2 * self._delay_seconds, _FIRST_DELAY_SECONDS), _LONGEST_DELAY_SECONDS)
-                )
-                self._next_birth = time.monotonic() + self._delay_seconds
+                if lived > _STEADY_SECONDS:
+                    self._delay_seconds, self._next_birth = 0.0, time.monotonic()
+                else:
+                    self._put_off()
+
+    def _put_off(self) -> None:
+        """The next birth, for longer each time."""
+        self._delay_seconds = min(max(2 * self._delay_seconds, _FIRST_DELAY_SECONDS), _LONGEST_DELAY_SECONDS)
+        self._next_birth = time.monotonic() + self._delay_seconds
 
     def _drain(self) -> None:
         for pid in self._born:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sanic.worker.constants import ProcessState
 
+from service import supervisor
 from service.supervisor import Backoff, SupervisedManager
+from tests.waiting import wait_until
 
 WAIT = "import signal; signal.pthread_sigmask(signal.SIG_SETMASK, ()); signal.pause()"
 """Every process takes its own signals first, which it begins with held."""
@@ -97,6 +105,56 @@ def test_signal_in_the_middle_of_a_replacement_stops_the_new_process(manager: Su
     manager._sync_states()
 
     assert dead.is_told_to_stop
+
+
+def test_process_that_cannot_be_started_for_now_is_tried_again(manager: SupervisedManager) -> None:
+    """There may be no more processes or memory for a while; the others go on meanwhile."""
+    attempts: list[float] = []
+
+    def fork() -> None:
+        attempts.append(time.monotonic())
+        if len(attempts) < 3:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    dead = FakeProcess("dead", fork)
+    dead.exitcode, dead.state = -9, ProcessState.FAILED
+    manager.worker_state["dead"] = {"state": "STARTED"}
+    manage(manager, dead)
+
+    def is_there() -> bool:
+        manager._sync_states()
+        return dead.is_alive()
+
+    wait_until(is_there, "it is started again")
+    assert len(attempts) == 3
+    manager.shutdown()
+    assert dead.is_told_to_stop
+
+
+def test_state_process_outlives_a_lack_of_threads() -> None:
+    """Every process that is started asks it for something first."""
+    state = supervisor._StateManager()
+    state.start(_refuse_the_second_thread)
+    with ThreadPoolExecutor(1) as caller:
+        try:
+            with pytest.raises((EOFError, ConnectionError)):
+                caller.submit(state.dict).result(10)
+            assert caller.submit(state.dict, {"a": 1}).result(10)["a"] == 1
+        finally:
+            os.kill(state._process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+
+
+def _refuse_the_second_thread() -> None:
+    """The first is the one that takes connections."""
+    numbers = itertools.count(1)
+    start = threading.Thread.start
+
+    def refuse_second(self: threading.Thread) -> None:
+        if next(numbers) == 2:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    threading.Thread.start = refuse_second  # type: ignore[method-assign]
 
 
 def test_backoff_starts_again_at_once_the_first_time() -> None:
