@@ -120,7 +120,7 @@ def idempotency(request: Request) -> JsonObject:
     """The `Idempotency-Key` header as a request's argument; a repetition with the same key has no second effect.
 
     Raises:
-        InvalidRequest: longer than a key may be.
+        InvalidRequest: longer than a key may be, or no text.
     """
     key = request.headers.getone(_IDEMPOTENCY_HEADER, None)
     if key is None:
@@ -129,6 +129,10 @@ def idempotency(request: Request) -> JsonObject:
         raise problem(
             "string_too_long", ["header", _IDEMPOTENCY_HEADER], f"At most {_MAX_KEY_LENGTH} characters", "<key>"
         )
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise problem("string_unicode", ["header", _IDEMPOTENCY_HEADER], "Not UTF-8", "<key>") from None
     return {"idempotency_key": key}
 
 

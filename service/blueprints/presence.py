@@ -30,6 +30,8 @@ _NAMES = 20
 """So many names of one conversation are shown per worker; all watchers are counted."""
 _RENEW_SECONDS = WATCHERS_TTL_SECONDS / 3
 _PAUSE_SECONDS = 0.2
+_AGAIN_SECONDS = 2.0
+"""Before Redis is asked again when it did not answer."""
 """Between two announcements: a crowd that comes at once is told of a few times, not once a head."""
 _HEAD = encode(Envelope(Kind.PRESENCE, -1, UNKNOWN_STREAM_EPOCH, b""))
 
@@ -70,15 +72,15 @@ class Presence:
             if time.monotonic() >= renew_at:
                 self._changed.update(self._here)
                 renew_at = time.monotonic() + _RENEW_SECONDS
-            await self.announce()
-            await asyncio.sleep(_PAUSE_SECONDS)
+            was_said = await self.announce()
+            await asyncio.sleep(_PAUSE_SECONDS if was_said else _AGAIN_SECONDS)
 
-    async def announce(self) -> None:
-        """Say what has changed; what cannot be said now is said later."""
+    async def announce(self) -> bool:
+        """Say what has changed; False when it cannot be said now and is to be said later."""
         self._news.clear()
         changed, self._changed = self._changed, set()
         if not changed:
-            return
+            return True
         try:
             news = await self._watchers.announce(self._worker_id, {each: self._local(each) for each in changed})
             messages = [(Channel(self._keys.events(each)), _HEAD + told) for each, told in news.items()]
@@ -88,6 +90,8 @@ class Presence:
             _log.info("presence_not_announced", conversations=len(changed))
             self._changed |= changed
             self._news.set()
+            return False
+        return True
 
     def _local(self, conversation_id: UUID) -> LocalWatchers:
         here = +self._here.get(conversation_id, Counter[str | None]())

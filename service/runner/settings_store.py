@@ -180,8 +180,8 @@ def _patched(base: Any, value: Any) -> Any:
 def _validated[Model](make: Callable[[], Model]) -> Model:
     try:
         return make()
-    except (ValidationError, TypeError, ValueError):
-        # What pydantic says would repeat secrets.
+    except (ValidationError, TypeError, ValueError, AttributeError):
+        # The last is what the SDK's own checks raise for another type. What pydantic says would repeat secrets.
         raise InvalidRequest("Settings validation failed") from None
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from sanic import Request
 from sanic.compat import Header
 
-from service.blueprints.arguments import body, json_body, json_bytes, query, uuid_path
+from service.blueprints.arguments import body, idempotency, json_body, json_bytes, query, uuid_path
 from service.errors import BadRequest, InvalidRequest, JsonObject
 
 ID = "01234567-89ab-cdef-0123-456789abcdef"
@@ -261,3 +261,24 @@ def test_body_that_is_not_required_may_be_absent_but_not_wrong() -> None:
     assert json_body(request(), required=False) is None
     with pytest.raises(InvalidRequest):
         json_body(request(content=b"{"), required=False)
+
+
+# --- Idempotency-Key ------------------------------------------------------------------------------------------------
+
+
+def with_key(key: str) -> Request:
+    made = request()
+    made.headers["Idempotency-Key"] = key
+    return made
+
+
+@pytest.mark.parametrize("key", ["k" * 256, "\udcff"], ids=["too long", "no text"])
+def test_key_that_is_none_is_refused(key: str) -> None:
+    """Before anything happens; what is no UTF-8 on the wire is a lone surrogate here."""
+    with pytest.raises(InvalidRequest):
+        idempotency(with_key(key))
+
+
+def test_key_is_an_argument() -> None:
+    assert idempotency(with_key("ä-1")) == {"idempotency_key": "ä-1"}
+    assert idempotency(request()) == {}

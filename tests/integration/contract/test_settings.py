@@ -87,6 +87,7 @@ def test_secrets_of_settings_are_encrypted_and_shown_as_asked(http: httpx.Client
         ({"unknown": 1}, 422),
         ({"agent_settings_diff": {"unknown": 1}}, 422),
         ({"agent_settings_diff": {"llm": {"unknown": 1}}}, 422),
+        ({"agent_settings_diff": {"llm": {"model": 1}}}, 422),
         ({"conversation_settings_diff": {"unknown": 1}}, 422),
         ({"conversation_settings_diff": {"max_iterations": None}}, 422),
         ({"active_profile": "nobody"}, 404),
