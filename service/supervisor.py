@@ -1,7 +1,8 @@
 """Sanic's worker manager with what it lacks (measured with Sanic 25.12; each point has a test).
 
 * A dead process is started again, with a growing delay when it keeps dying; Sanic leaves it dead.
-* A signal during start-up ends the start-up; Sanic spins for ever.
+* A signal during start-up ends the start-up; Sanic spins for ever. One that comes to a worker between two steps of its
+  start, when its loop is not running, stops it as soon as it is; uvloop forgets it.
 * A process that cannot be started again for now, for want of processes or memory, is tried again; with Sanic that ends
   the main process, and with multiprocessing a lack of threads ends the state process' service for ever.
 * A failed start kills the processes that were started; Sanic kills its whole process group, shell included.
@@ -15,6 +16,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
@@ -23,14 +25,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import current_process
 from multiprocessing.managers import Server, SyncManager
 from typing import Any
 
 import sanic.mixins.startup as sanic_startup
+import sanic.server.runners as sanic_runners
 import structlog
 from sanic import Sanic
 from sanic.exceptions import ServerKilled
+from sanic.server.runners import _setup_system_signals
 from sanic.server.socket import configure_socket
 from sanic.worker.constants import ProcessState
 from sanic.worker.manager import WorkerManager
@@ -51,6 +56,7 @@ _STEADY_SECONDS = 30.0
 """A process that lived this long starts again at once."""
 _START_LIMIT_SECONDS = 120.0
 _POLL_SECONDS = 0.1
+_CTRL_C_SECONDS = 1.0
 
 
 class Backoff:
@@ -225,6 +231,7 @@ def install() -> None:
         Sanic.start_method = "fork"
     for name, ours in replaced.items():
         setattr(sanic_startup, name, ours)
+    sanic_runners._setup_system_signals = _take_signals
 
 
 class _StateServer(Server):
@@ -278,6 +285,29 @@ def serve(*args: Any, **kwargs: Any) -> None:
         # Sanic listens on it once it can serve: connections that come earlier are not for this worker.
         kwargs |= {"sock": _bind(kwargs["host"], kwargs["port"]), "host": None, "port": None}
     worker_serve(*args, **kwargs)
+
+
+def _take_signals(
+    app: Sanic[Any, Any], run_multiple: bool, register_sys_signals: bool, loop: asyncio.AbstractEventLoop
+) -> None:
+    """SIGINT or SIGTERM stops the server, whether its loop is running or not; another, later, ends the process.
+
+    Ctrl-C is two: the terminal's, and at once the main process's.
+    """
+    _setup_system_signals(app, run_multiple, False, loop)
+    asked_at: list[float] = []
+
+    def stop(number: int, frame: object) -> None:
+        if not asked_at:
+            asked_at.append(time.monotonic())
+            loop.call_soon_threadsafe(partial(app.stop, terminate=False))
+        elif time.monotonic() - asked_at[0] > _CTRL_C_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    if register_sys_signals:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, stop)
 
 
 def _become_worker(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import itertools
 import multiprocessing
@@ -15,8 +16,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+import uvloop
 from sanic.worker.constants import ProcessState
 
 from service import supervisor
@@ -105,6 +108,55 @@ def test_signal_in_the_middle_of_a_replacement_stops_the_new_process(manager: Su
     manager._sync_states()
 
     assert dead.is_told_to_stop
+
+
+@pytest.fixture
+def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.AbstractEventLoop]:
+    """A web worker's, which is told to stop as Sanic does it; what is changed in this process is changed back."""
+    monkeypatch.setenv("SANIC_WORKER_PROCESS", "true")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    loop = uvloop.new_event_loop()
+    app: Any = SimpleNamespace(stop=lambda *, terminate: loop.stop())
+    supervisor._take_signals(app, False, True, loop)
+    yield loop
+    loop.close()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def is_stopped_by(loop: asyncio.AbstractEventLoop, *numbers: signal.Signals) -> bool:
+    """Whether the loop, which is run now, stops for these signals, and not because it was waited for long enough."""
+    for number in numbers:
+        loop.call_soon(signal.raise_signal, number)
+    late = loop.call_later(20.0, loop.stop)
+    begun = time.monotonic()
+    loop.run_forever()
+    late.cancel()
+    return time.monotonic() - begun < 10.0
+
+
+def test_signal_that_comes_when_a_workers_loop_is_not_running_stops_it(loop: asyncio.AbstractEventLoop) -> None:
+    """Between two steps of a worker's start; uvloop would forget it, and the main process wait for ever."""
+    signal.raise_signal(signal.SIGTERM)
+    assert is_stopped_by(loop)
+
+
+def test_ctrl_c_is_taken_as_one_signal(loop: asyncio.AbstractEventLoop) -> None:
+    """The terminal sends SIGINT to all and the main process SIGTERM at once; yet all is ended in good order."""
+    assert is_stopped_by(loop, signal.SIGINT, signal.SIGTERM)
+
+
+def test_later_signal_ends_a_worker_that_does_not_stop(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has lost patience."""
+    monkeypatch.setattr(supervisor, "_CTRL_C_SECONDS", -1.0)
+    with patch.object(signal, "raise_signal") as raised:
+        handler: Any = signal.getsignal(signal.SIGTERM)
+        handler(signal.SIGTERM, None)
+        handler(signal.SIGTERM, None)
+    assert raised.call_args.args == (signal.SIGTERM,)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_process_that_cannot_be_started_for_now_is_tried_again(manager: SupervisedManager) -> None:
