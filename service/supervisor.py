@@ -57,6 +57,7 @@ _STEADY_SECONDS = 30.0
 _START_LIMIT_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 _CTRL_C_SECONDS = 1.0
+"""In which its two signals come."""
 
 
 class Backoff:
@@ -184,14 +185,16 @@ class SupervisedManager(WorkerManager):
     def _start_again(self, process: WorkerProcess) -> None:
         if not self._backoff.is_due(process.name, time.monotonic()):
             return
-        _log.warning("process_replaced", replaced=process.name, pid=process.pid, exit_code=process.exitcode)
-        metrics().processes_replaced.inc()
+        dead = {"replaced": process.name, "pid": process.pid, "exit_code": process.exitcode}
         try:
             with self._signals_held():
                 process.restart()
         except OSError as error:
-            _log.error("process_not_replaced", name=process.name, error=str(error))
+            _log.error("process_not_replaced", **dead, error=str(error))
             process.set_state(ProcessState.FAILED, force=True)  # else it would not be tried again
+        else:
+            _log.warning("process_replaced", **dead)
+            metrics().processes_replaced.inc()
         self._backoff.started(process.name, time.monotonic())
 
 

@@ -30,9 +30,9 @@ _NAMES = 20
 """So many names of one conversation are shown per worker; all watchers are counted."""
 _RENEW_SECONDS = WATCHERS_TTL_SECONDS / 3
 _PAUSE_SECONDS = 0.2
+"""Between two announcements: a crowd that comes at once is told of a few times, not once a head."""
 _AGAIN_SECONDS = 2.0
 """Before Redis is asked again when it did not answer."""
-"""Between two announcements: a crowd that comes at once is told of a few times, not once a head."""
 _HEAD = encode(Envelope(Kind.PRESENCE, -1, UNKNOWN_STREAM_EPOCH, b""))
 
 

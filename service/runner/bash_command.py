@@ -239,11 +239,10 @@ class BashCommand:
 
     def _end(self) -> None:
         """Store the last output. Blocking."""
-        rest = {name: buffer.rest() for name, buffer in self._buffers.items()}
+        exit_code, rest = self._exit_code, {name: buffer.rest() for name, buffer in self._buffers.items()}
         if self._why_killed is not None:
-            self._exit_code = FAILED
-            rest["stderr"] = (rest["stderr"] or "") + self._why_killed
-        self._last_event = self._store(Output(self._order, self._exit_code, **rest))
+            exit_code, rest["stderr"] = FAILED, (rest["stderr"] or "") + self._why_killed
+        self._last_event = self._store(Output(self._order, exit_code, **rest))
 
     async def _finish(self) -> None:
         try:

@@ -174,8 +174,11 @@ class BashHost:
                 return None  # another runner has done it
             history = BashHistory(orphan.history)
             outputs = history.outputs(command_id)
-            was_stored = bool(outputs) or history.event(command_id) is not None
-            if was_stored and (not outputs or json.loads(outputs[-1])["exit_code"] is None):
+            if outputs:
+                lacks_end = json.loads(outputs[-1])["exit_code"] is None
+            else:
+                lacks_end = history.event(command_id) is not None
+            if lacks_end:
                 why = "The runner of this command has died."
                 with suppress(FileNotFoundError):  # deleted with its conversation
                     output = history.add_output(command_id, len(outputs), FAILED, None, why)
@@ -225,8 +228,10 @@ class BashHost:
             event = await self._begin(running, is_attended=is_awaited and self._attended < _ATTENDED)
         except BaseException as error:
             del self._running[command_id]
-            if not begun.done():
-                begun.set_exception(error) if isinstance(error, Exception) else begun.cancel()
+            if not isinstance(error, Exception):
+                begun.cancel()
+            elif not begun.done():
+                begun.set_exception(error)
             if isinstance(error, OSError):
                 return  # its client is told
             raise

@@ -71,8 +71,8 @@ class Reporter:
         self._changing_meta = asyncio.Lock()
         """While a record is being written, the next one must not be made of the one before it."""
         self._refresh_timer: asyncio.TimerHandle | None = None
-        self._refresh: asyncio.Task[None] | None = None
-        """The last that was due."""
+        self._due_refresh: asyncio.Task[None] | None = None
+        """The last that the timer began."""
         self._indexed_status: str | None = None
         """With what status the index has it; None when that is not certain."""
         self._error_hold: Hold | None = None
@@ -255,12 +255,12 @@ class Reporter:
         self._refresh_timer = None
         if not self._is_change_noted:
             return  # it was renewed while the loop was about to be told
-        if self._refresh is not None and not self._refresh.done():
+        if self._due_refresh is not None and not self._due_refresh.done():
             self._start_refresh_timer()  # it waits for a full disk; what it shows then may be this change or not
             return
         name = str(self._directory.conversation_id)
         refreshed = once_stored(self.refresh, "snapshot_not_stored", conversation_id=name)
-        self._refresh = self._tasks.start(refreshed, f"snapshot {name}")
+        self._due_refresh = self._tasks.start(refreshed, f"snapshot {name}")
 
     def _cancel_refresh_timer(self) -> None:
         if self._refresh_timer is not None:
