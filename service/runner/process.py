@@ -53,7 +53,7 @@ from service.runner.opening import Opener, make_cipher
 from service.runner.operations import Operations
 from service.runner.own_server import known_to_agents
 from service.runner.profile_operations import ProfileOperations
-from service.runner.publisher import Publisher
+from service.runner.publisher import PUBLISHING, Publisher
 from service.runner.repository_operations import RepositoryOperations
 from service.runner.sandbox_operations import SandboxOperations
 from service.runner.sdk_operations import SdkOperations
@@ -77,6 +77,8 @@ _log = structlog.get_logger(__name__)
 
 _LEASE_RENEWALS_PER_TTL = 3
 _UNTOLD_SECONDS = 2.0
+_PUBLISHING_SECONDS = 0.2
+"""After an error that nobody expected."""
 _INDEX_SECONDS = 1.0
 """How often a runner looks whether Redis has lost the index."""
 _TAKEOVER_SECONDS = 0.5
@@ -105,7 +107,7 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         broker = make_broker(source, Channel(keys.control))
         stack.push_async_callback(broker.close)
         publisher = Publisher(broker)
-        _background(stack, publisher.run(), "publisher")
+        _repeated(stack, publisher.run, PUBLISHING, _PUBLISHING_SECONDS)
         stack.push_async_callback(publisher.flush)
 
         catalog = Catalog(redis, keys, settings.lease_ttl_seconds)

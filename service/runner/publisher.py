@@ -10,6 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from service.errors import BrokerUnavailable
+from service.metrics import metrics
 from service.pubsub.broker import Broker, Channel
 
 _log = structlog.get_logger(__name__)
@@ -18,6 +19,8 @@ _BATCH = 256
 _QUEUE_LIMIT_BYTES = 64 << 20
 """Without a broker the queue keeps this much and then drops the oldest: readers have the log."""
 _RETRY_SECONDS = 0.2
+PUBLISHING = "publishing"
+"""Under which what fails here is counted."""
 
 Message = bytes | Callable[[], bytes]
 """What is published, or what makes it when its turn has come."""
@@ -57,14 +60,14 @@ class Publisher:
         while True:
             await self._news.wait()
             self._news.clear()
-            while batch := self._take():
-                await self._publish(batch)
+            while self._queue:
+                await self._publish(self._take())
 
     async def flush(self) -> None:
         """Publish what is queued now; gives up when the broker does not answer."""
-        while batch := self._take():
+        while self._queue:
             try:
-                await self._broker.publish(batch)
+                await self._broker.publish(self._take())
             except BrokerUnavailable:
                 return
 
@@ -72,7 +75,7 @@ class Publisher:
         with self._lock:
             batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
             self._queue_bytes -= sum(_size_of(message) for _, message in batch)
-        return [(channel, message if isinstance(message, bytes) else message()) for channel, message in batch]
+        return [(channel, made) for channel, message in batch if (made := _made(message)) is not None]
 
     async def _publish(self, batch: list[tuple[Channel, bytes]]) -> None:
         try:
@@ -85,6 +88,18 @@ class Publisher:
                 self._queue_bytes += sum(len(message) for _, message in batch)
             self._news.set()
             await asyncio.sleep(_RETRY_SECONDS)
+
+
+def _made(message: Message) -> bytes | None:
+    """None for what cannot be made: it must not keep those behind it."""
+    if isinstance(message, bytes):
+        return message
+    try:
+        return message()
+    except Exception:  # noqa: BLE001  supervisor: what is made at its turn is progress, without which readers can do
+        metrics().step_failures.labels(PUBLISHING).inc()
+        _log.exception("message_not_made")
+        return None
 
 
 def _size_of(message: Message) -> int:

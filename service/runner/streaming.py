@@ -82,7 +82,7 @@ class _Growing:
         """The payload; nothing is taken in from here on."""
         with self._lock:
             self._is_taken = True
-        text = "".join(self._texts)
+        text = _encodable("".join(self._texts))
         is_text = self._first.kind == "text"
         event = StreamingDeltaEvent(
             source="agent", content=text if is_text else None, reasoning_content=None if is_text else text
@@ -92,6 +92,11 @@ class _Growing:
 
 
 _STEPS = {StreamStarted: (Step.STARTED, "item_started"), StreamAborted: (Step.ABORTED, "item_aborted")}
+
+
+def _encodable(text: str) -> str:
+    """`text` with what it holds of halves of surrogate pairs put together, where the other half is there too."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def reset() -> bytes:

@@ -159,3 +159,18 @@ async def test_flush_does_not_wait_for_an_absent_broker(broker: MemoryBroker) ->
     async with asyncio.timeout(5):
         await publisher.flush()
     assert broker.published == []
+
+
+async def test_what_cannot_be_made_holds_nothing_up(broker: MemoryBroker) -> None:
+    """Neither what is in its batch nor what comes later."""
+    publisher = Publisher(broker)
+
+    def make() -> bytes:
+        raise ValueError
+
+    async with running(publisher):
+        publisher.put(NEWS, make, b"0")
+        await published(broker, 1)
+        publisher.put(NEWS, *[make] * 256, b"1")
+        await published(broker, 2)
+    assert payloads(broker) == numbers(2)

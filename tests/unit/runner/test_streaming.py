@@ -119,3 +119,19 @@ def test_pieces_become_no_larger_than_what_is_counted_for_them(
     assert all(len(each.frame) < UNMADE_BYTES for each in told)
     assert sum(len(str(frame["content"])) for frame in frames(told)) == 100_000
     assert len(told) < 100
+
+
+@pytest.mark.parametrize(
+    ("pieces", "shown"),
+    [(["\ud83d", "\ude00!"], "\U0001f600!"), (["a\ud83d"], "a\ufffd"), (["\ude00b"], "\ufffdb")],
+    ids=["cut in two", "first half", "second half"],
+)
+def test_half_a_surrogate_pair_is_no_reason_to_be_silent(
+    publisher: WaitingPublisher, progressing: Progressing, pieces: list[str], shown: str
+) -> None:
+    """An LLM's provider may cut where it likes; such a half has no UTF-8 form."""
+    for order, piece in enumerate(pieces):
+        progressing(delta(piece, order))
+    told = publisher.taken()
+    assert [frame["content"] for frame in frames(told)] == [shown]
+    assert json.loads(told[0].event)["content"] == shown
