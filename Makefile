@@ -17,7 +17,7 @@ run: install ## Serve on 127.0.0.1:8000
 
 test: install lint ## Check style and types, then run all tests
 	@sh scripts/install_test_packages.sh
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --reruns 1 --rerun-show-tracebacks
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --reruns 1 --rerun-show-tracebacks
 
 faults: install ## Run every test that kills, stops and starves processes, and all that are long
 	@sh scripts/install_test_packages.sh
