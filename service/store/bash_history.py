@@ -38,6 +38,8 @@ _STEM = 24
 _NUMBER = slice(7 + _STEM, 7 + 32)
 """Where a line has the event's number: at the end of the id, after `{"id":"`."""
 _INDEX_LINE = 16 + 1 + _STEM + 1 + 8 + 1
+_BLOCK_LINES = 128
+"""Read at once of an index."""
 _ID = re.compile("[0-9a-f]{32}")
 _KNOWN_FILES = 16
 """Of commands that ran at the same time, whose events alternate; in each it is known what stands where."""
@@ -133,14 +135,14 @@ class BashHistory:
 
     def entries(self, first: int, last: int, *, descending: bool) -> Iterator[Entry]:
         """All events with `first <= micros < last`, in the order of time; read as far as it is iterated."""
-        sources = [_IndexFile(path).between(first, last, descending=descending) for path in self._index_files()]
+        sources = [_between(path, first, last, descending=descending) for path in self._index_files()]
         foreign = [Entry(*entry) for entry in foreign_entries(self.directory) if first <= entry[0] < last]
         sources.append(iter(sorted(foreign, reverse=descending)))
         return heapq.merge(*sources, reverse=descending)
 
     def clear(self) -> int:
         """Delete everything; returns how many events that were. Commands that run go on, and add to what comes."""
-        count = sum(len(_IndexFile(path)) for path in self._index_files())
+        count = sum(path.stat().st_size // _INDEX_LINE for path in self._index_files())
         foreign = list(foreign_entries(self.directory))
         for entry in foreign:
             entry[3].unlink(missing_ok=True)
@@ -159,7 +161,7 @@ class BashHistory:
             with suppress(FileNotFoundError):
                 os.unlink(entry.path or self._file(entry.event_id[:_STEM]))
         for path in self._index_files():
-            _IndexFile(path).drop_before(before_micros)
+            _drop_before(path, before_micros)
 
     def _append(self, stem: str, number: int, fields: dict[str, Any], kind: str) -> bytes:
         try:
@@ -171,13 +173,17 @@ class BashHistory:
             return self._write(stem, number, fields, kind)
 
     def _write(self, stem: str, number: int, fields: dict[str, Any], kind: str) -> bytes:
-        with open(f"{self.directory}/index/{socket.gethostname()}", "ab", buffering=0, opener=_private) as indexed:
+        with open(f"{self.directory}/index/{socket.gethostname()}", "a+b", buffering=0, opener=_private) as indexed:
             fcntl.flock(indexed, fcntl.LOCK_EX)
-            # A crash may have left half a line. The size is asked for now: others appended until the lock was ours.
-            size = os.fstat(indexed.fileno()).st_size
-            if size % _INDEX_LINE:
-                indexed.truncate(size // _INDEX_LINE * _INDEX_LINE)
-            micros = time.time_ns() // 1000
+            # What it says is asked for now: until the lock was ours others appended, or removed it as empty.
+            status = os.fstat(indexed.fileno())
+            if status.st_nlink == 0:
+                raise FileNotFoundError(indexed.name)
+            # A crash may have left half a line.
+            if status.st_size % _INDEX_LINE:
+                indexed.truncate(status.st_size // _INDEX_LINE * _INDEX_LINE)
+            # A clock that was set back would leave the lines unsorted.
+            micros = max(time.time_ns() // 1000, _Lines(indexed.fileno()).last_micros + 1)
             event = {"id": f"{stem}{number:08x}", "timestamp": _stamp(micros), **fields, "kind": kind}
             line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
             with open(self._file(stem), "ab", buffering=0, opener=_private) as file:
@@ -236,45 +242,61 @@ class _CommandFile:
         return None
 
 
-_GONE = Entry(1 << 62, "", "")
-"""What was in an index before it was shortened; sorts last."""
+class _Lines:
+    """What an open index says, as a sorted sequence."""
 
-
-class _IndexFile:
-    """One host's index, as a sorted sequence on disk."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def __del__(self) -> None:
-        os.close(self._descriptor)
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
 
     def __len__(self) -> int:
         return os.fstat(self._descriptor).st_size // _INDEX_LINE
 
     def __getitem__(self, position: int) -> Entry:
-        line = os.pread(self._descriptor, _INDEX_LINE, position * _INDEX_LINE).decode()
-        if len(line) < _INDEX_LINE:
-            return _GONE
-        micros, stem, number = line.split()
-        return Entry(int(micros), stem + number, stem + "0" * 8)
+        [entry] = self.read(position, 1)
+        return entry
 
-    def between(self, first: int, last: int, *, descending: bool) -> Iterator[Entry]:
-        start, stop = (bisect_left(self, bound, key=lambda entry: entry.micros) for bound in (first, last))
-        positions = range(stop - 1, start - 1, -1) if descending else range(start, stop)
-        return (entry for position in positions if (entry := self[position]) is not _GONE)
+    @property
+    def last_micros(self) -> int:
+        """Of its last line; 0 when there is none."""
+        length = len(self)
+        return self[length - 1].micros if length else 0
 
-    def drop_before(self, micros: int) -> None:
-        """Leave out what is older; whoever appends does so before or after."""
-        with open(self._path, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            kept = bisect_left(self, micros, key=lambda entry: entry.micros) * _INDEX_LINE
-            file.seek(kept)
-            rest = file.read()
-            file.seek(0)
-            file.write(rest)
-            file.truncate()
+    def read(self, start: int, count: int) -> list[Entry]:
+        """Fewer than `count` where the file ends."""
+        lines = os.pread(self._descriptor, count * _INDEX_LINE, start * _INDEX_LINE).decode().splitlines()
+        columns = (line.split() for line in lines if len(line) == _INDEX_LINE - 1)
+        return [Entry(int(micros), stem + number, stem + "0" * 8) for micros, stem, number in columns]
+
+    def position(self, micros: int) -> int:
+        """Of the first line that is not older."""
+        return bisect_left(self, micros, key=lambda entry: entry.micros)
+
+
+def _between(path: Path, first: int, last: int, *, descending: bool) -> Iterator[Entry]:
+    """Part of an index, which is open only for each look into it: there may be more of them than descriptors."""
+    with suppress(FileNotFoundError):
+        with path.open("rb") as file:
+            lines = _Lines(file.fileno())
+            start, stop = lines.position(first), lines.position(last)
+        while start < stop:
+            count = min(stop - start, _BLOCK_LINES)
+            with path.open("rb") as file:
+                block = _Lines(file.fileno()).read(stop - count if descending else start, count)
+            yield from reversed(block) if descending else block
+            start, stop = (start, stop - count) if descending else (start + count, stop)
+
+
+def _drop_before(path: Path, micros: int) -> None:
+    """Leave out what is older; whoever appends does so before or after. What then is empty goes: hosts come and go."""
+    with path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(_Lines(file.fileno()).position(micros) * _INDEX_LINE)
+        rest = file.read()
+        if not rest:
+            path.unlink(missing_ok=True)
+        file.seek(0)
+        file.write(rest)
+        file.truncate()
 
 
 def micros_of(moment: datetime) -> int:

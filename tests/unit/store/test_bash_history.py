@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
@@ -15,6 +17,7 @@ import pytest
 
 from service.store.bash_history import BashHistory, new_command_id
 from service.store.live_output import Delta, LiveOutput, Position, deltas_of
+from tests.waiting import wait_until
 
 FOREVER = 1 << 60
 
@@ -140,6 +143,61 @@ def test_purging_deletes_what_is_older(history: BashHistory) -> None:
     assert history.event(old) is None
     assert history.event(new) is not None
     assert len(ids(history)) == 2
+
+
+def test_index_of_a_host_goes_with_its_last_event(history: BashHistory) -> None:
+    """Containers come and go, each under a name of its own."""
+    run(history, "old")
+    [index] = (history.directory / "index").iterdir()
+    index.rename(index.with_name("gone"))
+    new = run(history, "new")
+    history.purge(next(history.entries(0, FOREVER, descending=True)).micros)
+    assert [path.name for path in (history.directory / "index").iterdir()] == [index.name]
+    assert [event_id[:24] for event_id in ids(history)] == [new[:24]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="who waits for a lock is looked up in /proc")
+def test_event_whose_index_is_removed_as_empty_is_found(history: BashHistory) -> None:
+    """Its writer has opened the file and waits for the lock of who removes it."""
+    command_id = run(history, "old")
+    [index] = (history.directory / "index").iterdir()
+    waits = re.compile(rf"-> FLOCK .*:{index.stat().st_ino} ")
+    with ThreadPoolExecutor(1) as pool:
+        with index.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            written = pool.submit(history.add_output, command_id, 1, 0, "late", None)
+            wait_until(lambda: waits.search(Path("/proc/locks").read_text()), "the writer waits")
+            index.unlink()
+        late = json.loads(written.result())["id"]
+    assert ids(history) == [late]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are counted in /proc")
+def test_hosts_are_merged_without_keeping_their_files_open(history: BashHistory) -> None:
+    """There may be more of them than one process may have open."""
+    for number in range(200):
+        run(history, str(number))
+        [index] = (path for path in (history.directory / "index").iterdir() if not path.name.startswith("host-"))
+        index.rename(index.with_name(f"host-{number}"))
+    before = len(os.listdir("/proc/self/fd"))
+    entries = history.entries(0, FOREVER, descending=False)
+    next(entries)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(entries)) == 399
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_events_after_the_clock_was_set_back_are_in_order(history: BashHistory, *, descending: bool) -> None:
+    """Else the index is not sorted, and what is in it cannot be found."""
+    first = run(history, "first")
+    with patch.object(time, "time_ns", return_value=time.time_ns() - 3600 * 1_000_000_000):
+        second = run(history, "second")
+    entries = list(history.entries(0, FOREVER, descending=descending))
+    assert [entry.command_id for entry in entries] == [each for each in (first, second) for _ in range(2)][
+        :: -1 if descending else 1
+    ]
+    later = entries[0 if descending else -1].micros
+    assert list(history.entries(later, FOREVER, descending=descending)) == [entries[0 if descending else -1]]
 
 
 def test_output_of_a_deleted_conversation_does_not_bring_it_back(tmp_path: Path) -> None:
