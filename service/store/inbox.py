@@ -9,6 +9,7 @@ it twice. An applied entry with an idempotency key leaves that key behind for a 
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ class Inbox:
         self._lock = threading.Lock()
         self._is_closed = False
         self._next_number = max((entry.number for entry in self.entries()), default=0) + 1
+        self._prune()  # now too: numbers begin anew, and may never come to `_PRUNE_EVERY`
 
     def entries(self) -> list[InboxEntry]:
         """What waits, in order of arrival."""
@@ -108,7 +110,9 @@ class Inbox:
         if entry.key is None:
             self.remove(entry)
             return
-        entry.path.rename(self._done / entry.key)
+        done = self._done / entry.key
+        entry.path.rename(done)
+        os.truncate(done, 0)  # the command itself is of no more use
         self._sync(self._done)
         if entry.number % _PRUNE_EVERY == 0:
             self._prune()
@@ -119,7 +123,7 @@ class Inbox:
 
     def _prune(self) -> None:
         oldest = time.time() - KEY_SECONDS
-        for path in self._done.iterdir():
+        for path in self._done.iterdir() if self._done.is_dir() else ():
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < oldest:
                     path.unlink()

@@ -121,6 +121,19 @@ def test_keys_are_forgotten_after_a_day(directory: ConversationDirectory) -> Non
     assert [inbox.is_done(key) for key in ("old", "young", "new")] == [False, True, True]
 
 
+def test_keys_are_forgotten_by_an_inbox_that_is_opened_often(directory: ConversationDirectory) -> None:
+    """Its numbers never grow; and a key is remembered without its command."""
+    inbox = Inbox(directory, fsync=False)
+    for key in ("old", "young"):
+        inbox.finish(inbox.put(inbox.reserve(), "message", b"long", key))
+    done = directory.inbox / "done"
+    assert [path.stat().st_size for path in done.iterdir()] == [0, 0]
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(done / "old", (two_days_ago, two_days_ago))
+    again = Inbox(directory, fsync=False)
+    assert [again.is_done(key) for key in ("old", "young")] == [False, True]
+
+
 @pytest.mark.parametrize("key", ["plain", "a/../b", "dots.and spaces", "ü" * 500, ""])
 def test_any_key_can_be_part_of_a_files_name(directory: ConversationDirectory, key: str) -> None:
     """Clients choose them freely."""
