@@ -22,8 +22,9 @@ def set_aside_torn_tail(directory: ConversationDirectory) -> list[Path]:
     """
     if not directory.events.is_dir():
         return []
-    names = sorted((path for path in directory.events.iterdir() if parse_event_name(path.name)), reverse=True)
-    for path in itertools.takewhile(_is_torn, names):
+    events = ((parse_event_name(path.name), path) for path in directory.events.iterdir())
+    newest_first = sorted(((name.seq, path) for name, path in events if name), reverse=True)
+    for path in itertools.takewhile(_is_torn, (path for _, path in newest_first)):
         path.rename(path.with_name(f"{_PREFIX}{path.name}"))
     return sorted(directory.events.glob(f"{_PREFIX}*.json"))
 
