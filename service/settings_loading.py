@@ -68,7 +68,9 @@ def hand_down(settings: Settings, **values: str | int) -> Settings:
         changed = Settings(**{name: getattr(settings, name) for name in Settings.model_fields} | values)
     except ValidationError as error:
         raise settings_error(dict(error.errors(include_url=False)[0]), lambda loc: (f"--{loc[0]}", "")) from None
-    os.environ.update({f"OH_{name.upper()}": str(value) for name, value in values.items()})
+    for name, value in values.items():
+        os.environ[f"OH_{name.upper()}"] = str(value)
+        os.environ.pop(f"OH_{name.upper()}_IS_NONE", None)  # which would be obeyed first
     return changed
 
 

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from service.settings import Settings
 from service.settings_environment import environment_names
 from service.settings_errors import SettingsError
-from service.settings_loading import DEFAULT_FILE, FILE_VARIABLE, load_settings
+from service.settings_loading import DEFAULT_FILE, FILE_VARIABLE, hand_down, load_settings
 from service.settings_values import WebhookSpec
 
 SECRETS = {
@@ -206,6 +206,15 @@ def test_is_none_clears_a_file_value(tmp_path: Path) -> None:
     settings = load_settings(environ, tmp_path)
     assert settings.conversation_idle_ttl_seconds is None
     assert settings.web_url is None
+
+
+def test_what_is_handed_down_is_what_children_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the environment said that there is none."""
+    monkeypatch.setattr(os, "environ", os.environ | {"OH_REDIS_URL_IS_NONE": "1"})
+    settings = load_settings(os.environ, tmp_path)
+    assert settings.redis_address is None
+    handed = hand_down(settings, redis_url="unix:///s")
+    assert load_settings(os.environ, tmp_path).redis_address == handed.redis_address == "unix:///s"
 
 
 @pytest.mark.parametrize("form", ["file", "whole", "variables"])
