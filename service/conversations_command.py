@@ -40,6 +40,8 @@ _TIMEOUT_SECONDS = 30.0
 _SILENCE_SECONDS = 30.0
 """The server says something on a quiet stream every ten seconds: one that is silent for so long has lost it."""
 _COME_BACK_SECONDS = 1.0
+_AWAY = (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT)
+"""What a balancer says while its server is."""
 _SHOWN_CHARACTERS = 2000
 _COLOURS = {"running": "yellow", "finished": "green", "error": "red", "stuck": "red"}
 
@@ -131,6 +133,8 @@ def _session(client: httpx.Client, conversation_id: UUID, after_seq: int | None)
     while True:
         try:
             with client.stream("GET", path, params=position, timeout=_SILENCE_SECONDS) as response:
+                if response.status_code in _AWAY:
+                    raise httpx.TransportError(f"{response.status_code} from {response.url}")
                 _check(response)
                 for line in response.iter_lines():
                     if not line.startswith("data:"):
