@@ -30,7 +30,8 @@ _SKEW_SECONDS = 1.0
 _SLOW_SYNC_SECONDS = 0.05
 _SLOW_REDIS_SECONDS = 0.01
 _LOW_DISK_BYTES = 1 << 30
-_LEAST_REDIS = (6, 0)
+_LEAST_REDIS = (6, 2)
+"""SET with GET, by which a runner sees that Redis has lost its last heartbeat, came with it (redis.io, SET)."""
 _PUBSUB_BYTES = 64 << 20
 _LOCAL_ADDRESSES = ("127.0.0.1", "::1", "localhost")
 
@@ -119,9 +120,6 @@ def _access(settings: Settings) -> Iterator[Finding]:
 def _disk(settings: Settings) -> Iterator[Finding]:
     folder = settings.conversations_path
     problem = disk_problem(folder)
-    nearest = next(path for path in (folder, *folder.parents) if path.exists())
-    if problem is None and not nearest.is_dir():
-        problem = f"{nearest} is no directory"
     if problem is not None:
         yield Finding(Level.PROBLEM, "disk", problem, "Nothing can be stored, so no command is taken.")
         return
@@ -239,7 +237,7 @@ async def _examine_redis(redis: Redis) -> list[Finding]:
         ),
     ]
     if tuple(int(part) for part in number.split(".")[:2]) < _LEAST_REDIS:
-        findings.append(Finding(Level.PROBLEM, "Redis", f"is version {number}", "6.0 or newer is needed."))
+        findings.append(Finding(Level.PROBLEM, "Redis", f"is version {number}", "6.2 or newer is needed."))
     return findings + await _examine_redis_settings(redis)
 
 
