@@ -52,7 +52,8 @@ from service.blueprints import (
 from service.blueprints.context import WebContext
 from service.blueprints.socket import close_all
 from service.logs import configure_logging
-from service.metrics import forget_metrics, share_metrics
+from service.metrics import share_metrics
+from service.node_directory import make_node_directory, remove_node_directory
 from service.redis_source import RedisSource
 from service.runner.embedded import EmbeddedRunner
 from service.runner.fleet import run_fleet
@@ -156,10 +157,11 @@ def _manage_processes(app: Sanic[Any, Any], settings: Settings) -> None:
     @app.main_process_ready
     async def add_processes(app: Sanic[Any, Any]) -> None:
         configure_logging(settings)  # Sanic's own command line has not
-        app.ctx.metrics_directory = share_metrics()
+        app.ctx.node_directory = make_node_directory()
+        share_metrics(app.ctx.node_directory)
         used = settings
         if settings.redis_address is None:
-            socket_path = private_redis.choose_socket(settings.conversations_path.parent)
+            socket_path = private_redis.socket_in(app.ctx.node_directory)
             used = hand_down(settings, redis_url=private_redis.url_of(socket_path))
             app.manager.manage(supervisor.REDIS, private_redis.become_redis_server, {"socket_path": str(socket_path)})
         if settings.runners:
@@ -167,15 +169,14 @@ def _manage_processes(app: Sanic[Any, Any], settings: Settings) -> None:
             app.manager.manage("Runners", run_fleet, {"settings": used, "processes": settings.runners})
 
     @app.main_process_stop
-    async def remove_metrics(app: Sanic[Any, Any]) -> None:
-        forget_metrics(app.ctx.metrics_directory)
+    async def remove_directory(app: Sanic[Any, Any]) -> None:
+        remove_node_directory(app.ctx.node_directory)
 
 
 def _manage_lifetime(app: Sanic[Any, Any], settings: Settings, embedded_runner: bool | None) -> None:
-    source = RedisSource(settings.redis_address, settings.redis_namespace)
-
     @app.before_server_start
     async def open_context(app: Sanic[Any, Any]) -> None:
+        source = RedisSource(settings.redis_address, settings.redis_namespace)
         is_managed_worker = hasattr(app, "multiplexer")
         if is_managed_worker:
             configure_logging(settings)

@@ -1,20 +1,16 @@
 """What is counted for Prometheus, and how the processes of a node are added up.
 
-One process counts in memory. The processes of a node count into files of a directory that their main process makes, one
-set for each place in the node (`Sanic-Server-0-0`, `Runner-1`): the next process in that place goes on counting where
-the one before was killed, so nothing is lost, and nothing grows with how often it happens.
+One process counts in memory. The processes of a node count into files of the node's directory, one set for each place
+in the node (`Sanic-Server-0-0`, `Runner-1`): the next process in that place goes on counting where the one before was
+killed, so nothing is lost, and nothing grows with how often it happens.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hmac
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -26,8 +22,6 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 """The library's own variable, so its value reaches child processes and the library alike."""
 
-_PREFIX = "fanout-metrics-"
-_IN_USE = "in-use"
 _SAMPLE_SECONDS = 0.5
 _REQUEST_BUCKETS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
 _LAG_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5)
@@ -105,36 +99,14 @@ def metrics() -> Metrics:
     return Metrics()
 
 
-def share_metrics() -> Path:
-    """Have this process and those started from now on count into one directory, which the caller removes at last.
-
-    What processes have left that were killed before they could is removed, too.
-    """
-    _remove_abandoned()
-    directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    # Locked before it has its name: who finds it unlocked may remove the directory. The kernel unlocks it at our end.
-    unnamed = directory / f".{_IN_USE}"
-    fcntl.flock(os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), fcntl.LOCK_EX)
-    unnamed.rename(directory / _IN_USE)
+def share_metrics(directory: Path) -> None:
+    """Have this process and those started from now on count into one directory, their node's."""
     os.environ[_DIRECTORY] = str(directory)
-    return directory
-
-
-def _remove_abandoned() -> None:
-    for lock_path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_IN_USE}"):
-        with suppress(OSError):  # it is locked, another user's, or being removed
-            with lock_path.open("rb+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                forget_metrics(lock_path.parent)
 
 
 def are_shared() -> bool:
     """Whether this process counts together with others."""
     return _DIRECTORY in os.environ
-
-
-def forget_metrics(directory: Path) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 def take_place(place: str) -> None:

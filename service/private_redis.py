@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from service.child_process import default_signals, die_with_parent
-
-_SOCKET_PATH_LIMIT_BYTES = 100
-"""A unix socket's path may have 107 bytes (unix(7)); the server needs a few more while it starts."""
 
 
 class RedisServerMissing(Exception):
@@ -33,18 +29,14 @@ def require_redis_server() -> None:
         raise RedisServerMissing
 
 
-def choose_socket(data_directory: Path) -> Path:
-    """Where the private server will listen: below the data directory, or in a temporary one if that path is too long.
+def socket_in(directory: Path) -> Path:
+    """Where the private server of the node with this directory listens.
 
     Raises:
         RedisServerMissing: no `redis-server` on PATH.
     """
     require_redis_server()
-    path = data_directory / ".redis" / "socket"
-    if len(os.fsencode(path)) > _SOCKET_PATH_LIMIT_BYTES:
-        path = Path(tempfile.mkdtemp(prefix="fanout-")) / "socket"
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return path
+    return directory / "redis.socket"
 
 
 def url_of(socket_path: Path) -> str:

@@ -17,8 +17,9 @@ import structlog
 
 from service.child_process import default_signals, die_with_parent, name_process
 from service.logs import configure_logging
-from service.metrics import forget_metrics, metrics, share_metrics, take_place
+from service.metrics import metrics, share_metrics, take_place
 from service.metrics_port import serve_metrics
+from service.node_directory import make_node_directory, remove_node_directory
 from service.redis_source import RedisSource
 from service.runner.environment import import_sdk
 from service.settings import Settings
@@ -47,13 +48,15 @@ def run_fleet(settings: Settings, processes: int) -> None:
     # From here on signals are taken one by one in `watch`; none may arrive between a fork and its bookkeeping.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     is_alone = parent_process() is None
-    directory = share_metrics() if is_alone else None
+    directory = make_node_directory() if is_alone else None
+    if directory is not None:
+        share_metrics(directory)
     take_place(_PLACE)
     try:
         _Fleet(settings, processes, metrics_port=settings.metrics_port if is_alone else None).watch()
     finally:
         if directory is not None:
-            forget_metrics(directory)
+            remove_node_directory(directory)
 
 
 class _Fleet:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +21,7 @@ from tests.conftest import StartClient
 from tests.integration.contract.conversations import Conversations
 from tests.integration.contract.frames import read
 from tests.redis_process import RedisProcess
-from tests.server_process import FANOUT, REPOSITORY, Sandbox, Server, free_port
+from tests.server_process import FANOUT, Sandbox, Server, free_port
 from tests.session_processes import processes_of
 from tests.waiting import wait_until
 
@@ -140,50 +137,15 @@ def test_everything_counted_moves(node: Server, scripted_llm: ScriptedLlm, tmp_p
 
 
 @pytest.mark.heavy
-def test_directory_of_the_counts_goes_with_the_server(tmp_path: Path) -> None:
+def test_directory_of_the_node_goes_with_the_server(tmp_path: Path) -> None:
     """A stopped server leaves nothing in the temporary folder."""
     # Sockets are made in it, whose names have at most 107 characters: `tmp_path` may leave too few.
     with TemporaryDirectory() as temporary:
         command = [*FANOUT, "serve", "--workers", "2", "--runners", "1"]
         with Server(tmp_path / "server", {"TMPDIR": temporary}, command) as server:
-            assert len(list(Path(temporary).glob("fanout-metrics-*"))) == 1
+            assert len(list(Path(temporary).glob("fanout-node-*"))) == 1
             server.terminate()
-        assert not list(Path(temporary).glob("fanout-metrics-*"))
-
-
-_COUNTING = (
-    "import sys; from service.metrics import share_metrics; print(share_metrics(), flush=True); sys.stdin.read()"
-)
-
-
-def counting(temporary: Path) -> tuple[subprocess.Popen[str], Path]:
-    """A main process that has others count with it, and where."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", _COUNTING],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(temporary)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    return process, Path(process.stdout.readline().strip())
-
-
-def test_next_start_removes_what_a_killed_one_has_left(tmp_path: Path) -> None:
-    """And nothing of who still counts."""
-    with ExitStack() as stack:
-        killed, left = counting(tmp_path)
-        living, kept = counting(tmp_path)
-        for each in (killed, living):
-            stack.enter_context(each)
-            stack.callback(each.kill)
-        assert left.exists()
-        killed.kill()
-        killed.wait()
-        third, _ = counting(tmp_path)
-        stack.enter_context(third)
-        stack.callback(third.kill)
-        assert (left.exists(), kept.exists()) == (False, True)
+        assert not list(Path(temporary).glob("fanout-node-*"))
 
 
 def test_runners_have_a_port_of_their_own(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ ALLOWED = {
         "child_process",
         "logs",
         "metrics_port",
+        "node_directory",
     },
     "requests": COUNTED | {"tasks", "pubsub", "catalog"},
     "pubsub": REDIS | {"tasks"},
