@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import checked_json, idempotency
-from service.blueprints.conversations import LLM_TIMEOUT_SECONDS, Success, tell
+from service.blueprints.arguments import checked_json, idempotency, query
+from service.blueprints.conversations import LLM_TIMEOUT_SECONDS, IncludeSkills, Success, tell
 from service.blueprints.openapi import documented
 
 blueprint = Blueprint("branches", url_prefix="/api/conversations/<conversation_id:str>")
@@ -18,6 +18,7 @@ _COPY_TIMEOUT_SECONDS = 120
 @documented(
     summary="A new conversation with the events of this one",
     body="ForkConversationRequest",
+    query=IncludeSkills,
     response="ConversationInfo",
     status=201,
     errors=(404, 409, 422),
@@ -28,7 +29,7 @@ async def fork(request: Request, conversation_id: str) -> HTTPResponse:
         "conversation.fork",
         conversation_id,
         body=checked_json(request, required=False),
-        arguments=idempotency(request),
+        arguments={**query(request, IncludeSkills).model_dump(), **idempotency(request)},
         timeout_seconds=_COPY_TIMEOUT_SECONDS,
     )
 
@@ -56,11 +57,18 @@ async def start_child(request: Request, conversation_id: str) -> HTTPResponse:
 @documented(
     summary="Go on from another event",
     body="NavigateRequest",
+    query=IncludeSkills,
     response="ConversationInfo",
     errors=(404, 409, 422),
 )
 async def navigate(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(request, "conversation.navigate", conversation_id, body=checked_json(request))
+    return await tell(
+        request,
+        "conversation.navigate",
+        conversation_id,
+        body=checked_json(request),
+        arguments=query(request, IncludeSkills).model_dump(),
+    )
 
 
 @blueprint.post("/condense")

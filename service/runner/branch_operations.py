@@ -9,11 +9,11 @@ from service.requests.message import Request
 from service.requests.requester import Answer
 from service.runner.host import Host
 from service.runner.meta import read_meta
-from service.runner.operations import SUCCESS, Operation, conversation_id
+from service.runner.operations import SUCCESS, Operation, conversation_id, info_for
 from service.runner.request_models import ForkConversationRequest, NavigateRequest
 from service.runner.validation import parse
 from service.runner.workers import Workers
-from service.store.snapshot import read_brief
+from service.store.snapshot import Snapshot, read_snapshot
 
 
 class BranchOperations:
@@ -33,27 +33,27 @@ class BranchOperations:
         source_id, key = conversation_id(request), request.arguments.get("idempotency_key")
         fork_id = wanted.id or (uuid4() if key is None else keyed_id(f"fork {source_id} {key}"))
         if key is not None:
-            made_before = await self._workers.call(self._info_of_fork, fork_id, source_id)
+            made_before = await self._workers.call(self._made_before, fork_id, source_id)
             if made_before is not None:
-                return Answer(200, made_before)
+                return Answer(200, info_for(request, made_before))
         source = await self._host.open(source_id)
         fork = await self._host.fork(source, fork_id, wanted)
-        return Answer(201, (await fork.reporter.refresh()).info)
+        return Answer(201, info_for(request, await fork.reporter.refresh()))
 
     async def _navigate(self, request: Request) -> Answer:
         wanted = parse(NavigateRequest, request.body)
         hosted = await self._host.open(conversation_id(request))
         await hosted.navigate(wanted.event_id)
-        return Answer(200, (await hosted.reporter.refresh()).info)
+        return Answer(200, info_for(request, await hosted.reporter.refresh()))
 
     async def _condense(self, request: Request) -> Answer:
         await (await self._host.open(conversation_id(request))).condense()
         return SUCCESS
 
-    def _info_of_fork(self, fork_id: UUID, source_id: UUID) -> bytes | None:
-        """What is told of a fork that was made from there, if there is one, whoever owns it. Blocking."""
+    def _made_before(self, fork_id: UUID, source_id: UUID) -> Snapshot | None:
+        """Of a fork that was made from there, if there is one, whoever owns it. Blocking."""
         directory = self._host.root.directory(fork_id)
-        brief = read_brief(directory)
-        if brief is None or read_meta(directory).forked_from_conversation_id != source_id:
+        snapshot = read_snapshot(directory)
+        if snapshot is None or read_meta(directory).forked_from_conversation_id != source_id:
             return None
-        return brief.info
+        return snapshot

@@ -17,7 +17,7 @@ from service.runner.creation import plan
 from service.runner.extensions import Extensions
 from service.runner.host import Host
 from service.runner.hosted import HostedConversation
-from service.runner.operations import SUCCESS, Operation, answered, command_key, conversation_id
+from service.runner.operations import SUCCESS, Operation, answered, command_key, conversation_id, info_for
 from service.runner.request_models import (
     AskAgentRequest,
     ConfirmationResponseRequest,
@@ -88,9 +88,7 @@ class ConversationOperations:
                 "message", planned.initial_message, starts_run=True, key=command_key(request), is_new=is_new
             )
             snapshot = await hosted.reporter.refresh()
-        with_skills = request.arguments.get("include_skills", False)
-        info = snapshot.info_with_skills if with_skills else snapshot.info
-        return Answer(201 if is_new else 200, _created(info, status))
+        return Answer(201 if is_new else 200, _created(info_for(request, snapshot), status))
 
     async def _launch(self, body: bytes) -> ResolvedLaunch | None:
         """Of the agent profile that a create names; None when it names none. What is wrong with it `plan` tells."""

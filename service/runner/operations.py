@@ -12,6 +12,7 @@ from service.errors import OwnerMoving, OwnershipLost, RequestFailed
 from service.requests.message import Request
 from service.requests.requester import Answer
 from service.store.inbox import key_name
+from service.store.snapshot import Snapshot
 
 SUCCESS = Answer(200, b'{"success":true}')
 
@@ -56,6 +57,11 @@ def conversation_id(request: Request) -> UUID:
     """Of the conversation that the request is about; for operations whose blueprints name one."""
     assert request.conversation_id is not None, "the blueprint names a conversation"
     return request.conversation_id
+
+
+def info_for(request: Request, snapshot: Snapshot) -> bytes:
+    """What a conversation's snapshot tells of it, with its agent's skills if the request wants them."""
+    return snapshot.info_with_skills if request.arguments.get("include_skills") else snapshot.info
 
 
 def command_key(request: Request) -> str | None:

@@ -7,11 +7,13 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from service.demo.scripted_llm import ScriptedLlm
 from tests.integration.contract.conversations import (
     PATH,
     Conversation,
     Conversations,
     JsonObject,
+    agent_of,
     made,
     terminal,
     user_message,
@@ -140,6 +142,25 @@ def test_repeated_fork_with_its_key_is_the_same(conversation: Conversations) -> 
     fork = conversation.adopt(first.json()["id"])
     assert (first.status_code, again.status_code) == (201, 200)
     assert again.json()["id"] == fork.id
+
+
+def test_skills_are_told_on_request_only(conversation: Conversations, llm: ScriptedLlm) -> None:
+    """Of a fork, of one that was made before with the same key, and of a conversation that has moved."""
+    skill = {"name": "greeting", "content": "Say hello", "trigger": None}
+    source = conversation(agent=agent_of(llm) | {"agent_context": {"skills": [skill]}})
+    key = str(uuid4())
+
+    def skills(route: str, body: JsonObject, *, asked_for: bool) -> list[str]:
+        response = source.http.post(
+            f"{source.path}{route}", json=body, params={"include_skills": asked_for}, headers={"Idempotency-Key": key}
+        )
+        info = response.raise_for_status().json()
+        conversation.adopt(info["id"])
+        return [each["name"] for each in info["agent"]["agent_context"]["skills"]]
+
+    for route, body in (("/fork", {}), ("/navigate", {"event_id": None})):
+        told = [skills(route, body, asked_for=asked_for) for asked_for in (True, False, True)]
+        assert told == [["greeting"], [], ["greeting"]], route
 
 
 def test_fork_keeps_secrets_and_the_key_of_the_llm(conversation: Conversations, server: Server) -> None:
