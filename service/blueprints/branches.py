@@ -31,6 +31,7 @@ async def fork(request: Request, conversation_id: str) -> HTTPResponse:
         body=checked_json(request, required=False),
         arguments={**query(request, IncludeSkills).model_dump(), **idempotency(request)},
         timeout_seconds=_COPY_TIMEOUT_SECONDS,
+        missing="Source conversation not found",
     )
 
 
@@ -68,10 +69,17 @@ async def navigate(request: Request, conversation_id: str) -> HTTPResponse:
         conversation_id,
         body=checked_json(request),
         arguments=query(request, IncludeSkills).model_dump(),
+        missing="Conversation not found",
     )
 
 
 @blueprint.post("/condense")
 @documented(summary="Have the LLM summarise what was said so far", response=Success, errors=(404, 409, 500))
 async def condense(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(request, "conversation.condense", conversation_id, timeout_seconds=LLM_TIMEOUT_SECONDS)
+    return await tell(
+        request,
+        "conversation.condense",
+        conversation_id,
+        timeout_seconds=LLM_TIMEOUT_SECONDS,
+        missing="Conversation not found",
+    )

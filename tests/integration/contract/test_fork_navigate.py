@@ -126,11 +126,6 @@ def test_id_of_another_conversation_is_409(conversation: Conversations) -> None:
     assert other.info["forked_from_conversation_id"] is None
 
 
-def test_fork_of_nothing_is_404(conversation: Conversations) -> None:
-    """As every route says."""
-    assert conversation.unknown().post("/fork").status_code == 404
-
-
 def test_repeated_fork_with_its_key_is_the_same(conversation: Conversations) -> None:
     """One fork, found again."""
     source = conversation()
