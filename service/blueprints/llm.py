@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
@@ -17,6 +17,8 @@ blueprint = Blueprint("llm", url_prefix="/api/llm")
 
 class ConnectionChange(BaseModel):
     """What is absent stays; only `base_url` may be null."""
+
+    model_config = ConfigDict(extra="forbid")
 
     # An absent one is not looked at; as a plain default it would be in the description, against its own rules.
     display_name: str = Field(default_factory=str, min_length=1, max_length=128)

@@ -142,6 +142,12 @@ def test_provider_connections(http: httpx.Client, root: Path) -> None:
     assert (changed["display_name"], changed["base_url"], changed["api_key_set"]) == ("ours", None, True)
     refusals: list[JsonObject] = [{}, {"api_key": None}, {"api_key": "**********"}, {"unknown": 1}]
     assert [http.patch(one, json=wrong).status_code for wrong in refusals] == [422] * 4
+    for answer in (
+        http.patch(one, json={"provider": "x", "unknown": 1}),
+        http.post(path, json={"display_name": "mine", "api_key": KEY, "unknown": 1}),
+    ):
+        assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "unknown"])
+    assert http.get(path).json() == [changed]
     save(http, "linked", provider_connection_id=connection["id"], api_key=None)
     shown = http.get("/api/profiles/linked", headers={"X-Expose-Secrets": "plaintext"}).json()
     assert shown["config"]["api_key"] == KEY
