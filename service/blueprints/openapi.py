@@ -36,9 +36,14 @@ _PATH_PARAMETER = re.compile(r"<(\w+)(?::[^>]*)?>")
 _KEY_SCHEME = "APIKeyHeader"
 
 
-@dataclass(frozen=True, slots=True)
-class Documentation:
-    """What one handler takes and gives."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class documented:
+    """What a handler takes and gives; `@documented(...)` below the route's decorator says it.
+
+    `body`, `response`: a name such as "ConversationInfo" (the SDK's schema, from a runner), a pydantic model, JSON
+    Schema, or None for no content. Handlers under /api/ and /v1/ that carry no description appear with what the route
+    tells; others do not appear.
+    """
 
     summary: str = ""
     description: str = ""
@@ -54,36 +59,10 @@ class Documentation:
     deprecated: bool = False
     hidden: bool = False
 
-
-def documented[Handler: Callable[..., Any]](
-    *,
-    summary: str = "",
-    description: str = "",
-    body: Shape = None,
-    query: type[BaseModel] | None = None,
-    response: Shape = None,
-    status: int = 200,
-    errors: Sequence[int] = (),
-    error: Shape = None,
-    media_type: str = "application/json",
-    deprecated: bool = False,
-    hidden: bool = False,
-) -> Callable[[Handler], Handler]:
-    """Describe a handler, below the route's decorator. The handler itself is returned, so a call costs nothing more.
-
-    `body`, `response`: a name such as "ConversationInfo" (the SDK's schema, from a runner), a pydantic model, JSON
-    Schema, or None for no content. Handlers under /api/ and /v1/ that carry no description appear with what the route
-    tells; others do not appear.
-    """
-    what = Documentation(
-        summary, description, body, query, response, status, tuple(errors), error, media_type, deprecated, hidden
-    )
-
-    def attach(handler: Handler) -> Handler:
-        setattr(handler, _ATTRIBUTE, what)
+    def __call__[Handler: Callable[..., Any]](self, handler: Handler) -> Handler:
+        """The handler itself, so that a call of it costs nothing more."""
+        setattr(handler, _ATTRIBUTE, self)
         return handler
-
-    return attach
 
 
 def array_of(item: str | type[BaseModel], *, with_nulls: bool = False) -> JsonObject:
@@ -144,17 +123,17 @@ class OpenApiDocument:
         }
 
 
-def _described_routes(app: Sanic[Any, Any]) -> Iterator[tuple[Route, Documentation]]:
+def _described_routes(app: Sanic[Any, Any]) -> Iterator[tuple[Route, documented]]:
     for group in app.router.groups.values():
         for route in group:
             what = getattr(route.handler, _ATTRIBUTE, None)
             if what is None and path_of(route).startswith(_DOCUMENTED_PREFIXES):
-                what = Documentation()
+                what = documented()
             if what is not None and not what.hidden:
                 yield route, what
 
 
-def _operation(route: Route, method: str, what: Documentation) -> JsonObject:
+def _operation(route: Route, method: str, what: documented) -> JsonObject:
     path = path_of(route)
     name = route.name.rpartition(".")[2]
     operation: JsonObject = {
@@ -175,7 +154,7 @@ def _operation(route: Route, method: str, what: Documentation) -> JsonObject:
     return operation
 
 
-def _responses(route: Route, what: Documentation) -> Iterator[tuple[str, JsonObject]]:
+def _responses(route: Route, what: documented) -> Iterator[tuple[str, JsonObject]]:
     success: JsonObject = {"description": HTTPStatus(what.status).phrase}
     if what.response is not None:
         success["content"] = _content(what.response, what.media_type)
@@ -185,7 +164,7 @@ def _responses(route: Route, what: Documentation) -> Iterator[tuple[str, JsonObj
         yield str(status), {"description": HTTPStatus(status).phrase, "content": _content(what.error or usual)}
 
 
-def _usual_errors(route: Route, what: Documentation) -> Iterator[int]:
+def _usual_errors(route: Route, what: documented) -> Iterator[int]:
     """What follows from the shape of a request, and so is not said with each handler."""
     if _is_guarded(route):
         yield HTTPStatus.UNAUTHORIZED
@@ -239,7 +218,7 @@ def _reference(name: str) -> JsonObject:
     return {"$ref": REF_TEMPLATE.format(model=name)}
 
 
-def _models(what: Documentation) -> list[type[BaseModel]]:
+def _models(what: documented) -> list[type[BaseModel]]:
     return [shape for shape in (what.body, what.query, what.response, what.error) if isinstance(shape, type)]
 
 
