@@ -9,7 +9,8 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
 from service.blueprints.arguments import body
-from service.blueprints.installed_extensions import asked
+from service.blueprints.asking import ask_any
+from service.blueprints.installed_extensions import NETWORK_SECONDS
 from service.blueprints.openapi import documented
 
 blueprint = Blueprint("agent_extras", url_prefix="/api")
@@ -43,7 +44,7 @@ async def canvas_extensions(request: Request) -> HTTPResponse:
 @blueprint.post("/hooks")
 @documented(summary="The hooks of a project", body=HooksQuestion, response={"type": "object"}, errors=(422,))
 async def hooks(request: Request) -> HTTPResponse:
-    return await asked(request, "hooks.load", body(request, HooksQuestion))
+    return await ask_any(request, "hooks.load", body(request, HooksQuestion), timeout_seconds=NETWORK_SECONDS)
 
 
 @blueprint.post("/sub-agents")
@@ -54,4 +55,4 @@ async def hooks(request: Request) -> HTTPResponse:
     errors=(422,),
 )
 async def sub_agents(request: Request) -> HTTPResponse:
-    return await asked(request, "sub_agents.list", body(request, SubAgentsQuestion))
+    return await ask_any(request, "sub_agents.list", body(request, SubAgentsQuestion), timeout_seconds=NETWORK_SECONDS)

@@ -78,9 +78,7 @@ async def delete_agent_profile(request: Request, name: str) -> HTTPResponse:
 @blueprint.post("/<name:str>/rename")
 @documented(summary="Rename an agent profile", body=NewName, response=ProfileMessage, errors=(404, 409, 503))
 async def rename_agent_profile(request: Request, name: str) -> HTTPResponse:
-    return await ask_any(
-        request, "agent_profiles.rename", body(request, NewName).model_dump_json().encode(), arguments={"name": name}
-    )
+    return await ask_any(request, "agent_profiles.rename", body(request, NewName), arguments={"name": name})
 
 
 @blueprint.post("/<profile_id:str>/activate")
@@ -99,6 +97,4 @@ async def activate_agent_profile(request: Request, profile_id: str) -> HTTPRespo
 )
 async def materialize_agent_profile(request: Request, name: str) -> HTTPResponse:
     draft = body(request, MaterializeRequest) if request.body else MaterializeRequest()
-    return await ask_any(
-        request, "agent_profiles.materialize", draft.model_dump_json().encode(), arguments={"name": name}
-    )
+    return await ask_any(request, "agent_profiles.materialize", draft, arguments={"name": name})

@@ -1,27 +1,28 @@
-"""Questions that any runner can answer, and the answer as it comes."""
+"""What any runner can do for a client: it is asked to, and the client gets its answer as it comes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from pydantic import BaseModel
 from sanic import HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
 from service.blueprints.context import web_of
+from service.errors import JsonObject
 
 
 async def ask_any(
     request: Request,
     operation: str,
-    content: bytes = b"",
+    content: bytes | BaseModel = b"",
     *,
-    arguments: Mapping[str, str] | None = None,
+    arguments: JsonObject | None = None,
     status: int = 200,
     timeout_seconds: float | None = None,
 ) -> HTTPResponse:
-    """Have a runner do `operation` with the JSON `content`.
+    """Have a runner do `operation`.
 
     Args:
+        content: JSON, or what is sent as JSON.
         arguments: beside the content.
         status: of the answer.
         timeout_seconds: by default that of ordinary requests.
@@ -29,7 +30,8 @@ async def ask_any(
     Raises:
         FanoutError: what the runner raised, or that there is none.
     """
+    body = content if isinstance(content, bytes) else content.model_dump_json().encode()
     answer = await web_of(request).requester.ask(
-        operation, body=content, arguments=dict(arguments or {}), timeout_seconds=timeout_seconds
+        operation, body=body, arguments=arguments, timeout_seconds=timeout_seconds
     )
     return json_answer(answer.body, status)

@@ -48,22 +48,13 @@ class Message(BaseModel):
     message: str
 
 
-async def asked(
-    request: Request, operation: str, wanted: BaseModel | None = None, seconds: float = NETWORK_SECONDS
-) -> HTTPResponse:
-    """What any runner answers to the validated body."""
-    content = b"" if wanted is None else wanted.model_dump_json().encode()
-    return await ask_any(request, operation, content, timeout_seconds=seconds)
-
-
 def add_routes(blueprint: Blueprint, kind: str, noun: str, model: type[Installed], listed: type[BaseModel]) -> None:
     """Give `blueprint` the routes below `/install` and `/installed`; `kind` names the operations and the list."""
 
     @blueprint.post("/install")
     @documented(summary=f"Install a {noun}", body=Install, response=model, errors=(400, 409, 422, 503))
     async def install(request: Request) -> HTTPResponse:
-        wanted = body(request, Install)
-        return await _asked(request, "install", wanted.model_dump_json().encode())
+        return await _asked(request, "install", body(request, Install))
 
     @blueprint.get("/installed")
     @documented(summary=f"The {kind} that are installed", response=listed)
@@ -79,7 +70,7 @@ def add_routes(blueprint: Blueprint, kind: str, noun: str, model: type[Installed
     @documented(summary=f"Turn a {noun} on or off", body=Enable, response={"type": "object"}, errors=(404, 422, 503))
     async def enable(request: Request, name: str) -> HTTPResponse:
         wanted = body(request, Enable)
-        await _asked(request, "enable", wanted.model_dump_json().encode(), name)
+        await _asked(request, "enable", wanted, name)
         return json_answer(to_json({"name": name, "enabled": wanted.enabled}))
 
     @blueprint.delete("/installed/<name:str>")
@@ -99,7 +90,9 @@ def add_routes(blueprint: Blueprint, kind: str, noun: str, model: type[Installed
         message = to_json(f"The {noun} '{name}' was fetched anew")
         return json_answer(b'{"message":%s,"%s":%s}' % (message, noun.encode(), refreshed.body or b""))
 
-    async def _asked(request: Request, what: str, content: bytes = b"", name: str | None = None) -> HTTPResponse:
+    async def _asked(
+        request: Request, what: str, content: bytes | BaseModel = b"", name: str | None = None
+    ) -> HTTPResponse:
         if name is not None and not _NAME.fullmatch(name):
             raise problem("string_pattern_mismatch", ["path", "name"], "Not a name in kebab-case", name)
         arguments = {} if name is None else {"name": name}

@@ -10,6 +10,7 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
 from service.blueprints.arguments import body, checked_json
+from service.blueprints.asking import ask_any
 from service.blueprints.context import web_of
 from service.blueprints.openapi import documented
 from service.errors import Conflict, JsonObject, NoRunner, NotFound, OutcomeUnknown
@@ -47,7 +48,7 @@ class Callback(BaseModel):
 @documented(summary="Try an MCP server out", body=TestServer, response={"type": "object"}, errors=(422,))
 async def test(request: Request) -> HTTPResponse:
     wanted = body(request, TestServer)
-    return json_answer(await _tried(request, "mcp.test", wanted, 2 * wanted.timeout + _START_SECONDS))
+    return await ask_any(request, "mcp.test", wanted, timeout_seconds=2 * wanted.timeout + _START_SECONDS)
 
 
 @blueprint.post("/mcp/oauth/start")
@@ -58,8 +59,8 @@ async def test(request: Request) -> HTTPResponse:
     errors=(400, 422, 503),
 )
 async def start(request: Request) -> HTTPResponse:
-    wanted = body(request, TestServer)
-    record: JsonObject = _parsed(await _tried(request, "mcp.oauth_start", wanted, 60.0))
+    answer = await ask_any(request, "mcp.oauth_start", body(request, TestServer), timeout_seconds=60.0)
+    record = _parsed(answer.body or b"")
     kept = ("ok", "job_id", "authorization_url", "error", "error_kind")
     return json_answer(to_json({name: record[name] for name in kept if name in record}))
 
@@ -106,13 +107,7 @@ async def call_back(request: Request, job_id: str) -> HTTPResponse:
     errors=(422, 502),
 )
 async def acp_models(request: Request) -> HTTPResponse:
-    answer = await web_of(request).requester.ask("acp.models", body=checked_json(request), timeout_seconds=_ACP_SECONDS)
-    return json_answer(answer.body)
-
-
-async def _tried(request: Request, operation: str, wanted: TestServer, seconds: float) -> bytes:
-    requester = web_of(request).requester
-    return (await requester.ask(operation, body=wanted.model_dump_json().encode(), timeout_seconds=seconds)).body
+    return await ask_any(request, "acp.models", checked_json(request), timeout_seconds=_ACP_SECONDS)
 
 
 async def _record(request: Request, job_id: str) -> JsonObject:

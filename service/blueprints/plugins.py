@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.arguments import body
-from service.blueprints.installed_extensions import NETWORK_SECONDS, Installed, add_routes, asked
+from service.blueprints.asking import ask_any
+from service.blueprints.installed_extensions import NETWORK_SECONDS, Installed, add_routes
 from service.blueprints.openapi import documented
 
 blueprint = Blueprint("plugins", url_prefix="/api/plugins")
@@ -92,7 +93,7 @@ class PluginMarketplace(BaseModel):
     summary="The plugins that conversations have by themselves", body=PluginsQuestion, response=Plugins, errors=(422,)
 )
 async def find_plugins(request: Request) -> HTTPResponse:
-    return await asked(request, "plugins.list", body(request, PluginsQuestion))
+    return await ask_any(request, "plugins.list", body(request, PluginsQuestion), timeout_seconds=NETWORK_SECONDS)
 
 
 @blueprint.post("/fetch")
@@ -105,13 +106,13 @@ async def find_plugins(request: Request) -> HTTPResponse:
 async def fetch(request: Request) -> HTTPResponse:
     wanted = body(request, FetchPlugin)
     seconds = 5.0 * wanted.timeout + NETWORK_SECONDS
-    return await asked(request, "plugins.fetch", wanted, seconds)
+    return await ask_any(request, "plugins.fetch", wanted, timeout_seconds=seconds)
 
 
 @blueprint.get("/marketplace")
 @documented(summary="The plugins that the public catalog offers", response=PluginMarketplace)
 async def marketplace(request: Request) -> HTTPResponse:
-    return await asked(request, "plugins.marketplace")
+    return await ask_any(request, "plugins.marketplace", timeout_seconds=NETWORK_SECONDS)
 
 
 add_routes(blueprint, "plugins", "plugin", InstalledPlugin, InstalledPlugins)

@@ -110,9 +110,7 @@ async def delete_profile(request: Request, name: str) -> HTTPResponse:
 @blueprint.post("/<name:str>/rename")
 @documented(summary="Rename an LLM profile", body=NewName, response=ProfileMessage, errors=(404, 409, 422, 503))
 async def rename_profile(request: Request, name: str) -> HTTPResponse:
-    return await ask_any(
-        request, "profiles.rename", body(request, NewName).model_dump_json().encode(), arguments={"name": name}
-    )
+    return await ask_any(request, "profiles.rename", body(request, NewName), arguments={"name": name})
 
 
 @blueprint.post("/<name:str>/activate")

@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.arguments import body
-from service.blueprints.installed_extensions import Installed, add_routes, asked
+from service.blueprints.asking import ask_any
+from service.blueprints.installed_extensions import NETWORK_SECONDS, Installed, add_routes
 from service.blueprints.openapi import documented
 
 blueprint = Blueprint("skills", url_prefix="/api/skills")
@@ -106,25 +107,25 @@ class InstalledSkills(BaseModel):
 @blueprint.post("")
 @documented(summary="The skills that an agent can be given", body=SkillsQuestion, response=Skills, errors=(422,))
 async def find_skills(request: Request) -> HTTPResponse:
-    return await asked(request, "skills.list", body(request, SkillsQuestion))
+    return await ask_any(request, "skills.list", body(request, SkillsQuestion), timeout_seconds=NETWORK_SECONDS)
 
 
 @blueprint.get("/catalog")
 @documented(summary="The skills that an agent profile can choose among", response=SkillCatalog)
 async def catalog(request: Request) -> HTTPResponse:
-    return await asked(request, "skills.catalog")
+    return await ask_any(request, "skills.catalog", timeout_seconds=NETWORK_SECONDS)
 
 
 @blueprint.post("/sync")
 @documented(summary="Fetch the public skills now", response=SyncResult)
 async def sync(request: Request) -> HTTPResponse:
-    return await asked(request, "skills.sync")
+    return await ask_any(request, "skills.sync", timeout_seconds=NETWORK_SECONDS)
 
 
 @blueprint.get("/marketplace")
 @documented(summary="The skills that the public catalog offers", response=SkillMarketplace)
 async def marketplace(request: Request) -> HTTPResponse:
-    return await asked(request, "skills.marketplace")
+    return await ask_any(request, "skills.marketplace", timeout_seconds=NETWORK_SECONDS)
 
 
 add_routes(blueprint, "skills", "skill", Installed, InstalledSkills)

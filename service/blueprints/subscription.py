@@ -64,8 +64,7 @@ async def start_device_login(request: Request) -> HTTPResponse:
 @blueprint.post("/device/poll")
 @documented(summary="Whether the code was entered", body=DevicePoll, response=SubscriptionStatus, errors=(404, 502))
 async def poll_device_login(request: Request) -> HTTPResponse:
-    wanted = body(request, DevicePoll).model_dump_json().encode()
-    return await ask_any(request, "subscription.poll", wanted, timeout_seconds=_REMOTE_SECONDS)
+    return await ask_any(request, "subscription.poll", body(request, DevicePoll), timeout_seconds=_REMOTE_SECONDS)
 
 
 @blueprint.post("/logout")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.answers import json_answer
-from service.blueprints.context import web_of
+from service.blueprints.asking import ask_any
 from service.blueprints.openapi import documented
 
 blueprint = Blueprint("tools", url_prefix="/api/tools")
@@ -32,10 +31,10 @@ class ToolCatalog(BaseModel):
 @blueprint.get("/")
 @documented(summary="Names of the tools that are registered", response={"type": "array", "items": {"type": "string"}})
 async def list_tools(request: Request) -> HTTPResponse:
-    return json_answer((await web_of(request).requester.ask("sdk.tools")).body)
+    return await ask_any(request, "sdk.tools")
 
 
 @blueprint.get("/catalog")
 @documented(summary="The tools, with what a person needs to choose", response=ToolCatalog)
 async def list_catalog(request: Request) -> HTTPResponse:
-    return json_answer((await web_of(request).requester.ask("sdk.tool_catalog")).body)
+    return await ask_any(request, "sdk.tool_catalog")
