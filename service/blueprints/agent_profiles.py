@@ -66,7 +66,7 @@ async def get_agent_profile(request: Request, name: str) -> HTTPResponse:
     summary="Save an agent profile", body={"type": "object"}, response=ProfileMessage, status=201, errors=(409, 503)
 )
 async def save_agent_profile(request: Request, name: str) -> HTTPResponse:
-    return await ask_any(request, "agent_profiles.save", checked_json(request), arguments={"name": name}, status=201)
+    return await ask_any(request, "agent_profiles.save", checked_json(request), arguments={"name": name})
 
 
 @blueprint.delete("/<name:str>")

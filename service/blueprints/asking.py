@@ -16,7 +16,6 @@ async def ask_any(
     content: bytes | BaseModel = b"",
     *,
     arguments: JsonObject | None = None,
-    status: int = 200,
     timeout_seconds: float | None = None,
 ) -> HTTPResponse:
     """Have a runner do `operation`.
@@ -24,7 +23,6 @@ async def ask_any(
     Args:
         content: JSON, or what is sent as JSON.
         arguments: beside the content.
-        status: of the answer.
         timeout_seconds: by default that of ordinary requests.
 
     Raises:
@@ -34,4 +32,4 @@ async def ask_any(
     answer = await web_of(request).requester.ask(
         operation, body=body, arguments=arguments, timeout_seconds=timeout_seconds
     )
-    return json_answer(answer.body, status)
+    return json_answer(answer.body, answer.status)

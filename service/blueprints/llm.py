@@ -96,7 +96,7 @@ async def list_connections(request: Request) -> HTTPResponse:
     summary="Add a provider connection", body=NewConnection, response=Connection, status=201, errors=(409, 422, 503)
 )
 async def add_connection(request: Request) -> HTTPResponse:
-    return await ask_any(request, "connections.add", _content(body(request, NewConnection)), status=201)
+    return await ask_any(request, "connections.add", _content(body(request, NewConnection)))
 
 
 @blueprint.patch("/provider-connections/<connection_id:str>")

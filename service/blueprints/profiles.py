@@ -98,7 +98,7 @@ async def get_profile(request: Request, name: str) -> HTTPResponse:
     summary="Save an LLM profile", body="NewProfile", response=ProfileMessage, status=201, errors=(409, 422, 503)
 )
 async def save_profile(request: Request, name: str) -> HTTPResponse:
-    return await ask_any(request, "profiles.save", checked_json(request), arguments={"name": name}, status=201)
+    return await ask_any(request, "profiles.save", checked_json(request), arguments={"name": name})
 
 
 @blueprint.delete("/<name:str>")
@@ -142,7 +142,7 @@ async def get_meta_profile(request: Request, name: str) -> HTTPResponse:
     summary="Save a meta-profile", body={"type": "object"}, response=ProfileMessage, status=201, errors=(409, 422, 503)
 )
 async def save_meta_profile(request: Request, name: str) -> HTTPResponse:
-    return await ask_any(request, "meta_profiles.save", checked_json(request), arguments={"name": name}, status=201)
+    return await ask_any(request, "meta_profiles.save", checked_json(request), arguments={"name": name})
 
 
 @meta.delete("/<name:str>")

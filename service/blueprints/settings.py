@@ -107,7 +107,7 @@ async def change_settings(request: Request) -> HTTPResponse:
     errors=(409, 422, 503),
 )
 async def add_mcp(request: Request, key: str) -> HTTPResponse:
-    return await ask_any(request, "settings.add_mcp", checked_json(request), status=201, arguments={"key": key})
+    return await ask_any(request, "settings.add_mcp", checked_json(request), arguments={"key": key})
 
 
 @blueprint.patch("/mcp/<key:str>")

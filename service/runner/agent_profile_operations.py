@@ -42,7 +42,7 @@ class AgentProfileOperations:
         self.table: dict[str, Operation] = {
             "agent_profiles.list": access.reading(self._list),
             "agent_profiles.get": access.reading(self._get),
-            "agent_profiles.save": access.changing(self._save),
+            "agent_profiles.save": access.changing(self._save, status=201),
             "agent_profiles.delete": access.changing(self._delete),
             "agent_profiles.rename": access.changing(self._rename),
             "agent_profiles.activate": access.changing(self._activate),

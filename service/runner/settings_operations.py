@@ -41,7 +41,7 @@ class SettingsOperations:
             "settings.conversation_schema": access.reading(lambda _: export_settings_schema(ConversationSettings)),
             "settings.get": access.reading(self._get),
             "settings.change": access.changing(self._change),
-            "settings.add_mcp": access.changing(self._add_mcp),
+            "settings.add_mcp": access.changing(self._add_mcp, status=201),
             "settings.change_mcp": access.changing(self._change_mcp),
             "settings.delete_mcp": access.changing(self._delete_mcp),
             "secrets.list": access.reading(self._list_secrets),

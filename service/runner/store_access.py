@@ -43,10 +43,10 @@ class StoreAccess:
 
         return operation
 
-    def changing(self, function: Callable[[Request], Any]) -> Operation:
+    def changing(self, function: Callable[[Request], Any], *, status: int = 200) -> Operation:
         async def operation(request: Request) -> Answer:
             async with self._lock.held():
-                return Answer(200, await self._workers.call(_answered, function, request))
+                return Answer(status, await self._workers.call(_answered, function, request))
 
         return operation
 
