@@ -6,8 +6,9 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty
 
 from service.blueprints.arguments import checked_json, uuid_path
+from service.blueprints.asking import ask_owner
 from service.blueprints.context import web_of
-from service.blueprints.conversations import LLM_TIMEOUT_SECONDS, Success, tell
+from service.blueprints.conversations import LLM_TIMEOUT_SECONDS, Success
 from service.blueprints.openapi import documented
 
 blueprint = Blueprint("agent_changes", url_prefix="/api/conversations/<conversation_id:str>")
@@ -56,6 +57,6 @@ async def bind_credential(request: Request, conversation_id: str, secret_name: s
 
 
 async def _change(request: Request, conversation_id: str, operation: str) -> HTTPResponse:
-    return await tell(
+    return await ask_owner(
         request, operation, conversation_id, body=checked_json(request), timeout_seconds=LLM_TIMEOUT_SECONDS
     )

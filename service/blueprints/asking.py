@@ -1,4 +1,4 @@
-"""What any runner can do for a client: it is asked to, and the client gets its answer as it comes."""
+"""What runners do for a client: any of them, or a conversation's owner. The client gets the answer as it comes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pydantic import BaseModel
 from sanic import HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
+from service.blueprints.arguments import uuid_path
 from service.blueprints.context import web_of
-from service.errors import JsonObject
+from service.errors import ConversationNotFound, JsonObject, NotFound
 
 
 async def ask_any(
@@ -32,4 +33,38 @@ async def ask_any(
     answer = await web_of(request).requester.ask(
         operation, body=body, arguments=arguments, timeout_seconds=timeout_seconds
     )
+    return json_answer(answer.body, answer.status)
+
+
+async def ask_owner(
+    request: Request,
+    operation: str,
+    conversation_id: str,
+    *,
+    body: bytes = b"",
+    arguments: JsonObject | None = None,
+    timeout_seconds: float | None = None,
+    missing: str = "Not Found",
+) -> HTTPResponse:
+    """Have the conversation's owner do `operation`.
+
+    Args:
+        body: JSON.
+        arguments: beside the body.
+        timeout_seconds: by default that of ordinary requests.
+        missing: the contract's text for an unknown conversation on this route.
+
+    Raises:
+        NotFound: there is no such conversation.
+        FanoutError: what the owner raised, or that it cannot be asked now.
+    """
+    web = web_of(request)
+    wanted = uuid_path(conversation_id)
+    try:
+        web.require(wanted)
+        answer = await web.requester.ask(
+            operation, wanted, body=body, arguments=arguments, timeout_seconds=timeout_seconds
+        )
+    except ConversationNotFound:
+        raise NotFound(missing) from None
     return json_answer(answer.body, answer.status)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.arguments import checked_json, idempotency, query
-from service.blueprints.conversations import LLM_TIMEOUT_SECONDS, IncludeSkills, Success, tell
+from service.blueprints.asking import ask_owner
+from service.blueprints.conversations import LLM_TIMEOUT_SECONDS, IncludeSkills, Success
 from service.blueprints.openapi import documented
 
 blueprint = Blueprint("branches", url_prefix="/api/conversations/<conversation_id:str>")
@@ -24,7 +25,7 @@ _COPY_TIMEOUT_SECONDS = 120
     errors=(404, 409, 422),
 )
 async def fork(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(
+    return await ask_owner(
         request,
         "conversation.fork",
         conversation_id,
@@ -44,7 +45,7 @@ async def fork(request: Request, conversation_id: str) -> HTTPResponse:
     errors=(404, 429),
 )
 async def start_child(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(
+    return await ask_owner(
         request,
         "conversation.start_child",
         conversation_id,
@@ -63,7 +64,7 @@ async def start_child(request: Request, conversation_id: str) -> HTTPResponse:
     errors=(404, 409, 422),
 )
 async def navigate(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(
+    return await ask_owner(
         request,
         "conversation.navigate",
         conversation_id,
@@ -76,7 +77,7 @@ async def navigate(request: Request, conversation_id: str) -> HTTPResponse:
 @blueprint.post("/condense")
 @documented(summary="Have the LLM summarise what was said so far", response=Success, errors=(404, 409, 500))
 async def condense(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(
+    return await ask_owner(
         request,
         "conversation.condense",
         conversation_id,

@@ -14,13 +14,13 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
 from service.blueprints.arguments import checked_json, idempotency, json_body, json_bytes, query, uuid_path
+from service.blueprints.asking import ask_owner
 from service.blueprints.context import WebContext, web_of
 from service.blueprints.observability import with_observability
 from service.blueprints.openapi import array_of, documented
 from service.catalog.index import SortOrder
-from service.errors import BadRequest, ConversationNotFound, JsonObject, NotFound, RequestFailed
+from service.errors import BadRequest, ConversationNotFound, NotFound, RequestFailed
 from service.identity import keyed_id
-from service.requests.requester import Answer
 from service.store.children import with_children
 from service.store.final_response import final_response
 from service.store.snapshot import leaf_of
@@ -149,37 +149,37 @@ async def get(request: Request, conversation_id: str) -> HTTPResponse:
 @blueprint.patch("/<conversation_id:str>")
 @documented(summary="Change title and tags", body="UpdateConversationRequest", response=Success, errors=(404, 422))
 async def patch(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(request, "conversation.patch", conversation_id, body=checked_json(request))
+    return await ask_owner(request, "conversation.patch", conversation_id, body=checked_json(request))
 
 
 @blueprint.delete("/<conversation_id:str>")
 @documented(summary="Delete a conversation; its workspace stays", response=Success, errors=(404,))
 async def delete(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(request, "conversation.delete", conversation_id)
+    return await ask_owner(request, "conversation.delete", conversation_id)
 
 
 @blueprint.post("/<conversation_id:str>/run")
 @documented(summary="Start a run in the background", response=Success, errors=(404, 409, 429))
 async def run(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(request, "conversation.run", conversation_id)
+    return await ask_owner(request, "conversation.run", conversation_id)
 
 
 @blueprint.post("/<conversation_id:str>/pause")
 @documented(summary="Pause at the end of the current step", response=Success, errors=(404,))
 async def pause(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(request, "conversation.pause", conversation_id)
+    return await ask_owner(request, "conversation.pause", conversation_id)
 
 
 @blueprint.post("/<conversation_id:str>/interrupt")
 @documented(summary="Cancel the LLM call or tool in flight, and pause", response=Success, errors=(404,))
 async def interrupt(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(request, "conversation.interrupt", conversation_id)
+    return await ask_owner(request, "conversation.interrupt", conversation_id)
 
 
 @blueprint.post("/<conversation_id:str>/secrets")
 @documented(summary="Add or replace secrets", body="UpdateSecretsRequest", response=Success, errors=(404, 422))
 async def secrets(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(request, "conversation.secrets", conversation_id, body=checked_json(request))
+    return await ask_owner(request, "conversation.secrets", conversation_id, body=checked_json(request))
 
 
 @blueprint.post("/<conversation_id:str>/confirmation_policy")
@@ -187,7 +187,7 @@ async def secrets(request: Request, conversation_id: str) -> HTTPResponse:
     summary="Set when to ask before an action", body="SetConfirmationPolicyRequest", response=Success, errors=(404, 422)
 )
 async def confirmation_policy(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(request, "conversation.confirmation_policy", conversation_id, body=checked_json(request))
+    return await ask_owner(request, "conversation.confirmation_policy", conversation_id, body=checked_json(request))
 
 
 @blueprint.post("/<conversation_id:str>/security_analyzer")
@@ -198,7 +198,7 @@ async def confirmation_policy(request: Request, conversation_id: str) -> HTTPRes
     errors=(404, 422),
 )
 async def security_analyzer(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(request, "conversation.security_analyzer", conversation_id, body=checked_json(request))
+    return await ask_owner(request, "conversation.security_analyzer", conversation_id, body=checked_json(request))
 
 
 @blueprint.post("/<conversation_id:str>/ask_agent")
@@ -209,7 +209,7 @@ async def security_analyzer(request: Request, conversation_id: str) -> HTTPRespo
     errors=(404, 422, 500),
 )
 async def ask_agent(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(
+    return await ask_owner(
         request,
         "conversation.ask_agent",
         conversation_id,
@@ -227,7 +227,7 @@ async def ask_agent(request: Request, conversation_id: str) -> HTTPResponse:
     errors=(404, 422, 500),
 )
 async def generate_title(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(
+    return await ask_owner(
         request,
         "conversation.generate_title",
         conversation_id,
@@ -252,29 +252,6 @@ async def agent_final_response(request: Request, conversation_id: str) -> HTTPRe
 
 
 _NULL = b"null"
-
-
-async def tell(
-    request: Request,
-    operation: str,
-    conversation_id: str,
-    *,
-    body: bytes = b"",
-    arguments: JsonObject | None = None,
-    timeout_seconds: float | None = None,
-    missing: str = "Not Found",
-) -> HTTPResponse:
-    """Ask the conversation's owner; `missing` is the contract's text for an unknown conversation on this route."""
-    web = web_of(request)
-    wanted = uuid_path(conversation_id)
-    try:
-        web.require(wanted)
-        answer: Answer = await web.requester.ask(
-            operation, wanted, body=body, arguments=arguments, timeout_seconds=timeout_seconds
-        )
-    except ConversationNotFound:
-        raise NotFound(missing) from None
-    return json_answer(answer.body, answer.status)
 
 
 async def _info(web: WebContext, conversation_id: UUID, with_skills: bool) -> bytes:

@@ -82,7 +82,7 @@ async def batch(request: Request, conversation_id: str) -> HTTPResponse:
     errors=(404, 422, 429),
 )
 async def send(request: Request, conversation_id: str) -> HTTPResponse:
-    return await _tell(request, "events.send", conversation_id)
+    return await _ask_owner(request, "events.send", conversation_id)
 
 
 @blueprint.post("/respond_to_confirmation")
@@ -93,10 +93,11 @@ async def send(request: Request, conversation_id: str) -> HTTPResponse:
     errors=(404, 422),
 )
 async def respond_to_confirmation(request: Request, conversation_id: str) -> HTTPResponse:
-    return await _tell(request, "events.confirm", conversation_id)
+    return await _ask_owner(request, "events.confirm", conversation_id)
 
 
-async def _tell(request: Request, operation: str, conversation_id: str) -> HTTPResponse:
+async def _ask_owner(request: Request, operation: str, conversation_id: str) -> HTTPResponse:
+    """Unlike `asking.ask_owner`: that the conversation is unknown comes before what is wrong with the body."""
     web = web_of(request)
     wanted = uuid_path(conversation_id)
     web.require(wanted)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.arguments import checked_json
-from service.blueprints.conversations import Success, tell
+from service.blueprints.asking import ask_owner
+from service.blueprints.conversations import Success
 from service.blueprints.openapi import documented
 
 blueprint = Blueprint("goals", url_prefix="/api/conversations/<conversation_id:str>/goal")
@@ -19,16 +20,16 @@ blueprint = Blueprint("goals", url_prefix="/api/conversations/<conversation_id:s
     errors=(400, 404, 409, 422, 429),
 )
 async def start_goal(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(request, "goal.start", conversation_id, body=checked_json(request))
+    return await ask_owner(request, "goal.start", conversation_id, body=checked_json(request))
 
 
 @blueprint.post("/stop")
 @documented(summary="Work for the goal no longer; the run goes on", response=Success, errors=(404,))
 async def stop_goal(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(request, "goal.stop", conversation_id)
+    return await ask_owner(request, "goal.stop", conversation_id)
 
 
 @blueprint.post("/resume")
 @documented(summary="Go on with a goal that was interrupted", response=Success, errors=(400, 404, 409, 429))
 async def resume_goal(request: Request, conversation_id: str) -> HTTPResponse:
-    return await tell(request, "goal.resume", conversation_id)
+    return await ask_owner(request, "goal.resume", conversation_id)

@@ -307,6 +307,7 @@ ROUTES = [
     Route("GET", "/events", UNDER_EVENTS, ["abc"]),
     Route("POST", "/events", UNDER_EVENTS, user_message("x")),
     Route("POST", "/events", UNDER_EVENTS, {"content": "bad"}),
+    Route("POST", "/events", UNDER_EVENTS),
     Route("POST", "/events/respond_to_confirmation", UNDER_EVENTS, {"accept": True}),
     Route("POST", "/nosuchop"),
 ]
