@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from sanic import HTTPResponse, Request
 from sanic.response.types import BaseHTTPResponse
 
+from service.blueprints.context import web_of
 from service.blueprints.derived import Derived
 from service.settings import Settings
 
@@ -109,7 +110,7 @@ class Cors:
         return response
 
     def _allow_origin(self, request: Request, origin: str) -> str | None:
-        return self._policy.of(request.app.ctx.web.settings).allow_origin(origin, request.path)
+        return self._policy.of(web_of(request).settings).allow_origin(origin, request.path)
 
 
 def _preflight_headers(request: Request) -> dict[str, str]:

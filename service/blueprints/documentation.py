@@ -11,6 +11,7 @@ from sanic.response import html
 from sanic_ext import Extend
 from sanic_ext.extensions.base import Extension
 
+from service.blueprints.context import web_of
 from service.blueprints.file_response import send_file
 from service.blueprints.openapi import OpenApiDocument
 from service.blueprints.server_details import TITLE, package_version
@@ -104,7 +105,7 @@ def install(app: Sanic[Any, Any]) -> None:
 
 
 async def openapi(request: Request) -> HTTPResponse:
-    web = request.app.ctx.web
+    web = web_of(request)
     document: OpenApiDocument = request.app.ctx.openapi
     content = document.render(await web.sdk_schemas(), web.settings.root_path)
     return HTTPResponse(content, content_type="application/json")
@@ -134,7 +135,7 @@ async def asset(request: Request, name: str) -> HTTPResponse | None:
 
 
 def _page(request: Request, template: Template) -> HTTPResponse:
-    root = request.app.ctx.web.settings.root_path
+    root = web_of(request).settings.root_path
     return html(template.substitute(title=TITLE, root=root), headers=_PAGE_HEADERS)
 
 

@@ -5,6 +5,7 @@ A proxy in front may strip the prefix or leave it, so both arrive.
 
 from __future__ import annotations
 
+from service.blueprints.context import web_of
 from service.blueprints.derived import Derived
 from service.blueprints.guarded_request import GuardedRequest
 from service.settings import Settings
@@ -35,7 +36,7 @@ def _late_request() -> type[GuardedRequest]:
         @property
         def path(self) -> str:
             """The path as routes know it."""
-            return _below(prefix.of(self.app.ctx.web.settings), super().path)
+            return _below(prefix.of(web_of(self).settings), super().path)
 
     return LateRequest
 

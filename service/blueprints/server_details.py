@@ -6,14 +6,16 @@ import sys
 import time
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
+from service.blueprints.context import web_of
 from service.blueprints.openapi import documented
 from service.blueprints.static_files import front_page
+from service.catalog.catalog import Catalog
 from service.errors import JsonObject, Unavailable
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ async def health(request: Request) -> HTTPResponse:
 @documented(summary="Whether requests can be served", response=HealthStatus, errors=(503,))
 async def ready(request: Request) -> HTTPResponse:
     """503 with the reasons while something is missing that requests need; `POST /api/init` needs no more than this."""
-    reasons: list[str] = request.app.ctx.web.readiness()
+    reasons = web_of(request).readiness()
     if reasons and not _is_dormant(request):
         return json({"status": "initializing", "message": "; ".join(reasons)}, status=503)
     return json({"status": "ready"})
@@ -92,7 +94,7 @@ async def server_info(request: Request) -> HTTPResponse:
 @blueprint.get("/")
 @documented(summary="The user interface where one is served, else the same as /server_info", response=ServerInfo)
 async def root(request: Request) -> HTTPResponse:
-    settings = request.app.ctx.web.settings
+    settings = web_of(request).settings
     folder = settings.static_files_path
     if folder is None or not folder.is_dir():
         return json(await _server_info(request))
@@ -115,7 +117,7 @@ def _is_dormant(request: Request) -> bool:
 
 
 async def _server_info(request: Request) -> JsonObject:
-    web = request.app.ctx.web
+    web = web_of(request)
     settings = web.settings
     idle_timeout = settings.runtime_idle_timeout_seconds
     return {
@@ -138,7 +140,7 @@ async def _server_info(request: Request) -> JsonObject:
     }
 
 
-async def _runner_facts(catalog: Any) -> JsonObject:
+async def _runner_facts(catalog: Catalog) -> JsonObject:
     """What only a runner knows; null and empty while none is up or the broker is away."""
     try:
         facts = await catalog.runner_facts()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sanic import Blueprint, HTTPResponse, Request
 
+from service.blueprints.context import web_of
 from service.blueprints.file_response import send_file
 from service.errors import NotFound
 
@@ -19,7 +20,8 @@ async def file(request: Request, relative: str) -> HTTPResponse | None:
     Raises:
         NotFound: there is no such file, or it lies outside the folder.
     """
-    root: Path = request.app.ctx.web.settings.static_files_path
+    root = web_of(request).settings.static_files_path
+    assert root is not None, "there is no such route without one"
     path = await asyncio.to_thread(find, root, relative)
     if path is None:
         raise NotFound
