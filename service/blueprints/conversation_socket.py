@@ -30,8 +30,9 @@ async def converse(
 ) -> None:
     """Serve one socket to its end: `send` writes what happens, and what the client sends goes to the owner.
 
-    `watcher` is whom messages are from that name no sender.
-    `render_problem` makes the JSON that tells this client what was wrong with what it sent.
+    Args:
+        watcher: the sender of messages that do not name one.
+        render_problem: makes the JSON that tells this client what was wrong with what it sent.
     """
     async with serving(request, websocket) as socket:
         if not await authenticate(request, websocket):

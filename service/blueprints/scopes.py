@@ -12,9 +12,9 @@ from sanic import Blueprint, Request
 from service.blueprints.arguments import uuid_path
 from service.blueprints.context import WebContext, web_of
 
-SCOPE = "runtime_conversation_id"
+SCOPE_PARAMETER = "runtime_conversation_id"
 """The path parameter's name in the contract."""
-SCOPED_PREFIX = f"/api/conversations/<{SCOPE}:str>"
+SCOPED_PREFIX = f"/api/conversations/<{SCOPE_PARAMETER}:str>"
 
 
 class Routes:
@@ -41,7 +41,7 @@ async def workspace_of(request: Request, runtime_conversation_id: str) -> tuple[
         InvalidRequest: the id is none.
         ConversationNotFound: there is no such conversation.
     """
-    conversation_id = uuid_path(runtime_conversation_id, SCOPE)
+    conversation_id = uuid_path(runtime_conversation_id, SCOPE_PARAMETER)
     return conversation_id, await working_dir_of(web_of(request), conversation_id)
 
 
