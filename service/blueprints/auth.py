@@ -14,6 +14,7 @@ from pydantic_core import from_json
 from sanic import Request
 from sanic.server.websockets.impl import WebsocketImplProtocol
 
+from service.blueprints.context import web_of
 from service.errors import Unauthorized
 
 HEADER = "x-session-api-key"
@@ -66,7 +67,7 @@ class SocketAuth(Enum):
 
 
 def api_keys(request: Request) -> ApiKeys:
-    return ApiKeys(request.app.ctx.web.settings.auth_keys)
+    return ApiKeys(web_of(request).settings.auth_keys)
 
 
 def require_key(request: Request) -> None:

@@ -18,6 +18,7 @@ from sanic.exceptions import SanicException
 from sanic.response import json
 
 from service import errors
+from service.blueprints.context import web_of
 from service.errors import FanoutError, JsonObject
 
 _log = structlog.get_logger(__name__)
@@ -91,7 +92,7 @@ def answer_unexpected(request: Request, error: Exception) -> HTTPResponse:
     error_id = uuid4().hex
     _log.error("unexpected_error", error_id=error_id, method=request.method, path=request.path, exc_info=error)
     content: JsonObject = {"detail": "Internal Server Error", "exception": _text(error), "error_id": error_id}
-    if request.app.ctx.web.settings.debug:
+    if web_of(request).settings.debug:
         content["traceback"] = "".join(traceback.format_exception(error))
     return json(content, status=500)
 

@@ -18,6 +18,7 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
 from service.blueprints.arguments import problem, query
+from service.blueprints.asking import ask_any
 from service.blueprints.context import web_of
 from service.blueprints.files import absolute
 from service.blueprints.openapi import documented
@@ -209,8 +210,7 @@ async def search_repositories(request: Request) -> HTTPResponse:
     if wanted.provider != "github":
         raise BadRequest(f"Repository discovery is not supported for provider '{wanted.provider}'")
     arguments = wanted.model_dump(include={"query", "limit", "page_id"})
-    answer = await web_of(request).requester.ask("repositories.search", arguments=arguments, timeout_seconds=60)
-    return json_answer(answer.body)
+    return await ask_any(request, "repositories.search", arguments=arguments, timeout_seconds=60)
 
 
 async def _changes(request: Request, where: Place, find: Callable[[Path], list[Change]]) -> HTTPResponse:
