@@ -1,4 +1,4 @@
-"""Refusing a socket before it opens: HTTP 403 with an empty body, whatever the reason.
+"""Letting a socket in before it opens, or refusing it: HTTP 403 with an empty body, whatever the reason.
 
 A socket route may name a function that parses its path and query, `ctx_admit=parse`; what it returns is kept as
 `request.ctx.admitted`, and any `Refused` it raises refuses the handshake:
@@ -19,7 +19,7 @@ from service.blueprints.auth import socket_auth
 from service.errors import Refused
 
 
-def refuse_socket(request: Request) -> HTTPResponse | None:
+def admit_socket(request: Request) -> HTTPResponse | None:
     """Request middleware: let a socket's handshake pass, or answer 403. No effect on other routes.
 
     Leaves `request.ctx.socket_auth` (SocketAuth) and `request.ctx.admitted` for the handler.

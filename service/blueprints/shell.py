@@ -11,7 +11,7 @@ from sanic.exceptions import MethodNotAllowed, NotFound
 from service.blueprints import documentation, errors, metrics, request_trace, server_details, slashes, static_files
 from service.blueprints.auth import require_key
 from service.blueprints.cors import Cors
-from service.blueprints.handshake import is_socket, refusal, refuse_socket, unknown_socket
+from service.blueprints.handshake import admit_socket, is_socket, refusal, unknown_socket
 from service.blueprints.init import needs_configuration
 from service.blueprints.root_path import request_class
 from service.blueprints.routing import handler_at, methods_at
@@ -53,7 +53,7 @@ def _check(request: Request) -> HTTPResponse | None:
     if route is None:
         return None
     if is_socket(route.handler):
-        return refuse_socket(request)
+        return admit_socket(request)
     require_key(request)
     return None
 
