@@ -107,12 +107,12 @@ def json_bytes(request: Request) -> bytes:
         InvalidRequest: it is empty or of another content type.
     """
     if not request.body:
-        raise problem("missing", ["body"], "Field required", None)
+        raise invalid_value("missing", ["body"], "Field required", None)
     content_type = request.headers.getone("content-type", "")
     if not _is_json(content_type):
         # The body is not repeated: in a text nothing tells a secret from the rest.
         wanted = "a JSON document sent as application/json"
-        raise problem("dict_type", ["body"], f"Input should be {wanted}", f"<{content_type}>")
+        raise invalid_value("dict_type", ["body"], f"Input should be {wanted}", f"<{content_type}>")
     return bytes(request.body).removeprefix(_BYTE_ORDER_MARK)
 
 
@@ -126,13 +126,13 @@ def idempotency(request: Request) -> JsonObject:
     if key is None:
         return {}
     if len(key) > _MAX_KEY_LENGTH:
-        raise problem(
+        raise invalid_value(
             "string_too_long", ["header", _IDEMPOTENCY_HEADER], f"At most {_MAX_KEY_LENGTH} characters", "<key>"
         )
     try:
         key.encode()
     except UnicodeEncodeError:
-        raise problem("string_unicode", ["header", _IDEMPOTENCY_HEADER], "Not UTF-8", "<key>") from None
+        raise invalid_value("string_unicode", ["header", _IDEMPOTENCY_HEADER], "Not UTF-8", "<key>") from None
     return {"idempotency_key": key}
 
 
@@ -147,7 +147,7 @@ def invalid(error: ValidationError, *loc: str) -> InvalidRequest:
     return InvalidRequest(redact_problems(problems))
 
 
-def problem(kind: str, loc: Sequence[str | int], message: str, value: Any, **context: Any) -> InvalidRequest:
+def invalid_value(kind: str, loc: Sequence[str | int], message: str, value: Any, **context: Any) -> InvalidRequest:
     """A 422 with one problem of our own making."""
     found: JsonObject = {"type": kind, "loc": loc, "msg": message, "input": value}
     if context:
@@ -160,7 +160,7 @@ def _unparsable(content: bytes, reason: str) -> InvalidRequest | BadRequest:
     try:
         json.loads(content)
     except json.JSONDecodeError as error:
-        return problem("json_invalid", ["body", error.pos], "JSON decode error", {}, error=error.msg)
+        return invalid_value("json_invalid", ["body", error.pos], "JSON decode error", {}, error=error.msg)
     except UnicodeDecodeError:
         return BadRequest("The body is not valid UTF-8")
     except RecursionError:
@@ -168,7 +168,7 @@ def _unparsable(content: bytes, reason: str) -> InvalidRequest | BadRequest:
     except ValueError:
         pass  # a number of more digits than the interpreter converts
     # The stricter parser is right: lone surrogates, UTF-16, or nesting that the validators would not survive.
-    return problem("json_invalid", ["body", 0], "JSON decode error", {}, error=reason)
+    return invalid_value("json_invalid", ["body", 0], "JSON decode error", {}, error=reason)
 
 
 def _is_json(content_type: str) -> bool:

@@ -12,7 +12,7 @@ from functools import partial
 
 from sanic import Blueprint, Request
 
-from service.blueprints.arguments import problem, uuid_path
+from service.blueprints.arguments import invalid_value, uuid_path
 from service.blueprints.bash import Scope, scope_of
 from service.blueprints.openapi import documented
 from service.blueprints.scopes import SCOPED_PREFIX, Routes
@@ -104,7 +104,7 @@ def _position(request: Request) -> Position:
     try:
         return Position() if given is None else Position.parse(given)
     except ValueError:
-        raise problem("value_error", ["header", "last-event-id"], "Not an id of this stream", given) from None
+        raise invalid_value("value_error", ["header", "last-event-id"], "Not an id of this stream", given) from None
 
 
 def _event(event_id: str, name: str, data: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import TypeAdapter, ValidationError
 from sanic import Request
 
-from service.blueprints.arguments import invalid, json_body, problem
+from service.blueprints.arguments import invalid, invalid_value, json_body
 
 _EVENT_IDS: TypeAdapter[list[str]] = TypeAdapter(list[str])
 
@@ -19,7 +19,7 @@ def event_ids(request: Request) -> list[str]:
     in_query: list[str] = request.args.getlist("event_ids", [])
     if not request.body:
         if not in_query:
-            raise problem("missing", ["body"], "Field required", None)
+            raise invalid_value("missing", ["body"], "Field required", None)
         return in_query
     try:
         return _EVENT_IDS.validate_python(json_body(request))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sanic import Blueprint, Request
 
-from service.blueprints.arguments import problem, query, uuid_path
+from service.blueprints.arguments import invalid_value, query, uuid_path
 from service.blueprints.context import web_of
 from service.blueprints.openapi import documented
 from service.blueprints.server_sent import EventStream, answer_with_events
@@ -52,4 +52,4 @@ def _resumed(request: Request, wanted: SessionQuery) -> SessionQuery:
     try:
         return wanted.model_copy(update={"after_seq": int(given)})
     except ValueError:
-        raise problem("int_parsing", ["header", "last-event-id"], "Not an id of this stream", given) from None
+        raise invalid_value("int_parsing", ["header", "last-event-id"], "Not an id of this stream", given) from None

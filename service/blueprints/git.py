@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
-from service.blueprints.arguments import problem, query
+from service.blueprints.arguments import invalid_value, query
 from service.blueprints.asking import ask_any
 from service.blueprints.context import web_of
 from service.blueprints.files import absolute
@@ -193,7 +193,7 @@ async def list_changes_of_commit(
 ) -> HTTPResponse:
     wanted = query(request, CommitChangesQuery)
     if not 4 <= len(sha) <= 64 or not all(digit in "0123456789abcdefABCDEF" for digit in sha):
-        raise problem("string_pattern_mismatch", ["path", "sha"], f"String should match pattern '{_SHA}'", sha)
+        raise invalid_value("string_pattern_mismatch", ["path", "sha"], f"String should match pattern '{_SHA}'", sha)
     where = await _place(request, wanted.path, runtime_conversation_id)
     return await _changes(request, where, lambda directory: changes_of(directory, sha))
 

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 from sanic import Request
 
-from service.blueprints.arguments import problem
+from service.blueprints.arguments import invalid_value
 from service.blueprints.auth import require_key
 
 
@@ -37,4 +37,4 @@ def _decoded(name: str, value: str) -> str:
     try:
         return unquote(value, errors="strict")
     except UnicodeDecodeError:
-        raise problem("string_unicode", ["path", name], "Input should be valid UTF-8", value) from None
+        raise invalid_value("string_unicode", ["path", name], "Input should be valid UTF-8", value) from None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from service.blueprints.arguments import problem
+from service.blueprints.arguments import invalid_value
 from service.blueprints.auth import is_auth_frame
 from service.errors import FanoutError, InvalidRequest, OwnershipLost, RunLimitReached
 
@@ -40,7 +40,7 @@ def message_body(frame: str | bytes, watcher: str | None = None) -> bytes | None
     if not isinstance(message, dict):
         raise InvalidRequest("A message must be a JSON object")
     if "role" not in message:
-        raise problem("missing", ["body", "role"], "Field required", message)
+        raise invalid_value("missing", ["body", "role"], "Field required", message)
     content = message.get("content", [])
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
-from service.blueprints.arguments import body, problem
+from service.blueprints.arguments import body, invalid_value
 from service.blueprints.asking import ask_any
 from service.blueprints.openapi import documented
 
@@ -94,6 +94,6 @@ def add_routes(blueprint: Blueprint, kind: str, noun: str, model: type[Installed
         request: Request, what: str, content: bytes | BaseModel = b"", name: str | None = None
     ) -> HTTPResponse:
         if name is not None and not _NAME.fullmatch(name):
-            raise problem("string_pattern_mismatch", ["path", "name"], "Not a name in kebab-case", name)
+            raise invalid_value("string_pattern_mismatch", ["path", "name"], "Not a name in kebab-case", name)
         arguments = {} if name is None else {"name": name}
         return await ask_any(request, f"{kind}.{what}", content, arguments=arguments, timeout_seconds=NETWORK_SECONDS)

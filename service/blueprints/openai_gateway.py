@@ -19,7 +19,7 @@ from sanic.exceptions import SanicException
 
 from service.blueprints import errors
 from service.blueprints.answers import json_answer
-from service.blueprints.arguments import body, problem
+from service.blueprints.arguments import body, invalid_value
 from service.blueprints.context import WebContext, web_of
 from service.blueprints.gateway_run import GatewayRun, send
 from service.blueprints.openai_shapes import (
@@ -132,7 +132,7 @@ async def _conversation(request: Request, model: str, prompt: Prompt) -> UUID:
     try:
         conversation_id = uuid.uuid4() if given is None else UUID(given)
     except ValueError:
-        raise problem("uuid_parsing", ["header", CONVERSATION_HEADER], "Not a UUID", given) from None
+        raise invalid_value("uuid_parsing", ["header", CONVERSATION_HEADER], "Not a UUID", given) from None
     web = web_of(request)
     if web.root.exists(conversation_id):
         return conversation_id

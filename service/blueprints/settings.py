@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import text
 
-from service.blueprints.arguments import body, checked_json, problem, query
+from service.blueprints.arguments import body, checked_json, invalid_value, query
 from service.blueprints.asking import ask_any
 from service.blueprints.context import web_of
 from service.blueprints.openapi import documented
@@ -157,5 +157,5 @@ async def delete_secret(request: Request, name: str) -> HTTPResponse:
 
 def _named(name: str) -> str:
     if not re.fullmatch(_SECRET_NAME, name):
-        raise problem("string_pattern_mismatch", ["path", "name"], f"String should match {_SECRET_NAME}", name)
+        raise invalid_value("string_pattern_mismatch", ["path", "name"], f"String should match {_SECRET_NAME}", name)
     return name

@@ -16,7 +16,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from sanic import Request
 from sanic.exceptions import PayloadTooLarge
 
-from service.blueprints.arguments import problem
+from service.blueprints.arguments import invalid_value
 from service.blueprints.places import Place
 from service.errors import BadRequest
 
@@ -59,10 +59,10 @@ class _FilePart:
         """The body is over. Raises InvalidRequest: it had no such part, or ends within it; MultipartParseError."""
         self._parser.finalize()
         if not self._was_found:
-            raise problem("missing", ["body", "file"], "Field required", None)
+            raise invalid_value("missing", ["body", "file"], "Field required", None)
         # The delimiter that follows the file shows that it is whole, so a closing one is not insisted upon.
         if not self._is_whole:
-            raise problem("value_error", ["body", "file"], "The body ends within the file", None)
+            raise invalid_value("value_error", ["body", "file"], "The body ends within the file", None)
 
     def _begin(self) -> None:
         self._is_file = False
@@ -112,7 +112,7 @@ async def take_upload(request: Request, place: Place, limit_bytes: int, *, fsync
     """
     media_type, options = parse_options_header(request.headers.getone("content-type", ""))
     if media_type != b"multipart/form-data" or not options.get(b"boundary"):
-        raise problem("missing", ["body", "file"], "Field required", None)
+        raise invalid_value("missing", ["body", "file"], "Field required", None)
     # Sanic's limit is for bodies that it keeps in memory.
     request.stream.request_max_size = limit_bytes + _OVERHEAD_BYTES  # type: ignore[union-attr]
     async with _replacement(place, fsync) as replacement:
@@ -124,7 +124,7 @@ async def take_upload(request: Request, place: Place, limit_bytes: int, *, fsync
                     raise PayloadTooLarge(f"The file is larger than {limit_bytes} bytes")
             part.finish()
         except MultipartParseError as error:
-            raise problem("value_error", ["body", "file"], str(error), None) from None
+            raise invalid_value("value_error", ["body", "file"], str(error), None) from None
         await _in_thread(replacement.keep)
     return part.size_bytes
 
