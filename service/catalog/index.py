@@ -73,7 +73,7 @@ class ConversationIndex:
                     await pipeline.execute()
 
     async def add(self, entries: Iterable[IndexEntry]) -> None:
-        """Add those of the entries that are not there yet, in one round trip; the others stay as they are."""
+        """Add what the disk says, in one round trip. An entry that changed later than that stays as it is."""
         keys = [self._keys.index_created, self._keys.index_updated, self._keys.index_status, self._keys.index_running]
         arguments: list[str | int] = [RUNNING]
         for entry in entries:
@@ -97,6 +97,12 @@ class ConversationIndex:
                 pipeline.srem(self._keys.index_running, name)
                 await pipeline.execute()
 
+    async def ids(self) -> list[UUID]:
+        """All there are, in no order."""
+        with redis_errors():
+            names = map(text, await self._redis.zrange(self._keys.index_created, 0, -1))
+            return [UUID(hex=name) for name in names if name != _COMPLETE]
+
     async def running(self) -> list[UUID]:
         """The conversations that are running, or were when their owner died."""
         with redis_errors():
@@ -113,7 +119,10 @@ class ConversationIndex:
     async def is_complete(self) -> bool:
         """Whether lists can be trusted."""
         with redis_errors():
-            return await self._redis.zscore(self._keys.index_created, _COMPLETE) is not None
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for key in (self._keys.index_created, self._keys.index_updated):
+                    pipeline.zscore(key, _COMPLETE)
+                return None not in await pipeline.execute()
 
     async def count(self, status: str | None) -> int:
         """How many there are, in a status if given.

@@ -18,11 +18,13 @@ from service.errors import BrokerUnavailable, FanoutError, RequestFailed, to_wir
 from service.pubsub.broker import Broker, Channel, Reconnected
 from service.requests.message import IN_PROGRESS, PROGRESS_SECONDS, Reply, Request, decode_request, encode_reply
 from service.requests.requester import Answer
-from service.tasks import TaskSet
+from service.tasks import TaskSet, repeat
 from service.tracing import traced
 
 _log = structlog.get_logger(__name__)
 
+_LISTEN_AGAIN_SECONDS = 0.2
+"""After an error that nobody expected."""
 _LAST_ANSWERS_SECONDS = 1.0
 """For the requests in hand when the runner stops; it has let go of what they could wait for."""
 
@@ -30,18 +32,20 @@ Handler = Callable[[Request], Awaitable[Answer]]
 
 
 class Responder:
-    """Use as `async with`; `handle` is called for each request."""
+    """Use as `async with`; `handle` is called for each request, `reconnected` when some may have been lost."""
 
-    def __init__(self, broker: Broker, inbox: Channel, handle: Handler) -> None:
+    def __init__(
+        self, broker: Broker, inbox: Channel, handle: Handler, reconnected: Callable[[], None] = lambda: None
+    ) -> None:
         self._broker = broker
         self._inbox = inbox
         self._handle = handle
-        self._listener: asyncio.Task[None] | None = None
+        self._reconnected = reconnected
         self._tasks = TaskSet()
         self._requests = TaskSet()
 
     async def __aenter__(self) -> Self:
-        self._listener = self._tasks.start(self._listen(), "inbox-listener")
+        self._tasks.start(repeat(self._listen, "inbox-listener", _LISTEN_AGAIN_SECONDS), "inbox-listener")
         await self._broker.subscribe(self._inbox)
         return self
 
@@ -55,14 +59,10 @@ class Responder:
         await self._requests.stop()
         await self._tasks.stop()
 
-    @property
-    def is_listening(self) -> bool:
-        """Whether requests can arrive."""
-        return self._listener is not None and not self._listener.done()
-
     async def _listen(self) -> None:
         async for delivery in self._broker.deliveries():
             if isinstance(delivery, Reconnected):
+                self._reconnected()
                 continue
             try:
                 request = decode_request(delivery.data)

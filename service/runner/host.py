@@ -186,6 +186,11 @@ class Host:
             # Beside this: one that is just being opened or let go must not keep the others' leases waiting.
             self._closing.start(self._lose(conversation_id), f"lose {conversation_id}")
         for hosted in self._hosted.values():
+            hosted.reporter.index_if_untold()
+
+    def index_again(self) -> None:
+        """Redis may have lost what it was told of the conversations here."""
+        for hosted in self._hosted.values():
             hosted.reporter.index_again()
 
     async def evict_idle(self, idle_seconds: float, is_busy: Callable[[UUID], bool]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import NamedTuple
 from uuid import UUID
 
@@ -43,24 +43,43 @@ class IndexBuilding:
         self._receiver_ids = receiver_ids(settings.webhooks)
         self._catalog = catalog
         self._workers = workers
-        self._has_looked = False
+        self._must_look = True
+
+    def look_again(self) -> None:
+        """Redis has lost something, and may have come back with an index of a while ago."""
+        self._must_look = True
 
     async def run(self) -> list[UUID]:
         """Make the index if nobody has; returns the conversations that were left in the middle of something.
 
-        Those are found by looking at the disk: the first time, and when the index is made here. Else there are none.
+        Those are found by looking at the disk: the first time, after `look_again`, and when the index is made here.
+        Else there are none. An index that was made by another is brought up to what the disk says.
 
         Raises:
             BrokerUnavailable: Redis does not answer; this can be repeated.
         """
         left: list[UUID] = []
-        is_made = await self._catalog.index_build.run(self._look(left))
-        if not is_made and not self._has_looked:
-            left.clear()
-            async for _ in self._look(left):
-                pass  # another has put it into the index, or is at it
-        self._has_looked = True
+        if await self._catalog.index_build.run(self._look(left)):
+            self._must_look = False
+        elif self._must_look:
+            self._must_look = False
+            try:
+                await self._repair(left)
+            except BaseException:
+                self._must_look = True
+                raise
         return left
+
+    async def _repair(self, left: list[UUID]) -> None:
+        left.clear()
+        is_empty = True
+        async for entries in self._look(left):
+            await self._catalog.index.add(entries)
+            is_empty = False
+        if is_empty:
+            return  # it is more likely that a disk is not mounted than that everything was deleted
+        for batch in itertools.batched(await self._catalog.index.ids(), _BATCH):
+            await self._forget_deleted(batch)
 
     async def _look(self, left: list[UUID]) -> AsyncIterator[list[IndexEntry]]:
         """What is on disk; adds to `left`. Whoever takes the next entries has put those before into the index."""
@@ -86,8 +105,8 @@ class IndexBuilding:
                 seen.untold.append(found.conversation_id)
         return seen
 
-    async def _forget_deleted(self, conversation_ids: list[UUID]) -> None:
-        """Who deleted one that was found here may have been done with it before it was put in."""
+    async def _forget_deleted(self, conversation_ids: Iterable[UUID]) -> None:
+        """Of those in the index: who deletes one may have been done with it before it was put in."""
         directories = [self._root.directory(each) for each in conversation_ids]
         deleted = await self._workers.call(lambda: [each for each in directories if _says(each, _is_deleted)])
         for directory in deleted:

@@ -158,7 +158,14 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
             SandboxOperations(host).table,
             programs.table,
         )
-        await stack.enter_async_context(Responder(broker, Channel(keys.inbox(runner_id)), operations.handle))
+
+        def mend_index() -> None:
+            """Redis was emptied, or was away and may have come back with the data of a while ago."""
+            host.index_again()
+            build.look_again()
+
+        inbox = Channel(keys.inbox(runner_id))
+        await stack.enter_async_context(Responder(broker, inbox, operations.handle, mend_index))
         renewal_seconds = settings.lease_ttl_seconds / _LEASE_RENEWALS_PER_TTL
         _repeated(stack, partial(_renew, host), "lease-renewal", renewal_seconds)
         # Before the above ends, and after what follows: it takes no more, and is heard of through its inbox.
@@ -182,7 +189,7 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
             _background(stack, program.keep(), "host-program")
         stack.push_async_callback(catalog.runners.leave, runner_id)
         _background(stack, sample("runner", partial(_set_gauges, host, publisher)), "metrics")
-        _repeated(stack, partial(_beat, catalog, runner_id, host, facts), "heartbeat", HEARTBEAT_SECONDS)
+        _repeated(stack, partial(_beat, catalog, runner_id, host, mend_index, facts), "heartbeat", HEARTBEAT_SECONDS)
         _log.info("runner_ready", runner_id=runner_id)
         yield runner_id
 
@@ -207,12 +214,15 @@ def _set_gauges(host: Host, publisher: Publisher) -> None:
     metrics().webhook_queue.set(host.waiting_webhook_events)
 
 
-async def _beat(catalog: Catalog, runner_id: RunnerId, host: Host, facts: dict[str, Any]) -> None:
+async def _beat(
+    catalog: Catalog, runner_id: RunnerId, host: Host, mend_index: Callable[[], None], facts: dict[str, Any]
+) -> None:
     """Show that this runner lives, and see to what Redis may have lost."""
     try:
         was_there = await catalog.runners.beat(RunnerRecord(runner_id, host.slots.taken, facts))
         host.pulse.beat(was_there=was_there, now=time.monotonic())
         if not was_there:
+            mend_index()
             await host.renew_leases()
         if host.take_activity():
             await catalog.activity.note()

@@ -152,10 +152,15 @@ class Reporter:
                 )
             self._indexed_status = header.status
 
-    def index_again(self) -> None:
+    def index_if_untold(self) -> None:
         """Redis answers: if it did not when it was told last, it is told now."""
         if self._indexed_status is None:
             self.note_change()
+
+    def index_again(self) -> None:
+        """Redis may have lost what it was told last."""
+        self._indexed_status = None
+        self.note_change()
 
     def tell_new_owner(self) -> None:
         """Nothing more will come of what the former owner was in the middle of telling."""

@@ -125,6 +125,32 @@ def test_moment_without_redis_costs_nothing(cluster: Cluster, conversation: Conv
     wait_until(lambda: is_listed(one), "the index is there again and has the conversation")
 
 
+def test_redis_that_comes_back_with_an_old_file_learns_what_was_since(
+    cluster: Cluster, conversation: Conversations
+) -> None:
+    """Of conversations that are open, and of those that no runner has in memory."""
+    gone = conversation()
+    cluster.redis.client.save()
+    dump = cluster.redis.dump_path.read_bytes()
+    gone.http.delete(gone.path).raise_for_status()
+    new = conversation()
+    with killed(cluster):
+        cluster.redis.dump_path.write_bytes(dump)
+    try:
+        wait_until(lambda: is_listed(new), "the new one is listed", 30.0)
+        wait_until(lambda: not is_listed(gone), "the deleted one is not")
+        assert new.http.get("/api/conversations/count").json() == len(list_all(new.http))
+    finally:
+        cluster.redis.dump_path.unlink()
+
+
+def list_all(http: httpx.Client) -> list[str]:
+    """Their ids, as far as one page goes."""
+    answer = http.get("/api/conversations/search", params={"limit": 100}).raise_for_status().json()
+    assert answer["next_page_id"] is None
+    return [item["id"] for item in answer["items"]]
+
+
 def is_listed(conversation: Conversation) -> bool:
     """Whether lists show it; while the index is made anew they say to come back."""
     answer = conversation.http.get("/api/conversations/search")

@@ -258,6 +258,30 @@ async def test_emptied_redis_has_no_index(catalog: Catalog, redis: Redis) -> Non
     assert not await catalog.index.is_complete()
 
 
+async def test_what_the_disk_has_newer_is_taken_from_it(catalog: Catalog) -> None:
+    """A Redis that came back with the data of a while ago has an index of that time."""
+    await catalog.index_build.run(in_batches([entry(1), entry(2, status="running"), entry(3, updated=9)]))
+    await catalog.index.add([entry(1, updated=8, status="running"), entry(2, updated=8, status="finished"), entry(3)])
+    assert await catalog.index.running() == [UUID(int=1)]
+    assert await catalog.index.count("finished") == 1
+    assert await walk(catalog, SortOrder.UPDATED_AT, None, 5) == [UUID(int=number) for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("lost", ["index_created", "index_updated"])
+async def test_index_that_lost_one_of_its_orders_is_made_again(
+    catalog: Catalog, redis: Redis, keys: Keys, lost: str
+) -> None:
+    """As a Redis with another memory policy than is asked for may have it; an owner has said something since."""
+    await catalog.index_build.run(in_batches(TIED))
+    await redis.delete(getattr(keys, lost))
+    await catalog.index.touch(TIED[0].conversation_id, TIED[0].updated_at)
+    assert not await catalog.index.is_complete()
+    assert await catalog.index_build.run(in_batches(TIED))
+    assert await catalog.index.count(None) == 7
+    for order in SortOrder:
+        assert len(await walk(catalog, order, None, 5)) == 7
+
+
 @pytest.mark.parametrize("is_another_at_it", [False, True])
 async def test_index_that_is_lost_during_its_build_is_not_complete(
     catalog: Catalog, redis: Redis, keys: Keys, is_another_at_it: bool

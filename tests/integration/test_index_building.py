@@ -15,6 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from service.catalog.catalog import Catalog
+from service.catalog.index import IndexEntry
 from service.catalog.keys import Keys
 from service.runner import index_building
 from service.runner.index_building import IndexBuilding
@@ -138,6 +139,42 @@ async def test_only_who_makes_the_index_looks_at_the_disk(
     await redis.delete(keys.index_building)
     assert await building.run() == []
     assert await catalog.index.count(None) == 1
+
+
+@pytest.fixture
+async def old_index(catalog: Catalog, root: Path) -> dict[str, UUID]:
+    """An index of a while ago: of what is in it one conversation ran, one is deleted since, and one is not in it."""
+    ids = {name: make_conversation(root).conversation_id for name in ("ran", "new")} | {"deleted": UUID(int=1)}
+    long_ago = "2020-01-01T00:00:00Z"
+    await catalog.index.put(
+        [IndexEntry(ids["ran"], long_ago, long_ago, "running"), IndexEntry(ids["deleted"], long_ago, long_ago, "idle")]
+    )
+    await catalog.index.mark_complete()
+    return ids
+
+
+async def test_index_of_a_redis_that_came_back_old_is_mended(
+    building: IndexBuilding, catalog: Catalog, root: Path, old_index: dict[str, UUID]
+) -> None:
+    """By a runner that starts then, and by one that notices it later."""
+    await building.run()
+    assert set(await catalog.index.ids()) == {old_index["ran"], old_index["new"]}
+    assert await catalog.index.running() == []
+    shutil.rmtree(root / old_index["new"].hex)
+    await building.run()
+    assert await catalog.index.count(None) == 2  # it does not look at the disk without a reason
+    building.look_again()
+    await building.run()
+    assert await catalog.index.ids() == [old_index["ran"]]
+
+
+async def test_disk_without_any_conversation_takes_nothing_from_the_index(
+    building: IndexBuilding, catalog: Catalog, root: Path, old_index: dict[str, UUID]
+) -> None:
+    """It may just not be mounted."""
+    await asyncio.to_thread(root.rename, root.with_name("elsewhere"))
+    await building.run()
+    assert await catalog.index.count(None) == 2
 
 
 @pytest.mark.parametrize("name", ["snapshot.jsonl", GOAL_FILE])
