@@ -27,7 +27,7 @@ from service.runner.recovery import close_open_calls
 from service.runner.request_models import ForkConversationRequest
 from service.store.atomic import fsync_directory, write_atomically
 from service.store.event_name import event_file_name
-from service.store.layout import ConversationDirectory
+from service.store.layout import DRAFT, ConversationDirectory
 
 OUTCOME_ELSEWHERE = (
     "This conversation was forked from another while the call was in progress there; its outcome is not known here."
@@ -88,7 +88,7 @@ def write_fork(
     branch = _branch(source.state, request.from_event_id)
     event_ids = moment.event_ids if branch is None else [event.id for event in branch]
     seqs = range(len(event_ids)) if branch is None else [source.state.events.get_index(event.id) for event in branch]
-    draft = ConversationDirectory(target.path.with_name(f".fork-{target.path.name}-{uuid4().hex[:8]}"))
+    draft = ConversationDirectory(target.path.with_name(f"{DRAFT}{target.path.name}-{uuid4().hex[:8]}"))
     try:
         draft.path.mkdir(mode=0o700)
         draft.events.mkdir(mode=0o700)

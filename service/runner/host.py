@@ -40,7 +40,7 @@ from service.runner.titles import TitleLlms
 from service.runner.webhooks import Webhooks
 from service.runner.workers import Workers
 from service.settings import Settings
-from service.store.layout import ConversationDirectory, ConversationsRoot
+from service.store.layout import DELETED, ConversationDirectory, ConversationsRoot
 from service.store.owner_record import NOBODY, OwnerRecord, read_owner
 from service.tasks import TaskSet
 
@@ -392,7 +392,7 @@ class Host:
 
 def _remove(directory: ConversationDirectory) -> None:
     """One rename makes the conversation cease to exist; the files follow."""
-    doomed = directory.path.with_name(f".deleted-{directory.path.name}-{uuid4().hex[:8]}")
+    doomed = directory.path.with_name(f"{DELETED}{directory.path.name}-{uuid4().hex[:8]}")
     directory.path.rename(doomed)
     directory.credential_bindings.unlink(missing_ok=True)
     shutil.rmtree(doomed, ignore_errors=True)

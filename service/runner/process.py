@@ -71,6 +71,7 @@ from service.runner.webhooks import Webhooks
 from service.runner.workers import Workers
 from service.runner.workspace_operations import WorkspaceOperations
 from service.settings import Settings
+from service.store.leftovers import remove_leftovers
 from service.tasks import TaskSet, repeat
 
 _log = structlog.get_logger(__name__)
@@ -81,6 +82,7 @@ _PUBLISHING_SECONDS = 0.2
 """After an error that nobody expected."""
 _INDEX_SECONDS = 1.0
 """How often a runner looks whether Redis has lost the index."""
+_LEFTOVERS_SECONDS = 3600.0
 _TAKEOVER_SECONDS = 0.5
 """How often a runner looks for conversations that lost theirs."""
 
@@ -173,6 +175,8 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         stack.push_async_callback(bash.close)
         takeover = Takeover(host, runner_id, catalog)
         stack.push_async_callback(takeover.stop)
+        tidy = partial(workers.call, remove_leftovers, host.root)
+        _repeated(stack, tidy, "leftovers", _LEFTOVERS_SECONDS)
         end_orphans = partial(bash.end_those_of_dead_runners, catalog.runners, host.pulse)
         _repeated(stack, end_orphans, "orphaned-commands", _TAKEOVER_SECONDS)
         if settings.bash_events_retention_seconds is not None:

@@ -9,6 +9,9 @@ from pathlib import Path
 from uuid import UUID
 
 _HEX_ID = re.compile(r"[0-9a-f]{32}")
+DELETED = ".deleted-"
+DRAFT = ".fork-"
+"""How the names of directories begin that are no conversation any more, or not yet."""
 
 
 @dataclass(frozen=True)
