@@ -62,6 +62,18 @@ def test_panels_have_numbers_of_their_own() -> None:
     assert len(set(ids)) == len(ids)
 
 
+SHARED = ("conversations_path", "bash_events_dir", "persistence_dir", "workspace_path", "conversation_worktree_root")
+
+
+@pytest.mark.parametrize("path", ["compose.yaml", "kubernetes/fanout.yaml", "Dockerfile"])
+def test_every_folder_that_processes_share_is_on_a_volume(path: str) -> None:
+    """Or each container would have settings of its own, and lose them with itself."""
+    text = (DEPLOY / path).read_text("utf-8")
+    for name in SHARED:
+        variables = "|".join(environment_names(name, Settings.model_fields[name]))
+        assert re.search(rf"\b({variables})(: |=)(/data|/workspace)(/|\b)", text), name
+
+
 def test_manifests_name_settings_that_exist() -> None:
     """A misspelt variable would be ignored in silence."""
     config = next(each for each in MANIFESTS if each["kind"] == "ConfigMap")
