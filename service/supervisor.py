@@ -42,6 +42,7 @@ from sanic.worker.manager import WorkerManager
 from sanic.worker.process import WorkerProcess
 from sanic.worker.serve import worker_serve
 
+from service.backoff import Backoff
 from service.child_process import default_signals, die_with_parent, name_process
 from service.metrics import metrics, take_place
 
@@ -51,36 +52,10 @@ REDIS = "Redis"
 """The managed process that the others need to the end."""
 
 _ENDED = (ProcessState.FAILED, ProcessState.COMPLETED, ProcessState.TERMINATED)
-_LONGEST_DELAY_SECONDS = 4.0
-_STEADY_SECONDS = 30.0
-"""A process that lived this long starts again at once."""
 _START_LIMIT_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 _CTRL_C_SECONDS = 1.0
 """In which its two signals come."""
-
-
-class Backoff:
-    """How long to wait before a process that keeps dying is started again. Pure: the caller brings the time."""
-
-    def __init__(self) -> None:
-        self._delays: dict[str, float] = {}
-        self._due: dict[str, float] = {}
-        self._started: dict[str, float] = {}
-
-    def started(self, name: str, now: float) -> None:
-        self._started[name] = now
-        self._due.pop(name, None)
-
-    def is_due(self, name: str, now: float) -> bool:
-        """Whether a dead process may be started now; the first question after a death sets the time."""
-        if name not in self._due:
-            lived = now - self._started.get(name, now)
-            last = self._delays.get(name, 0.0)
-            delay = 0.0 if lived >= _STEADY_SECONDS or not last else min(2 * last, _LONGEST_DELAY_SECONDS)
-            self._delays[name] = delay or _POLL_SECONDS
-            self._due[name] = now + delay
-        return now >= self._due[name]
 
 
 class SupervisedManager(WorkerManager):
@@ -95,7 +70,7 @@ class SupervisedManager(WorkerManager):
         try:
             super().run()  # type: ignore[no-untyped-call]
         finally:
-            self._end(self._served_last)
+            self._end(self._ended_last)
 
     def start(self) -> None:
         """Start the processes; none any more after a signal."""
@@ -112,13 +87,13 @@ class SupervisedManager(WorkerManager):
         swallows when it falls into a destructor or a callback.
         """
         self._shutting_down = True
-        self._end([process for process in self.processes if process not in self._served_last])
+        self._end([process for process in self.processes if process not in self._ended_last])
 
     def join(self) -> None:
         """Until every process has ended."""
-        for process in [process for process in self.processes if process not in self._served_last]:
+        for process in [process for process in self.processes if process not in self._ended_last]:
             process.join()
-        self._end(self._served_last)
+        self._end(self._ended_last)
         super().join()  # type: ignore[no-untyped-call]
 
     @property
@@ -127,7 +102,7 @@ class SupervisedManager(WorkerManager):
         return [process for worker in self.workers for process in worker.processes]
 
     @property
-    def _served_last(self) -> list[WorkerProcess]:
+    def _ended_last(self) -> list[WorkerProcess]:
         return [process for name, worker in self.all_workers if name == REDIS for process in worker.processes]
 
     def _end(self, processes: list[WorkerProcess]) -> None:
@@ -183,7 +158,7 @@ class SupervisedManager(WorkerManager):
                     self._start_again(process)
 
     def _start_again(self, process: WorkerProcess) -> None:
-        if not self._backoff.is_due(process.name, time.monotonic()):
+        if self._backoff.wait_seconds(process.name, time.monotonic()) > 0:
             return
         dead = {"replaced": process.name, "pid": process.pid, "exit_code": process.exitcode}
         try:

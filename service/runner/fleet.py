@@ -15,6 +15,7 @@ from multiprocessing import current_process, parent_process
 
 import structlog
 
+from service.backoff import Backoff
 from service.child_process import default_signals, die_with_parent, name_process
 from service.logs import configure_logging
 from service.metrics import metrics, share_metrics, take_place
@@ -30,9 +31,6 @@ _log = structlog.get_logger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _PLACE = "Runners"
-_FIRST_DELAY_SECONDS = 0.1
-_LONGEST_DELAY_SECONDS = 4.0
-_STEADY_SECONDS = 30.0
 _DRAIN_MARGIN_SECONDS = 5.0
 
 
@@ -62,12 +60,13 @@ def run_fleet(settings: Settings, processes: int) -> None:
 class _Fleet:
     def __init__(self, settings: Settings, processes: int, metrics_port: int | None) -> None:
         self._settings = settings
-        self._processes = processes
+        self._names = [f"Runner-{place}" for place in range(processes)]
         self._metrics_port = metrics_port
-        self._born: dict[int, float] = {}
-        self._places: dict[int, int] = {}
-        self._delay_seconds = 0.0
-        self._next_birth = 0.0
+        self._runners: dict[int, str] = {}
+        """The name of each process that lives."""
+        self._known: set[str] = set()
+        """The names of those that were started before."""
+        self._backoff = Backoff()
 
     def watch(self) -> None:
         while True:
@@ -79,24 +78,31 @@ class _Fleet:
             self._bury()
 
     def _fill_up(self) -> None:
-        while len(self._born) < self._processes and time.monotonic() >= self._next_birth:
-            parent_pid = os.getpid()
-            place = min(set(range(self._processes)) - set(self._places.values()))
-            try:
-                pid = os.fork()
-            except OSError as error:  # no more processes or memory for now; the others go on
-                _log.error("runner_not_started", error=str(error))
-                self._put_off()
-                return
-            if pid == 0:
-                _be_runner(self._settings, parent_pid, place, self._metrics_port if place == 0 else None)
-            self._born[pid] = time.monotonic()
-            self._places[pid] = place
+        for name in self._missing():
+            if self._backoff.wait_seconds(name, time.monotonic()) == 0:
+                self._start(name)
+
+    def _start(self, name: str) -> None:
+        parent_pid = os.getpid()
+        self._backoff.started(name, time.monotonic())
+        try:
+            pid = os.fork()
+        except OSError as error:  # no more processes or memory for now; the others go on
+            _log.error("runner_not_started", error=str(error))
+            return
+        if pid == 0:
+            _be_runner(self._settings, parent_pid, name, self._metrics_port if name == self._names[0] else None)
+        self._runners[pid] = name
+        if name in self._known:
+            metrics().processes_replaced.inc()
+        self._known.add(name)
+
+    def _missing(self) -> list[str]:
+        return [name for name in self._names if name not in self._runners.values()]
 
     def _wait_seconds(self) -> float:
-        if len(self._born) == self._processes:
-            return 3600.0
-        return max(0.0, self._next_birth - time.monotonic())
+        now = time.monotonic()
+        return min((self._backoff.wait_seconds(name, now) for name in self._missing()), default=3600.0)
 
     def _bury(self) -> None:
         with suppress(ChildProcessError):
@@ -104,41 +110,30 @@ class _Fleet:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     return
-                lived = time.monotonic() - self._born.pop(pid, 0.0)
-                self._places.pop(pid, None)
-                metrics().processes_replaced.inc()
-                _log.warning("runner_ended", pid=pid, exit_code=os.waitstatus_to_exitcode(status))
-                if lived > _STEADY_SECONDS:
-                    self._delay_seconds, self._next_birth = 0.0, time.monotonic()
-                else:
-                    self._put_off()
-
-    def _put_off(self) -> None:
-        """The next birth, for longer each time."""
-        self._delay_seconds = min(max(2 * self._delay_seconds, _FIRST_DELAY_SECONDS), _LONGEST_DELAY_SECONDS)
-        self._next_birth = time.monotonic() + self._delay_seconds
+                name = self._runners.pop(pid, None)
+                _log.warning("runner_ended", runner=name, pid=pid, exit_code=os.waitstatus_to_exitcode(status))
 
     def _drain(self) -> None:
-        for pid in self._born:
+        for pid in self._runners:
             os.kill(pid, signal.SIGTERM)
         give_up_at = time.monotonic() + self._settings.drain_seconds + _DRAIN_MARGIN_SECONDS
-        while self._born and time.monotonic() < give_up_at:
+        while self._runners and time.monotonic() < give_up_at:
             signal.sigtimedwait((signal.SIGCHLD,), 0.1)
             self._bury()
-        for pid in self._born:
+        for pid in self._runners:
             _log.error("runner_killed_after_drain", pid=pid)
             os.kill(pid, signal.SIGKILL)
 
 
-def _be_runner(settings: Settings, parent_pid: int, place: int, metrics_port: int | None) -> None:
+def _be_runner(settings: Settings, parent_pid: int, name: str, metrics_port: int | None) -> None:
     """The child's whole life; never returns into the parent's code."""
     code = 1
     try:
         default_signals()
         die_with_parent(parent_pid)
-        current_process().name = f"Runner-{place}"
-        name_process(f"fanout-runner-{place}")
-        take_place(current_process().name)
+        current_process().name = name
+        name_process(f"fanout-{name.lower()}")
+        take_place(name)
         if metrics_port is not None:
             serve_metrics(settings.bind_host, metrics_port, settings.metrics_token)
         start_tracing(settings.trace_endpoint)

@@ -32,6 +32,7 @@ ALLOWED = {
         "pubsub",
         "catalog",
         "store",
+        "backoff",
         "child_process",
         "logs",
         "metrics_port",

@@ -23,7 +23,7 @@ import uvloop
 from sanic.worker.constants import ProcessState
 
 from service import supervisor
-from service.supervisor import Backoff, SupervisedManager
+from service.supervisor import SupervisedManager
 from tests.waiting import wait_until
 
 WAIT = "import signal; signal.pthread_sigmask(signal.SIG_SETMASK, ()); signal.pause()"
@@ -207,46 +207,3 @@ def _refuse_the_second_thread() -> None:
         start(self)
 
     threading.Thread.start = refuse_second  # type: ignore[method-assign]
-
-
-def test_backoff_starts_again_at_once_the_first_time() -> None:
-    """One death is an accident."""
-    backoff = Backoff()
-    backoff.started("web", 0.0)
-    assert backoff.is_due("web", 1.0)
-
-
-def test_backoff_waits_longer_each_time_up_to_a_limit() -> None:
-    """A process that keeps dying is started less and less often."""
-    backoff = Backoff()
-    now, waits = 0.0, []
-    for _ in range(9):
-        backoff.started("web", now)
-        died_at = now
-        while not backoff.is_due("web", now):
-            now += 0.05
-        waits.append(now - died_at)
-    assert waits[0] == 0
-    assert waits == sorted(waits)
-    assert waits[-1] == pytest.approx(waits[-2], abs=0.1)
-    assert waits[-1] == pytest.approx(4.0, abs=0.1)
-
-
-def test_backoff_forgets_after_a_long_life() -> None:
-    """A process that has served for a while is started again at once, whatever was before."""
-    backoff = Backoff()
-    for _ in range(5):
-        backoff.started("web", 0.0)
-        backoff.is_due("web", 0.0)
-    backoff.started("web", 0.0)
-    assert backoff.is_due("web", 60.0)
-
-
-def test_backoff_keeps_processes_apart() -> None:
-    """One that keeps dying does not delay another."""
-    backoff = Backoff()
-    for _ in range(5):
-        backoff.started("web", 0.0)
-        backoff.is_due("web", 0.0)
-    backoff.started("redis", 0.0)
-    assert backoff.is_due("redis", 0.0)
