@@ -65,8 +65,6 @@ class Verdict(Enum):
 
 def judge(position: int, envelope: Envelope) -> Verdict:
     """Pure: `position` is the last seq delivered, -1 before the first."""
-    if envelope.kind is Kind.DELETED:
-        return Verdict.DELIVER
     if envelope.kind is not Kind.DURABLE:
         return Verdict.DELIVER if envelope.seq <= position else Verdict.FILL_GAP
     if envelope.seq <= position:
@@ -89,6 +87,8 @@ class Feed:
         self._subscriber = subscriber
         self._take_at_once = take_at_once
         self._replay_bytes = metrics().replay_bytes
+        self._stream_epoch = UNKNOWN_STREAM_EPOCH
+        """Of what was published so far."""
         self.position = after_seq
         """The last seq handed out; where the reader may resume."""
 
@@ -123,7 +123,7 @@ class Feed:
         position = self.position
         for arrival in arrivals:
             envelope = arrival.envelope
-            if envelope.kind is Kind.DELETED or judge(position, envelope) is not Verdict.DELIVER:
+            if self._is_over(envelope) or judge(position, envelope) is not Verdict.DELIVER:
                 return False
             if envelope.kind is Kind.DURABLE:
                 position = envelope.seq
@@ -131,6 +131,14 @@ class Feed:
             return False
         self.position = position
         return True
+
+    def _is_over(self, envelope: Envelope) -> bool:
+        """Whether the conversation was deleted; where the news of it was lost, another may have its id by now."""
+        if envelope.kind is Kind.DELETED:
+            return True
+        if self._stream_epoch == UNKNOWN_STREAM_EPOCH:
+            self._stream_epoch = envelope.stream_epoch
+        return envelope.stream_epoch not in (self._stream_epoch, UNKNOWN_STREAM_EPOCH)
 
     async def _from_log(self, through: int = -1) -> AsyncIterator[list[Arrival]]:
         """What the log holds after the position, at least up to `through`."""
@@ -159,6 +167,10 @@ class Feed:
         batch: list[Arrival] = []
         for arrival in arrivals:
             envelope = arrival.envelope
+            if self._is_over(envelope):
+                if batch:
+                    yield batch
+                raise ConversationGone
             verdict = judge(self.position, envelope)
             if verdict is Verdict.FILL_GAP:
                 if batch:
@@ -170,10 +182,6 @@ class Feed:
                 verdict = judge(self.position, envelope)
             if verdict is Verdict.SKIP:
                 continue
-            if envelope.kind is Kind.DELETED:
-                if batch:
-                    yield batch
-                raise ConversationGone
             if envelope.kind is Kind.DURABLE:
                 self.position = envelope.seq
             batch.append(arrival)

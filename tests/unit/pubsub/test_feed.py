@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.identity import UNKNOWN_STREAM_EPOCH, StreamEpoch
 from service.pubsub import feed
 from service.pubsub.envelope import Envelope, Kind
 from service.pubsub.feed import ConversationGone, Feed, LogBehind, Verdict, judge
@@ -53,12 +54,6 @@ def test_transient_waits_for_the_durable_before_it(position: int, seq: int) -> N
     """It goes out once everything published before it has."""
     expected = Verdict.DELIVER if seq <= position else Verdict.FILL_GAP
     assert judge(position, Envelope(Kind.TRANSIENT, seq, EPOCH, b"{}")) is expected
-
-
-@pytest.mark.parametrize("position", range(-1, 4))
-def test_deletion_is_delivered_at_once(position: int) -> None:
-    """There is no log left to fill a gap from."""
-    assert judge(position, Envelope(Kind.DELETED, 9, EPOCH, b"")) is Verdict.DELIVER
 
 
 # A feed
@@ -280,6 +275,22 @@ async def test_deletion_ends_the_feed_after_what_came_before() -> None:
 
 
 @IMPATIENT
+@pytest.mark.parametrize("keeps_up", [False, True])
+async def test_another_conversation_under_the_same_id_ends_the_feed(*, keeps_up: bool) -> None:
+    """The news of the deletion was lost; what the new one says is not for who followed the old one."""
+    reader = Reader(MemoryLog(length=2), keeps_up=keeps_up)
+    presence = Arrival(Envelope(Kind.PRESENCE, -1, UNKNOWN_STREAM_EPOCH, b""))
+    following = asyncio.create_task(reader.follow())
+    await reader.reaches(1)
+    reader.subscriber.offer(transient(1), presence)
+    await wait_until_async(lambda: len(reader.received) == 4, "the reader has both")
+    reader.subscriber.offer(Arrival(Envelope(Kind.DURABLE, 0, StreamEpoch(b"another history!"), b"{}")))
+    with pytest.raises(ConversationGone):
+        async with asyncio.timeout(5):
+            await following
+    assert reader.seqs == [0, 1]
+
+
 @pytest.mark.parametrize("arrivals", [[], [transient(1)], [durable(7)]], ids=["silence", "transient", "gap"])
 async def test_log_that_is_gone_ends_the_feed(arrivals: list[Arrival]) -> None:
     """A deletion that no message told of is noticed in the log; the reader must not come back."""
