@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Annotated, NoReturn
 
+import structlog
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -24,7 +25,6 @@ from service.settings import Settings
 from service.settings_errors import SettingsError
 from service.settings_loading import hand_down, load_settings
 from service.settings_secrets import forget_secrets
-from service.startup_notes import announce
 from service.supervisor import CannotListen, require_address
 
 _BACKLOG = 1024
@@ -190,7 +190,8 @@ def _settings(**given: str | int | None) -> Settings:
     try:
         loaded = load_settings()
         configure_logging(loaded)
-        announce(loaded)
+        for notice in loaded.notices:
+            structlog.get_logger(__name__).warning("setting_ignored", reason=notice)
         return hand_down(loaded, **{name: value for name, value in given.items() if value is not None})
     except SettingsError as error:
         sys.exit(f"fanout: {error}")

@@ -5,6 +5,7 @@
     │   ├── InvalidRequest          422, a pydantic error list or one sentence
     │   ├── BadRequest              400
     │   ├── Unauthorized            401
+    │   ├── Forbidden               403
     │   ├── NotFound                404
     │   │   ├── ConversationNotFound
     │   │   └── EventNotFound
@@ -12,13 +13,17 @@
     │   │   ├── AlreadyRunning
     │   │   └── OwnershipLost
     │   ├── SourceRefused           422, a code and a sentence
-    │   └── RunLimitReached         429
+    │   ├── RunLimitReached         429
+    │   └── BashLimitReached        429
     ├── Unavailable                 nothing happened; the same request may work shortly (503 + Retry-After)
     │   ├── NoRunner
     │   ├── OwnerMoving
     │   ├── Dormant
     │   └── BrokerUnavailable
+    ├── Disabled                    503, the configuration leaves it out; trying again does not help
     ├── Unsupported                 501, another server cannot do what this would need
+    ├── RemoteUnavailable           502, another server that this needs does not answer, fails or refuses
+    ├── RemoteTimedOut              504, likewise
     ├── SourceUnavailable           502, as SourceRefused
     ├── SourceTimedOut              504, likewise
     ├── OutcomeUnknown              it may or may not have happened; retry with the same idempotency key (504)
@@ -56,6 +61,16 @@ class FanoutError(Exception):
         return str(self)
 
 
+class _Reasoned(FanoutError):
+    """Its text is the `reason` that it is given."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class Refused(FanoutError):
     """The request itself is wrong; repeating it unchanged gives the same answer."""
 
@@ -82,16 +97,10 @@ class InvalidRequest(Refused):
         return f"{len(self.problems)} validation errors"
 
 
-class BadRequest(Refused):
+class BadRequest(_Reasoned, Refused):
     """The request is well formed and makes no sense here."""
 
     code = "bad_request"
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return self.reason
 
 
 class Unauthorized(Refused):
@@ -103,28 +112,19 @@ class Unauthorized(Refused):
         return "Unauthorized"
 
 
-class Forbidden(Refused):
+class Forbidden(_Reasoned, Refused):
     """The server's user may not do it."""
 
     code = "forbidden"
 
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
 
-    def __str__(self) -> str:
-        return self.reason
-
-
-class NotFound(Refused):
+class NotFound(_Reasoned, Refused):
     """Something named in the request does not exist."""
 
     code = "not_found"
 
     def __init__(self, reason: str = "Not Found") -> None:
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return self.reason
+        super().__init__(reason)
 
 
 class ConversationNotFound(NotFound):
@@ -151,16 +151,10 @@ class EventNotFound(NotFound):
         return f"Event not found: {self.event_id}"
 
 
-class Conflict(Refused):
+class Conflict(_Reasoned, Refused):
     """The request contradicts the current state."""
 
     code = "conflict"
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return self.reason
 
 
 class AlreadyRunning(Conflict):
@@ -185,27 +179,19 @@ class OwnershipLost(Conflict):
         return "Conversation is owned by another agent server instance; the write was refused"
 
 
-class _Remote(FanoutError):
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return self.reason
-
-
-class RemoteUnavailable(_Remote):
+class RemoteUnavailable(_Reasoned):
     """Another server that was to be asked cannot be reached, fails, or refuses our credentials."""
 
     code = "remote_unavailable"
 
 
-class RemoteTimedOut(_Remote):
+class RemoteTimedOut(_Reasoned):
     """Another server that was asked did not answer in time."""
 
     code = "remote_timed_out"
 
 
-class Unsupported(_Remote):
+class Unsupported(_Reasoned):
     """Another server that was asked cannot do it."""
 
     code = "unsupported"
@@ -285,16 +271,10 @@ class Unavailable(FanoutError):
         return self.reason
 
 
-class Disabled(FanoutError):
+class Disabled(_Reasoned):
     """The configuration leaves it out, so trying again does not help."""
 
     code = "disabled"
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return self.reason
 
 
 class NoRunner(Unavailable):
@@ -365,16 +345,10 @@ class OutcomeUnknown(FanoutError):
         )
 
 
-class RequestFailed(FanoutError):
+class RequestFailed(_Reasoned):
     """The work was tried and failed for a reason the client can be told, such as an LLM provider's error."""
 
     code = "request_failed"
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return self.reason
 
 
 def to_wire(error: FanoutError) -> JsonObject:

@@ -6,10 +6,10 @@ import re
 from typing import Protocol
 
 from service import embedded_redis
-from service.catalog import keys as keys_module
 from service.catalog.keys import Keys
 from service.redis_source import RedisSource, text
 from tests.redis_process import RedisProcess
+from tests.server_process import REPOSITORY
 
 
 class RedisUnderTest(Protocol):
@@ -53,12 +53,15 @@ class RealRedis:
         self._process.start()
 
 
-class KnownKey:
-    """One row of the table in `service.catalog.keys`."""
+_TYPES = {"sorted set": "zset", "set": "set", "string": "string", "hash": "hash"}
 
-    def __init__(self, pattern: str, kind: str, ttl: str) -> None:
-        self.kind = kind
-        self.expires = not ttl.startswith("none")
+
+class KnownKey:
+    """One row of the table of keys in docs/redis.md."""
+
+    def __init__(self, pattern: str, kind: str, expires: str) -> None:
+        self.kind = _TYPES[kind]
+        self.expires = not expires.startswith("never")
         self._pattern = re.compile(re.sub(r"<[^>]+>", ".+", pattern))
 
     def matches(self, name: str) -> bool:
@@ -67,10 +70,10 @@ class KnownKey:
 
 
 def known_keys() -> list[KnownKey]:
-    """The table's rows, one for each name in the first column."""
-    documented = keys_module.__doc__ or ""
-    rows = re.findall(r"^\| (\S.*?) +\| (zset|set|string|hash) +\| (\S.*?) +\|", documented, re.MULTILINE)
-    return [KnownKey(name, kind, ttl) for names, kind, ttl in rows for name in names.split(", ")]
+    """The table's rows."""
+    page = (REPOSITORY / "docs" / "redis.md").read_text(encoding="utf-8")
+    rows = re.findall(rf"^\| `(.+?)` \| ({'|'.join(_TYPES)}) \| (.+?) \|", page, re.MULTILINE)
+    return [KnownKey(*row) for row in rows]
 
 
 async def leaks(source: RedisSource) -> list[str]:

@@ -20,7 +20,7 @@ from service.catalog.watchers import Watchers
 
 
 class Catalog:
-    """The rooms of the catalog over one client. Holds nothing itself."""
+    """All parts of the catalog, over one Redis client."""
 
     def __init__(self, redis: Redis, keys: Keys, lease_ttl_seconds: float) -> None:
         self.keys = keys

@@ -1,34 +1,4 @@
-"""Every key and channel on Redis. Nothing here holds what cannot be made again from the disk.
-
-| key (after `<namespace>:`)    | type    | TTL              | written by        | read by        |
-|-------------------------------|---------|------------------|-------------------|----------------|
-| runners                       | zset    | none             | runner heartbeat  | web, runner    |
-| runner:<runner id>            | string  | 3 heartbeats     | runner heartbeat  | web            |
-| owner:<hex id>                | string  | lease TTL        | runner            | web, runner    |
-| index:created, index:updated  | zset    | none             | runner            | web            |
-| index:status                  | hash    | none             | runner            | web            |
-| index:running                 | set     | none             | runner            | runner         |
-| index:building                | string  | 60 s             | index builder     | index builder  |
-| untold                        | set     | none             | runner            | runner         |
-| goals                         | set     | none             | runner            | runner         |
-| runs                          | zset    | none (scores)    | runner            | runner         |
-| activity                      | string  | none             | runner            | web            |
-| watchers:<hex id>             | hash    | 15 s             | web               | web            |
-| oauth:<job id>                | string  | 900 s            | runner, web       | web            |
-| store:lock                    | string  | 30 s             | runner            | runner         |
-| init                          | hash    | 60 s             | web, runner       | web, runner    |
-| init:failure                  | string  | none             | web               | web            |
-
-| channel                       | published by | heard by                      | carries                    |
-|-------------------------------|--------------|-------------------------------|----------------------------|
-| events:<hex id>               | owner, web   | web workers with sockets      | `pubsub.envelope`          |
-| bash                          | runner       | web workers with bash sockets | `pubsub.envelope`          |
-| bash:<hex command id>         | runner       | who waits for the command     | `pubsub.envelope`, empty   |
-| bash:live                     | runner       | who watches all output        | `pubsub.envelope`, an id   |
-| inbox:<runner id>             | web, runner  | that runner                   | `requests.message` request |
-| replies:<caller id>           | runner       | that caller                   | `requests.message` reply   |
-| control                       | nobody       | every listener                | nothing; keeps it connected|
-"""
+"""Every key and channel on Redis, which docs/redis.md lists: who writes and reads each, and what it holds."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ async def dead_among(runner_ids: Iterable[RunnerId], runners: Runners, pulse: Pu
     return {runner_id for runner_id in set(runner_ids) if await is_dead(runner_id, runners, pulse)}
 
 
-async def has_stopped(runner_id: RunnerId, runners: Runners, pulse: Pulse, lease_ttl_seconds: float) -> bool:
+async def has_let_lease_lapse(runner_id: RunnerId, runners: Runners, pulse: Pulse, lease_ttl_seconds: float) -> bool:
     """Whether `runner_id`, whose lease has run out, has had the time to renew it and has not shown up.
 
     Raises BrokerUnavailable when Redis does not answer.
@@ -91,7 +91,7 @@ def is_gone_from_here(runner_id: RunnerId) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        return False
+        pass  # it is another user's
     return False
 
 

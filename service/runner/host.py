@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from service.catalog.catalog import Catalog
-from service.catalog.liveness import Pulse, has_stopped, is_dead
+from service.catalog.liveness import Pulse, has_let_lease_lapse, is_dead
 from service.errors import (
     BrokerUnavailable,
     Conflict,
@@ -332,7 +332,7 @@ class Host:
         """Raises OwnerMoving unless the runner is dead, or no longer renews its lease."""
         is_free = await self._owners.find(conversation_id) is None
         ttl_seconds = self._settings.lease_ttl_seconds
-        if not (is_free and await has_stopped(runner_id, self._runners, self.pulse, ttl_seconds)):
+        if not (is_free and await has_let_lease_lapse(runner_id, self._runners, self.pulse, ttl_seconds)):
             await self._require_dead(conversation_id, runner_id)
 
     async def _require_dead(self, conversation_id: UUID, runner_id: RunnerId) -> None:

@@ -37,8 +37,8 @@ class OwnerRecord(NamedTuple):
     interruptions: tuple[float, ...] = ()
     """Unix times at which an owner was found to have died in the middle of a run; the recent ones."""
     settled_length: int = 0
-    """While the log is no longer than this, HEAD is where `base_state.json` says, if not at the last event: somebody
-    went back there."""
+    """How long the log was when a client last moved HEAD. Until it grows beyond that, HEAD is what `base_state.json`
+    says; afterwards it is the last event."""
 
 
 def read_owner(directory: ConversationDirectory) -> OwnerRecord | None:
