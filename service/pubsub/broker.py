@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple, NewType, Protocol
 
+from service.errors import BrokerUnavailable
+
 Channel = NewType("Channel", str)
 """Full name on the broker, namespace included."""
 
@@ -17,6 +19,10 @@ class Delivery(NamedTuple):
 
     channel: Channel
     data: bytes
+
+
+class Unconfirmed(BrokerUnavailable):
+    """The broker was given messages and did not answer: each may or may not have been published."""
 
 
 class Reconnected:
@@ -34,7 +40,8 @@ class Broker(Protocol):
         """Publish in order, in one round trip; returns how many subscribers received each.
 
         Raises:
-            BrokerUnavailable: no answer; each message may or may not have been published.
+            BrokerUnavailable: no connection; nothing was published.
+            Unconfirmed: no answer.
         """
 
     async def subscribe(self, channel: Channel) -> None:

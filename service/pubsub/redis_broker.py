@@ -9,11 +9,11 @@ from contextlib import suppress
 
 import structlog
 from redis.asyncio import Connection, Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from service.errors import BrokerUnavailable
 from service.metrics import metrics
-from service.pubsub.broker import Channel, Delivery, Reconnected
+from service.pubsub.broker import Channel, Delivery, Reconnected, Unconfirmed
 from service.redis_source import redis_errors
 
 _log = structlog.get_logger(__name__)
@@ -44,13 +44,21 @@ class RedisBroker:
         self._may_have_lost = False
 
     async def publish(self, messages: Sequence[tuple[Channel, bytes]]) -> list[int]:
+        pool = self._commands.connection_pool
         with redis_errors():
-            if len(messages) == 1:
-                return [await self._commands.publish(*messages[0])]
-            async with self._commands.pipeline(transaction=False) as pipeline:
-                for channel, data in messages:
-                    pipeline.publish(channel, data)
-                return await pipeline.execute()
+            # Not the client's own methods: whether the connection or the answer failed shows in none of their errors.
+            connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+            try:
+                commands = [("PUBLISH", channel, data) for channel, data in messages]
+                await connection.send_packed_command(connection.pack_commands(commands))
+                return [await connection.read_response() for _ in messages]
+            except ResponseError:
+                await connection.disconnect(nowait=True)  # the other answers are still to come
+                raise
+            except RedisError as error:
+                raise Unconfirmed from error
+            finally:
+                await pool.release(connection)
 
     async def subscribe(self, channel: Channel) -> None:
         """As `Broker.subscribe`; a channel that cannot be subscribed to now is as soon as Redis answers again."""

@@ -24,7 +24,7 @@ from service.catalog.runners import Runners
 from service.errors import BrokerUnavailable, NoRunner, OutcomeUnknown, OwnerMoving, from_wire
 from service.identity import RunnerId
 from service.metrics import metrics
-from service.pubsub.broker import Broker, Channel, Reconnected
+from service.pubsub.broker import Broker, Channel, Reconnected, Unconfirmed
 from service.requests.message import (
     IN_PROGRESS,
     PROGRESS_SECONDS,
@@ -128,8 +128,9 @@ class Requester:
         Raises:
             NoRunner: no live runner took the request in time; nothing happened.
             OwnerMoving: the conversation found no new owner in time; nothing happened.
-            BrokerUnavailable: Redis does not answer.
-            OutcomeUnknown: a runner took the request, and did not answer in time or was heard of no more.
+            BrokerUnavailable: Redis does not answer; nothing happened.
+            OutcomeUnknown: a runner took the request, and did not answer in time or was heard of no more; or Redis took
+                it, and did not say whether a runner did.
             FanoutError: whatever the runner raised.
         """
         asked_at = time.monotonic()
@@ -174,9 +175,9 @@ class Requester:
                     raise OutcomeUnknown(operation, waited_seconds) from None
                 unheard, was_taken = asked, True
                 continue
-            except (NoRunner, OwnerMoving):
+            except (NoRunner, OwnerMoving, BrokerUnavailable) as error:
                 self._placement.forget(conversation_id)
-                if time.monotonic() > give_up_at:
+                if isinstance(error, BrokerUnavailable) or time.monotonic() > give_up_at:
                     if was_taken:
                         raise OutcomeUnknown(operation, time.monotonic() - asked_at) from None
                     raise
@@ -194,6 +195,8 @@ class Requester:
                 return await self._watched(waiting, runner_id) if receivers else None
         except TimeoutError:
             raise OutcomeUnknown(request.operation, timeout_seconds) from None
+        except Unconfirmed:
+            raise OutcomeUnknown(request.operation, time.monotonic() - waiting.heard_at) from None
         finally:
             self._waiting.pop(request.request_id, None)
 

@@ -10,14 +10,16 @@ from uuid import UUID
 import pytest
 from redis.asyncio import Redis
 
+from service import redis_source
 from service.catalog.keys import Keys
 from service.errors import BrokerUnavailable
 from service.identity import UNKNOWN_STREAM_EPOCH
 from service.pubsub import embedded_broker
-from service.pubsub.broker import Channel
+from service.pubsub.broker import Channel, Unconfirmed
 from service.pubsub.envelope import Envelope, Kind, encode
 from service.pubsub.hub import Hub
 from service.redis_source import RedisSource
+from tests.faults.owner import stopped
 from tests.integration.listening import Listening, make_broker
 from tests.redis_process import RedisProcess
 from tests.redis_under_test import RedisUnderTest
@@ -205,6 +207,42 @@ async def test_publishing_without_a_broker_fails_with_one_error(
             await listening.broker.publish(messages)
         assert raised.value.__cause__ is not None
     any_redis.bring_back()
+
+
+@WITH_CONNECTIONS
+async def test_publication_that_was_sent_and_not_answered_is_unconfirmed(
+    source: RedisSource, any_redis: RedisUnderTest, redis_process: RedisProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may still be made; one that found no connection is not."""
+    monkeypatch.setattr(redis_source, "_COMMAND_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setitem(redis_source._OPTIONS, "socket_connect_timeout", 0.2)
+    async with Listening(source) as listening:
+        await listening.broker.subscribe(NEWS)
+        await listening.broker.publish([(NEWS, b"before")])
+        with stopped(redis_process.process.pid):
+            with pytest.raises(Unconfirmed):
+                await listening.broker.publish([(NEWS, b"sent")])
+            with pytest.raises(BrokerUnavailable) as raised:
+                await listening.broker.publish([(NEWS, b"not sent")])
+            assert type(raised.value) is BrokerUnavailable
+        await listening.broker.publish([(NEWS, b"after")])
+        await listening.receives(3)
+        assert listening.payloads == [b"before", b"sent", b"after"]
+
+
+@WITH_CONNECTIONS
+async def test_publication_that_redis_refuses_is_not_made(
+    source: RedisSource, any_redis: RedisUnderTest, redis_process: RedisProcess
+) -> None:
+    """And the next one gets its own answer, not one that was still to come."""
+    user = ["resetchannels", f"&{NEWS}", "on", "nopass", "+@all"]
+    redis_process.client.execute_command("ACL", "SETUSER", "narrow", *user)  # type: ignore[no-untyped-call]
+    async with Listening(RedisSource(source.url and source.url.replace("//", "//narrow:@"), "under-test")) as listening:
+        await listening.broker.publish([(NEWS, b"x")])
+        with pytest.raises(BrokerUnavailable) as raised:
+            await listening.broker.publish([(OTHER, b"x"), (NEWS, b"y"), (NEWS, b"z")])
+        assert type(raised.value) is BrokerUnavailable
+        assert await listening.broker.publish([(NEWS, b"x")] * 3) == [0, 0, 0]
 
 
 @WITH_CONNECTIONS

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from service import redis_source
 from service.catalog.catalog import Catalog
 from service.catalog.keys import Keys
 from service.catalog.runners import RunnerRecord
@@ -29,7 +30,9 @@ from service.requests import requester as requester_module
 from service.requests.message import IN_PROGRESS, Reply, Request, encode_reply
 from service.requests.requester import Answer, Requester
 from service.requests.responder import Responder
+from tests.faults.owner import stopped
 from tests.integration.listening import Listening, make_broker
+from tests.redis_process import RedisProcess
 from tests.redis_under_test import RedisUnderTest
 from tests.waiting import wait_until, wait_until_async
 
@@ -432,6 +435,8 @@ async def test_without_redis_asking_fails_and_works_again_afterwards(
     await deployment.runner(ONE)
     await requester.ask("anything")
     any_redis.take_down()
+    for _ in range(10):  # for the loop to see that the connections are closed
+        await asyncio.sleep(0)
     with pytest.raises(BrokerUnavailable):
         await requester.ask("anything")
     any_redis.bring_back()
@@ -444,6 +449,37 @@ async def test_without_redis_asking_fails_and_works_again_afterwards(
             return False
 
     await wait_until_async(is_answered, "the runner answers again")
+
+
+@pytest.mark.parametrize("any_redis", ["redis-server"], indirect=True)
+async def test_request_that_redis_took_and_did_not_confirm_leaves_the_outcome_unknown(
+    deployment: Deployment, redis_process: RedisProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be carried out after all, so nobody is told that nothing happened."""
+    asked = await deployment.runner(ONE)
+    await deployment.catalog.owners.acquire(ID, ONE)
+    monkeypatch.setattr(redis_source, "_COMMAND_TIMEOUT_SECONDS", 0.2)
+    async with deployment.web_worker() as worker:
+        await worker.ask("anything", ID)
+        with stopped(redis_process.process.pid), pytest.raises(OutcomeUnknown) as raised:
+            await worker.ask("anything", ID)
+        assert 0.1 < raised.value.waited_seconds < PATIENCE_SECONDS / 2
+        await wait_until_async(lambda: len(asked) == 2, "the runner has it")
+
+
+async def test_request_that_a_runner_took_before_redis_went_has_an_unknown_outcome(
+    deployment: Deployment, requester: Requester, any_redis: RedisUnderTest, quick_silence: float
+) -> None:
+    """Also with a key, which would have had it repeated."""
+
+    async def handle(request: Request) -> Answer:
+        any_redis.take_down()
+        return await never(request)
+
+    await deployment.runner(ONE, handle)
+    with pytest.raises(OutcomeUnknown):
+        await requester.ask("anything", arguments={"idempotency_key": "k"})
+    any_redis.bring_back()
 
 
 async def test_web_worker_may_start_before_redis(deployment: Deployment, any_redis: RedisUnderTest) -> None:
