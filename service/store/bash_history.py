@@ -113,7 +113,7 @@ class BashHistory:
         if os.path.exists(self._file(stem)):
             return [line for line in self._lines(stem) if int(line[_NUMBER], 16) > after_order + 1]
         foreign = [entry for entry in foreign_entries(self.directory) if entry[2] == command_id != entry[1]]
-        return [foreign_event(entry[3]) for entry in sorted(foreign)]
+        return [event for entry in sorted(foreign) if (event := foreign_event(entry[3])) is not None]
 
     def event(self, event_id: str) -> bytes | None:
         """One event, or None. The id as it is in the event."""

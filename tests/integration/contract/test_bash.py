@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -322,6 +322,36 @@ def test_history_of_the_published_server_is_read(bash: Bash, server: Server) -> 
     assert [event["id"] for event in bash.search(timestamp__lt="2021-01-01")["items"]] == [command_id, output_id]
     assert bash.outputs(command_id)[0]["stdout"] == "x"
     assert bash.answer("GET", f"bash_events/{command_id}").json()["command"] == "old"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("20190102030405_BashCommand_{}", '{"id": "'),
+        ("20190102030405_BashCommand_{}", "null"),
+        ("20190102030405_BashOutput_{0}_{0}", '{"id": "x", "kind": "BashOutput"}'),
+        ("20190102030405_BashOutput_{0}_{0}", None),
+        ("20199902030405_BashCommand_{}", '{"id": "x", "kind": "BashCommand", "timestamp": "2020-01-02T03:04:05Z"}'),
+    ],
+    ids=["torn", "no object", "not whole", "a directory", "no time"],
+)
+def test_file_that_is_no_event_is_skipped(bash: Bash, server: Server, name: str, content: str | None) -> None:
+    """Under a name of the published server's."""
+    event_id = uuid4().hex
+    path = server.directory / "bash_events" / name.format(event_id)
+    path.parent.mkdir(exist_ok=True)
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_text(content)
+    try:
+        assert bash.search(timestamp__lt="2020-01-01")["items"] == []
+        assert bash.outputs(event_id) == []
+        assert bash.answer("GET", f"bash_events/{event_id}").status_code == 404
+        assert bash.answer("GET", "bash_events/", json=[event_id, "0" * 32]).json() == [None, None]
+        assert bash.answer("POST", f"bash_commands/{event_id}/stop").status_code == 404
+    finally:
+        path.rmdir() if content is None else path.unlink()
 
 
 # Output as it comes
