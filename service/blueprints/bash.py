@@ -25,7 +25,7 @@ from service.blueprints.conversations import Success
 from service.blueprints.openapi import array_of, documented
 from service.blueprints.places import place
 from service.blueprints.scopes import SCOPED_PREFIX, Routes, workspace_of
-from service.errors import BadRequest, NotFound, OutcomeUnknown
+from service.errors import BadRequest, NoRunner, NotFound, OutcomeUnknown
 from service.pubsub.broker import Channel
 from service.store.bash_history import BashHistory, Entry, micros_of, new_command_id
 
@@ -215,8 +215,13 @@ async def ask_runner_of(scope: Scope, command_id: str, operation: str, content: 
     running = await asyncio.to_thread(scope.web.running_commands.find, wanted)
     if running is not None and running.history == scope.history.directory:
         arguments = {"command_id": wanted}
-        await scope.web.requester.ask(operation, runner_id=running.runner_id, body=content, arguments=arguments)
-        return True
+        try:
+            await scope.web.requester.ask(operation, runner_id=running.runner_id, body=content, arguments=arguments)
+        except NoRunner:
+            if await asyncio.to_thread(scope.web.running_commands.find, wanted) is not None:
+                raise  # another runner gives it its end shortly
+        else:
+            return True
     if await asyncio.to_thread(scope.history.event, wanted) is None:
         raise NotFound
     return False

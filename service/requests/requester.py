@@ -126,7 +126,7 @@ class Requester:
         With an `idempotency_key` among the arguments it is repeated when the runner dies with it.
 
         Raises:
-            NoRunner: no live runner took the request in time; nothing happened.
+            NoRunner: no live runner took the request in time, or the one that was named is gone; nothing happened.
             OwnerMoving: the conversation found no new owner in time; nothing happened.
             BrokerUnavailable: Redis does not answer; nothing happened.
             OutcomeUnknown: a runner took the request, and did not answer in time or was heard of no more; or Redis took
@@ -177,7 +177,8 @@ class Requester:
                 continue
             except (NoRunner, OwnerMoving, BrokerUnavailable) as error:
                 self._placement.forget(conversation_id)
-                if isinstance(error, BrokerUnavailable) or time.monotonic() > give_up_at:
+                is_final = isinstance(error, BrokerUnavailable) or (runner_id and await self._is_dead(runner_id))
+                if is_final or time.monotonic() > give_up_at:
                     if was_taken:
                         raise OutcomeUnknown(operation, time.monotonic() - asked_at) from None
                     raise

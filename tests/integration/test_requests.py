@@ -11,6 +11,8 @@ from uuid import UUID
 import pytest
 
 from service import redis_source
+from service.blueprints.bash import Scope, ask_runner_of
+from service.blueprints.context import WebContext
 from service.catalog.catalog import Catalog
 from service.catalog.keys import Keys
 from service.catalog.runners import RunnerRecord
@@ -30,6 +32,9 @@ from service.requests import requester as requester_module
 from service.requests.message import IN_PROGRESS, Reply, Request, encode_reply
 from service.requests.requester import Answer, Requester
 from service.requests.responder import Responder
+from service.settings import Settings
+from service.store.bash_history import BashHistory, new_command_id
+from service.store.running_commands import RunningCommand
 from tests.faults.owner import stopped
 from tests.integration.listening import Listening, make_broker
 from tests.redis_process import RedisProcess
@@ -414,6 +419,38 @@ async def test_runners_that_do_not_listen_are_given_up(
     async with deployment.web_worker(moving_seconds=0.3) as worker:
         with pytest.raises(error):
             await worker.ask("anything", conversation_id)
+
+
+async def test_named_runner_that_is_gone_is_not_waited_for(deployment: Deployment) -> None:
+    """No other can do what is wanted; one that lives and is not heard for a moment is asked again."""
+    async with deployment.web_worker(moving_seconds=PATIENCE_SECONDS) as worker:
+        asked_at = time.monotonic()
+        with pytest.raises(NoRunner):
+            await worker.ask("anything", runner_id=ONE)
+        assert time.monotonic() - asked_at < PATIENCE_SECONDS / 2
+        await deployment.shows_up(ONE)
+        waiting = asyncio.create_task(worker.ask("anything", runner_id=ONE))
+        await deployment.runner(ONE)
+        assert (await waiting).body == b"one"
+
+
+async def test_command_whose_runner_went_as_it_was_asked_has_ended(deployment: Deployment, settings: Settings) -> None:
+    """Once another runner has given it its end."""
+    namespace = {"redis_namespace": deployment.source.namespace, "lease_ttl_seconds": 0.0}
+    history, command_id = BashHistory(settings.bash_events_dir), new_command_id()
+    history.begin(command_id, "true", None, 300)
+    async with WebContext(settings.model_copy(update=namespace), deployment.source, lambda: None) as web:
+
+        async def go(request: Request) -> Answer:
+            web.running_commands.remove(command_id)
+            raise NoRunner
+
+        await deployment.runner(ONE, go)
+        web.running_commands.add(RunningCommand(command_id, ONE, history.directory))
+        assert not await ask_runner_of(Scope(web, history), command_id, "bash.stop")
+        web.running_commands.add(RunningCommand(command_id, OTHER, history.directory))
+        with pytest.raises(NoRunner):
+            await ask_runner_of(Scope(web, history), command_id, "bash.stop")
 
 
 async def test_runner_that_starts_meanwhile_takes_the_request(deployment: Deployment) -> None:
