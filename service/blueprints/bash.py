@@ -199,7 +199,9 @@ async def clear_bash_events(request: Request, runtime_conversation_id: str | Non
 async def stop_bash_command(
     request: Request, command_id: str, runtime_conversation_id: str | None = None
 ) -> HTTPResponse:
-    await ask_runner_of(await scope_of(request, runtime_conversation_id), command_id, "bash.stop")
+    scope = await scope_of(request, runtime_conversation_id)
+    if not await ask_runner_of(scope, command_id, "bash.stop"):
+        await scope.web.note_activity()  # as its runner would have
     return json_answer(SUCCESS)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.store.bash_history import BashHistory, new_command_id
 from tests.integration.contract.conversations import Conversations
 from tests.integration.contract.repository import Repository
 from tests.redis_process import RedisProcess
@@ -80,6 +81,16 @@ def test_use_counts(
     # A runner tells of its own once a second at most.
     wait_until(lambda: redis.client.get(activity), "the moment is known")
     assert http.get("/server_info").json()["idle_time"] < 5
+
+
+def test_stop_of_a_command_that_has_ended_counts(
+    http: httpx.Client, server: Server, redis: RedisProcess, activity: str
+) -> None:
+    history, command_id = BashHistory(server.directory / "bash_events"), new_command_id()
+    history.begin(command_id, "true", None, 300)
+    history.add_output(command_id, 0, 0, None, None)
+    http.post(f"/api/bash/bash_commands/{command_id}/stop").raise_for_status()
+    assert redis.client.get(activity) is not None
 
 
 @pytest.mark.parametrize(("method", "route", "query"), LOOKS.values(), ids=LOOKS)
