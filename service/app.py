@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from argparse import Namespace
 from typing import Any
 
@@ -139,7 +140,7 @@ def _unused_name() -> str:
 def _configure(app: Sanic[Any, Any], settings: Settings) -> None:
     app.config.update(
         REQUEST_MAX_SIZE=settings.request_max_bytes,
-        RESPONSE_TIMEOUT=settings.request_timeout_seconds + 600,  # long operations have limits of their own
+        RESPONSE_TIMEOUT=math.inf,  # what may take long has limits of its own, and shell commands need none
         KEEP_ALIVE_TIMEOUT=_KEEP_ALIVE_SECONDS,
         GRACEFUL_SHUTDOWN_TIMEOUT=settings.drain_seconds,
         WEBSOCKET_MAX_SIZE=settings.request_max_bytes,
