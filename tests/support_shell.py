@@ -164,7 +164,7 @@ def toys() -> Blueprint:
     async def workspace(request: Request, conversation_id: str, path: str) -> HTTPResponse:
         return json(path)
 
-    @blueprint.get("/api/init")
+    @blueprint.get("/api/init", ctx_keyed_otherwise=True)
     async def init(request: Request) -> HTTPResponse:
         return json({"state": "ready"})
 

@@ -23,6 +23,9 @@ QUERY_NAME = "session_api_key"
 FIRST_FRAME_SECONDS = 10.0
 """How long a socket that presented nothing may take to send its key (contract of the published server)."""
 
+FIRST_FRAME_BYTES = 1 << 16
+"""What a socket may send until it has presented a key; as much as is read at a time in any case (guess)."""
+
 AUTHENTICATION_FAILED = 4001
 """Close code: do not come back with the same key."""
 
@@ -30,8 +33,6 @@ _GUARDED = "api/"
 _GUARDED_OPENAI = "v1/"
 """Where a key may also come as OpenAI's clients send it."""
 _BEARER = "bearer "
-_KEYED_OTHERWISE = ("api/init",)
-"""Under /api/, but guarded by a key of its own."""
 
 
 class ApiKeys(NamedTuple):
@@ -73,8 +74,8 @@ def api_keys(request: Request) -> ApiKeys:
 def require_key(request: Request) -> None:
     """Request middleware: refuse a call under /api/ or /v1/ that brings no valid key.
 
-    Runs before any argument is looked at, so a bad body without a key is 401, not 422. Sockets and the workspace's
-    static files (`ctx_keyed_otherwise=True` on the route) see to themselves.
+    Runs before any argument is looked at, so a bad body without a key is 401, not 422. Sockets and routes with
+    `ctx_keyed_otherwise=True` see to themselves; such a route takes no body in before it has.
 
     Raises:
         Unauthorized: no key, or none that is configured.
@@ -82,7 +83,7 @@ def require_key(request: Request) -> None:
     route = request.route
     if route is None or not route.path.startswith((_GUARDED, _GUARDED_OPENAI)):
         return
-    if route.path in _KEYED_OTHERWISE or getattr(route.ctx, "keyed_otherwise", False):
+    if getattr(route.ctx, "keyed_otherwise", False):
         return
     presented = request.headers.getone(HEADER, None)
     if presented is None and route.path.startswith(_GUARDED_OPENAI):
@@ -126,6 +127,7 @@ async def authenticate(
         return True
     frame = await websocket.recv(timeout=first_frame_seconds)
     if api_keys(request).admit(_key_in(frame)):
+        websocket.ws_proto.max_message_size = request.app.config.WEBSOCKET_MAX_SIZE
         return True
     await websocket.close(AUTHENTICATION_FAILED, "Authentication failed")
     return False

@@ -12,10 +12,13 @@ sends an HTTP response; inside the handler the handshake is over.
 
 from __future__ import annotations
 
+from typing import cast
+
 from sanic import HTTPResponse, Request
 from sanic.exceptions import NotFound
+from sanic.server.protocols.websocket_protocol import WebSocketProtocol
 
-from service.blueprints.auth import socket_auth
+from service.blueprints.auth import FIRST_FRAME_BYTES, SocketAuth, socket_auth
 from service.errors import Refused
 
 
@@ -38,6 +41,8 @@ def admit_socket(request: Request) -> HTTPResponse | None:
         request.ctx.admitted = admit(request) if admit is not None else None
     except Refused:
         return refusal()
+    if request.ctx.socket_auth is SocketAuth.AWAITED:
+        cast(WebSocketProtocol, request.protocol).websocket_max_size = FIRST_FRAME_BYTES
     return None
 
 

@@ -29,13 +29,13 @@ class InitStatus(BaseModel):
     error: str | None
 
 
-@blueprint.get("")
+@blueprint.get("", ctx_keyed_otherwise=True)
 @documented(summary="How far a deferred start has come", response=InitStatus, errors=(404,))
 async def read_state(request: Request) -> HTTPResponse:
     return await _status(_deferred_start(request))
 
 
-@blueprint.post("")
+@blueprint.post("", stream=True, ctx_keyed_otherwise=True)
 @documented(
     summary="Give a server with a deferred start its configuration; `X-Init-API-Key` is its secret key",
     body=LateSettings,
@@ -46,6 +46,7 @@ async def initialize(request: Request) -> HTTPResponse:
     """Answers once requests are served, by any web worker. With `{}` all stays as the processes were started with."""
     deferred_start = _deferred_start(request)
     deferred_start.require_key(request.headers.getone(_KEY_HEADER, None))
+    await request.receive_body()
     late = body(request, LateSettings)
     await deferred_start.initialize(late, json_bytes(request))
     return await _status(deferred_start)

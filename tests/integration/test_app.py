@@ -11,6 +11,7 @@ from sanic.response import text
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import StartClient
+from tests.support_shell import send_raw
 
 MONTH_SECONDS = 30 * 24 * 3600
 
@@ -30,3 +31,12 @@ async def test_answer_may_take_as_long_as_it_takes(settings: Settings, sanic_cli
     client = await sanic_client(app)
     answer = await client.get("/slow")
     assert (answer.status_code, answer.text) == (200, "done")
+
+
+async def test_configuration_that_nobody_waits_for_is_never_taken_in(
+    settings: Settings, sanic_client: StartClient
+) -> None:
+    """Anybody may send one; what it says is 404 where the start is not deferred."""
+    client = await sanic_client(create_app(settings, embedded_runner=False))
+    head, _ = await send_raw(client, b"POST /api/init HTTP/1.1\r\nHost: h\r\nContent-Length: 50000000\r\n\r\n")
+    assert head.startswith(b"http/1.1 404")

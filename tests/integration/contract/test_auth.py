@@ -353,6 +353,17 @@ def test_bash_socket_runs_commands_for_a_key(
     assert not [key for key in KEYS if key in output["stdout"]]
 
 
+def test_frame_after_the_key_may_be_large(server: Server) -> None:
+    """Not so the first one."""
+    with bash_socket(server) as socket:
+        socket.send(auth(KEYS[0]))
+        socket.send(json.dumps({"command": "true"}))
+        assert json.loads(socket.recv(timeout=FRAME_SECONDS))["command"] == "true"
+        socket.send(json.dumps({"command": "echo large", "more": "x" * (1 << 20)}))
+        frames = [json.loads(socket.recv(timeout=FRAME_SECONDS)) for _ in range(3)]
+    assert "echo large" in [frame.get("command") for frame in frames]
+
+
 @pytest.mark.parametrize(
     ("query", "headers"),
     [("?session_api_key=wrong", {}), ("?session_api_key=", {}), ("", {HEADER: "wrong"}), ("", {HEADER: ""})],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +81,13 @@ def test_sockets_are_refused(dormant: httpx.Client, path: str) -> None:
 def test_only_its_secret_key_starts_it(dormant: httpx.Client, key: str | None) -> None:
     assert init(dormant, {}, key).status_code == 401
     assert dormant.get("/api/init").json()["state"] == "dormant"
+
+
+def test_configuration_without_the_key_is_never_taken_in(dormant: httpx.Client) -> None:
+    address = (dormant.base_url.host, dormant.base_url.port or 0)
+    with socket.create_connection(address, timeout=5) as connection:
+        connection.sendall(b"POST /api/init HTTP/1.1\r\nHost: h\r\nContent-Length: 50000000\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 401"
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ async def test_first_frame_may_bring_the_key(keyed: SanicClient, extra: str) -> 
         '"good"',
         "[]",
         "nonsense",
-        "[" * 100_000,
+        "[" * 50_000,
         b'{"type": "auth", "session_api_key": "good"}',
         b"\xff",
         "",
@@ -82,6 +82,20 @@ async def test_first_frame_without_a_valid_key_closes_4001(keyed: SanicClient, f
     async with keyed.ws_connect(f"/sockets/toy/{ID}") as socket:
         await socket.send(frame)
         assert await close_of(socket) == (4001, "Authentication failed")
+
+
+async def test_first_frame_is_small(keyed: SanicClient) -> None:
+    """A larger one is refused by its length, before it is taken in."""
+    reader, writer = await asyncio.open_connection(keyed.server.host, keyed.server.port)
+    try:
+        async with asyncio.timeout(5):
+            writer.write(handshake(f"/sockets/toy/{ID}", ""))
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"\x81\xff" + (1 << 20).to_bytes(8, "big"))
+            frame = await reader.readexactly(4)
+    finally:
+        writer.close()
+    assert (frame[0], int.from_bytes(frame[2:])) == (0x88, 1009)
 
 
 async def test_no_first_frame_in_time_closes_4001(keyed: SanicClient) -> None:
