@@ -47,10 +47,9 @@ async def stream_bash_command(request: Request, command_id: str, runtime_convers
 
 
 async def _send_output(scope: Scope, command_id: str, position: Position, stream: EventStream) -> None:
-    async for deltas in _follow(scope, command_id, position):
-        for delta in deltas:
-            position = position.after(delta)
-            await stream.write(_event(str(position), "BashOutputDelta", delta_event(command_id, delta)))
+    news = _follow(scope, command_id, position)
+    async for position, delta in news:
+        await stream.write(_event(str(position), "BashOutputDelta", delta_event(command_id, delta)))
     outputs = await asyncio.to_thread(scope.history.outputs, command_id)
     exit_code = json.loads(outputs[-1])["exit_code"] if outputs else None
     end = {"command_id": command_id, "exit_code": exit_code, "kind": "BashEnd"}
@@ -69,24 +68,25 @@ def delta_event(command_id: str, delta: Delta) -> str:
     return json.dumps(fields, ensure_ascii=False)
 
 
-async def _follow(scope: Scope, command_id: str, position: Position) -> AsyncIterator[list[Delta]]:
-    """What comes after `position`, until the command has ended."""
+async def _follow(scope: Scope, command_id: str, position: Position) -> AsyncIterator[tuple[Position, Delta]]:
+    """What comes after `position`, until the command has ended, and how far the reader has come with each piece."""
     live = LiveOutput(scope.history.directory, command_id)
     channel = Channel(scope.web.keys.bash_command(command_id))
     async with scope.web.hub.subscribe(channel, scope.web.settings.socket_backlog_bytes) as subscriber:
-        while True:
+        has_ended = False
+        while not has_ended:
             subscriber.take()
             # In this order: what was written before the end is there once the end is seen.
             has_ended = await asyncio.to_thread(scope.web.running_commands.find, command_id) is None
-            deltas = [] if has_ended else await asyncio.to_thread(live.since, position, _PIECE_BYTES)
+            if has_ended:
+                deltas = await asyncio.to_thread(_rest, scope, command_id, position)
+            else:
+                deltas = await asyncio.to_thread(live.since, position, _PIECE_BYTES)
             for delta in deltas:
                 position = position.after(delta)
-            if has_ended:
-                break
-            yield deltas
-            if not deltas:
+                yield position, delta
+            if not deltas and not has_ended:
                 await subscriber.wait(_LOOK_AGAIN_SECONDS)
-    yield await asyncio.to_thread(_rest, scope, command_id, position)
 
 
 def _rest(scope: Scope, command_id: str, position: Position) -> list[Delta]:

@@ -5,10 +5,13 @@ Stored outputs come in large pieces, because clients append what they poll. Who 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 STREAMS = ("stdout", "stderr")
+
+_POSITION = re.compile(r"([0-9]{1,12})\.([0-9]{1,12})")
 
 
 class Delta(NamedTuple):
@@ -31,9 +34,11 @@ class Position(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """Raises ValueError for anything else than two numbers."""
-        stdout, _, stderr = text.partition(".")
-        return cls(int(stdout), int(stderr))
+        """Raises ValueError for anything else than two numbers, or for one beyond what a file can hold."""
+        match = _POSITION.fullmatch(text)
+        if match is None:
+            raise ValueError("no position")
+        return cls(int(match[1]), int(match[2]))
 
     def after(self, delta: Delta) -> Position:
         return self._replace(**{delta.stream: delta.offset_bytes + len(delta.text.encode())})

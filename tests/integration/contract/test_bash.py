@@ -401,6 +401,7 @@ def test_stream_resumes_where_it_was(http: httpx.Client, bash: Bash) -> None:
 def test_stream_refuses(bash: Bash) -> None:
     assert bash.answer("GET", f"bash_commands/{'0' * 32}/stream").status_code == 404
     assert bash.answer("GET", "bash_commands/nope/stream").status_code == 422
-    command_id = bash.execute("true")["command_id"]
-    answer = bash.answer("GET", f"bash_commands/{command_id}/stream", headers={"Last-Event-ID": "nope"})
-    assert answer.status_code == 422
+    command_id = bash.execute("echo tail")["command_id"]
+    for position in ("nope", "-1.0", "-5.-7", "1.", f"{'9' * 26}.0", f"0.{2**63 - 1}"):
+        answer = bash.answer("GET", f"bash_commands/{command_id}/stream", headers={"Last-Event-ID": position})
+        assert answer.status_code == 422
