@@ -45,6 +45,7 @@ class StubWeb:
     """What a runner tells; None: the broker is away."""
     schemas: dict[str, JsonObject] = field(default_factory=dict)
     idle: float = 0.0
+    is_stopping: bool = False
 
     @property
     def catalog(self) -> StubWeb:

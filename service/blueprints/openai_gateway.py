@@ -11,6 +11,7 @@ import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from uuid import UUID
 
 from pydantic_core import to_json
@@ -96,7 +97,8 @@ async def chat_completions(request: Request) -> HTTPResponse | None:
                 return
             await stream.write(chunks.stop() + (chunks.usage(run.usage) if with_usage else b"") + DONE)
 
-        await answer_with_events(request, produce, headers)
+        stopping = f"The server is stopping. The run of conversation {conversation_id} goes on."
+        await answer_with_events(request, produce, headers, error_event(HTTPStatus.SERVICE_UNAVAILABLE, stopping))
     return None
 
 
@@ -157,7 +159,13 @@ async def _conversation(request: Request, model: str, prompt: Prompt) -> UUID:
 async def _asked(
     web: WebContext, conversation_id: UUID, prompt: Prompt
 ) -> AsyncIterator[tuple[GatewayRun, Subscriber, int]]:
-    """Listen, then ask, so that nothing is missed."""
+    """Listen, then ask, so that nothing is missed.
+
+    Raises:
+        Unavailable: the server is stopping; nothing was sent.
+    """
+    if web.is_stopping:
+        raise Unavailable("The server is stopping. Retry the request.")
     async with web.watch(conversation_id, None) as subscriber:
         run, after_seq = await send(web, conversation_id, prompt.message)
         yield run, subscriber, after_seq

@@ -12,11 +12,11 @@ from sanic import HTTPResponse, Request
 
 from service.blueprints.context import web_of
 from service.blueprints.socket import ClientGone, CloseCode, open_sockets
-from service.errors import Unavailable
 from service.metrics import metrics
 
 _KEEP_ALIVE_SECONDS = 10.0
 """How often a quiet stream sends a comment, so that proxies do not cut it off."""
+_COMMENT = b": alive\n\n"
 _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
@@ -24,11 +24,14 @@ class EventStream:
     """The writing side, from one task besides the keep-alive."""
 
     def __init__(self, request: Request, response: HTTPResponse) -> None:
+        web = web_of(request)
         self._request = request
         self._response = response
-        self._stall_seconds = web_of(request).settings.socket_stall_seconds
+        self._stall_seconds = web.settings.socket_stall_seconds
         self._written_at = time.monotonic()
-        self._work: list[asyncio.Task[None]] = []
+        self._producing: asyncio.Task[None] | None = None
+        self.is_cut_off = web.is_stopping
+        """Whether the server has ended it, before all was said."""
 
     async def write(self, events: bytes) -> None:
         """Write whole events.
@@ -40,54 +43,65 @@ class EventStream:
             async with asyncio.timeout(self._stall_seconds):
                 await self._response.send(events)
         except TimeoutError:
-            cast(asyncio.WriteTransport, self._request.transport).abort()
+            self._abort()
             metrics().slow_sockets.inc()
             raise ClientGone from None
         self._written_at = time.monotonic()
 
     async def close(self, code: CloseCode, reason: str = "") -> None:
         """End the answer; the client comes back by itself."""
-        for task in self._work:
-            task.cancel()
+        self.is_cut_off = self._producing is None or self._producing.cancel()
 
     async def run(self, produce: Callable[[EventStream], Coroutine[Any, Any, None]]) -> None:
-        """Until `produce` is done or the stream is closed."""
-        async with asyncio.TaskGroup() as tasks:
-            self._work = [tasks.create_task(self._keep_alive()), tasks.create_task(self._produce(produce))]
+        """Until `produce` is done or the stream is closed.
 
-    async def _produce(self, produce: Callable[[EventStream], Coroutine[Any, Any, None]]) -> None:
-        await produce(self)
-        self._work[0].cancel()
+        Raises:
+            ClientGone: as `write`.
+            Exception: whatever `produce` raises; the client sees that the answer is not whole.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                keep_alive = tasks.create_task(self._keep_alive())
+                self._producing = tasks.create_task(produce(self))
+                await asyncio.wait([self._producing])
+                keep_alive.cancel()
+        except ExceptionGroup as errors:
+            self._abort()  # Sanic would end the answer as if this were all
+            raise errors.exceptions[0] from None
+
+    def _abort(self) -> None:
+        cast(asyncio.WriteTransport, self._request.transport).abort()
 
     async def _keep_alive(self) -> None:
         while True:
             await asyncio.sleep(_KEEP_ALIVE_SECONDS)
             if time.monotonic() - self._written_at > _KEEP_ALIVE_SECONDS / 2:
-                await self.write(b": alive\n\n")
+                await self.write(_COMMENT)
 
 
 async def answer_with_events(
     request: Request,
     produce: Callable[[EventStream], Coroutine[Any, Any, None]],
     headers: Mapping[str, str] = MappingProxyType({}),
+    farewell: bytes = b"",
 ) -> None:
     """Answer with what `produce` writes, until it returns, the client goes or the server stops.
 
-    `headers` are those of the answer beside the stream's own.
-
-    Raises:
-        Unavailable: the server is stopping.
+    `headers` are those of the answer beside the stream's own. `farewell` is for clients that take an end for the end of
+    all there is: the last event when the server stops. Others come back, as they would not after an error.
     """
-    if web_of(request).is_stopping:
-        raise Unavailable("The server is stopping. Retry the request.")
     response = await request.respond(headers={**_HEADERS, **headers}, content_type="text/event-stream; charset=utf-8")
     stream = EventStream(request, response)
     streams = open_sockets(request.app)
     streams.add(stream)
     try:
-        await stream.run(produce)
+        await stream.write(_COMMENT)  # the headers go with the first bytes
+        if not stream.is_cut_off:
+            await stream.run(produce)
+        if stream.is_cut_off:
+            await stream.write(farewell)
         await response.eof()
-    except* ClientGone:
+    except ClientGone:
         pass
     finally:
         streams.discard(stream)

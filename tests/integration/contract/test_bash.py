@@ -387,6 +387,15 @@ def test_stream_shows_output_before_the_end(http: httpx.Client, bash: Bash, tmp_
     assert texts == {"stdout": "é12\n", "stderr": "err\n"}
 
 
+def test_stream_of_a_quiet_command_begins_at_once(http: httpx.Client, bash: Bash, tmp_path: Path) -> None:
+    gate = tmp_path / "go"
+    command = bash.start(f"while [ ! -e {gate} ]; do sleep 0.05; done")
+    with http.stream("GET", f"/api/bash/bash_commands/{command['id']}/stream", timeout=5) as answer:
+        assert answer.status_code == 200
+        gate.touch()
+        assert '"kind": "BashEnd"' in answer.read().decode()
+
+
 def test_stream_resumes_where_it_was(http: httpx.Client, bash: Bash) -> None:
     """Also long after the end, from the stored output."""
     command_id = bash.execute("head -c 2000000 /dev/zero | tr '\\0' x; echo err >&2")["command_id"]

@@ -18,7 +18,10 @@ from openhands.sdk.profiles.agent_profile import OpenHandsAgentProfile
 from openhands.sdk.profiles.agent_profile_store import AgentProfileStore
 from openhands.sdk.utils.cipher import Cipher
 
+from service.app import create_app
 from service.demo.scripted_llm import API_KEY, COMPLETION_TOKENS, PROMPT_TOKENS, ScriptedLlm
+from service.settings import Settings
+from tests.conftest import StartClient
 from tests.integration.contract.conversations import Conversation, call
 from tests.server_process import Server
 from tests.waiting import wait_until
@@ -251,3 +254,17 @@ def test_conversation_that_is_running_is_409(client: OpenAI, llm: ScriptedLlm) -
         client.chat.completions.create(model=MODEL, messages=[user("SAY no")], extra_headers=headers)
     llm.release("busy")
     assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "done"
+
+
+async def test_stopping_server_sends_no_message(settings: Settings, sanic_client: StartClient) -> None:
+    """It says to try again, which OpenAI's clients do by themselves."""
+    conversation_id = uuid4()
+    directory = settings.conversations_path / conversation_id.hex
+    directory.mkdir(parents=True)
+    (directory / "base_state.json").write_text("{}")
+    app = create_app(settings, embedded_runner=False)
+    client = await sanic_client(app)
+    app.ctx.web.is_stopping = True
+    asked = {"model": MODEL, "messages": [user("SAY no")]}
+    answer = await client.post("/v1/chat/completions", json=asked, headers={CONVERSATION: str(conversation_id)})
+    assert (answer.status_code, "stopping" in answer.json()["error"]["message"]) == (503, True)

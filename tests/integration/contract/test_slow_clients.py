@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -121,9 +122,18 @@ def test_client_that_answers_pings_stays(conversation: Conversations) -> None:
 def test_stopping_server_closes_its_sockets_with_1012(
     server: Server, http: httpx.Client, llm: ScriptedLlm, project: Path
 ) -> None:
-    """Viewers are told to come back, at once and though another client does not read; the exit is a clean one."""
+    """Viewers are told to come back, at once and though another client does not read; the exit is a clean one.
+
+    Clients of OpenAI's interface are told that there is more: to them an answer that ends is the whole answer.
+    """
     watched = Conversations(http, llm, str(project))()
+    profile = server.directory / "home" / ".openhands" / "profiles" / "scripted.json"
+    profile.parent.mkdir(parents=True)
+    profile.write_text(json.dumps(llm.settings))
+    asked = {"model": "openhands_scripted", "messages": [{"role": "user", "content": "HOLD stop"}], "stream": True}
     with idle_client(watched), ExitStack() as stack:
+        answer = stack.enter_context(http.stream("POST", "/v1/chat/completions", json=asked)).iter_lines()
+        llm.wait_held("stop")
         viewers = [stack.enter_context(watched.socket(max_size=None)) for _ in range(3)]
         source = stack.enter_context(event_source(watched))
         flood(watched)
@@ -132,4 +142,6 @@ def test_stopping_server_closes_its_sockets_with_1012(
 
             assert [close_of(viewer) for viewer in viewers] == [(1012, "")] * 3
             assert "durable" in [frame["type"] for frame in source], "the stream ends as an answer ends"
+            last_line = [line for line in answer if line][-1]
+            assert json.loads(last_line.removeprefix("data: "))["error"]["message"].endswith("goes on.")
             assert exit_code.result() == 0
