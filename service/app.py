@@ -59,7 +59,7 @@ from service.redis_source import RedisSource
 from service.runner.embedded import EmbeddedRunner
 from service.runner.fleet import run_fleet
 from service.settings import Settings
-from service.settings_loading import hand_down, load_settings
+from service.settings.loading import hand_down, load_settings
 from service.tracing import start_tracing, stop_tracing
 
 _KEEP_ALIVE_SECONDS = 75

@@ -22,9 +22,9 @@ from service.logs import configure_logging
 from service.private_redis import RedisServerMissing, require_redis_server
 from service.runner.fleet import run_fleet
 from service.settings import Settings
-from service.settings_errors import SettingsError
-from service.settings_loading import hand_down, load_settings
-from service.settings_secrets import forget_secrets
+from service.settings.errors import SettingsError
+from service.settings.loading import hand_down, load_settings
+from service.settings.secrets import forget_secrets
 from service.supervisor import CannotListen, require_address
 
 _BACKLOG = 1024

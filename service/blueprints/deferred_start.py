@@ -18,10 +18,10 @@ from service.blueprints.context import WebContext
 from service.catalog.init_record import Initialization, InitRecord
 from service.catalog.keys import Keys
 from service.errors import BadRequest, BrokerUnavailable, Dormant, RequestFailed, Unauthorized
-from service.late_settings import LateSettings
 from service.redis_source import RedisSource
-from service.sealed_settings import SealedOtherwise, seal, unseal
 from service.settings import Settings
+from service.settings.late import LateSettings
+from service.settings.sealed import SealedOtherwise, seal, unseal
 from service.store.disk import disk_problem
 from service.tasks import TaskSet
 

@@ -12,7 +12,7 @@ from sanic_routing.route import Route
 from service.blueprints.arguments import body, json_bytes
 from service.blueprints.openapi import documented
 from service.errors import NotFound
-from service.late_settings import LateSettings
+from service.settings.late import LateSettings
 
 if TYPE_CHECKING:
     from service.blueprints.deferred_start import DeferredStart

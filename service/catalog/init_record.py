@@ -31,7 +31,7 @@ class InitRecord(NamedTuple):
     token: str
     """Unlike that of any other."""
     sealed: bytes
-    """As `service.sealed_settings.seal` leaves it."""
+    """As `service.settings.sealed.seal` leaves it."""
     is_ready: bool
     is_started: bool
     """Some runner serves with it."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from service.settings_secrets import without_secrets
+from service.settings.secrets import without_secrets
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 """The id of the tree without entries (git hash-object -t tree /dev/null)."""

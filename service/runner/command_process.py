@@ -21,7 +21,7 @@ from signal import Signals
 from typing import IO, Any, NamedTuple
 
 from service.errors import Conflict
-from service.settings_secrets import without_secrets
+from service.settings.secrets import without_secrets
 from service.tasks import TaskSet
 
 _READ_BYTES = 1 << 16

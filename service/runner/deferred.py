@@ -15,8 +15,8 @@ from service.errors import BrokerUnavailable
 from service.redis_source import RedisSource
 from service.runner.environment import environment_variables
 from service.runner.process import running_runner
-from service.sealed_settings import unseal
 from service.settings import Settings
+from service.settings.sealed import unseal
 
 _log = structlog.get_logger(__name__)
 

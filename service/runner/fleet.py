@@ -24,7 +24,7 @@ from service.node_directory import make_node_directory, remove_node_directory
 from service.redis_source import RedisSource
 from service.runner.environment import import_sdk
 from service.settings import Settings
-from service.settings_secrets import forget_secrets
+from service.settings.secrets import forget_secrets
 from service.tracing import start_tracing, stop_tracing
 
 _log = structlog.get_logger(__name__)

@@ -15,7 +15,7 @@ import httpx
 
 from service.metrics import metrics
 from service.settings import Settings
-from service.settings_values import WebhookSpec, signing_key
+from service.settings.values import WebhookSpec, signing_key
 from service.store.dead_letters import Letter
 
 _TIMEOUT_SECONDS = 30.0

@@ -12,8 +12,8 @@ import pytest
 from service.catalog.init_record import Initialization, InitRecord
 from service.catalog.keys import Keys
 from service.redis_source import RedisSource
-from service.sealed_settings import seal
 from service.settings import Settings
+from service.settings.sealed import seal
 from tests.child_process import ChildProcess
 from tests.cluster_process import Cluster
 from tests.server_process import FANOUT, Sandbox, free_port

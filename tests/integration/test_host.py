@@ -38,7 +38,7 @@ from service.runner.request_models import ForkConversationRequest
 from service.runner.webhooks import Webhooks
 from service.runner.workers import Workers
 from service.settings import Settings
-from service.settings_values import WebhookSpec
+from service.settings.values import WebhookSpec
 from service.store.snapshot import read_snapshot
 from tests.unit.runner.rig import RecordingPublisher, ScriptedLLM
 from tests.unit.runner.small_disk import SmallDisk

@@ -22,7 +22,7 @@ from service.runner.index_building import IndexBuilding
 from service.runner.webhook_receiver import receiver_ids
 from service.runner.workers import Workers
 from service.settings import Settings
-from service.settings_values import WebhookSpec
+from service.settings.values import WebhookSpec
 from service.store.goal_record import GOAL_FILE
 from service.store.layout import ConversationDirectory
 from service.store.webhook_cursor import Cursor, write_cursor

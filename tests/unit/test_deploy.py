@@ -14,7 +14,7 @@ import yaml
 
 from service.metrics import Metrics
 from service.settings import Settings
-from service.settings_environment import environment_names
+from service.settings.environment import environment_names
 from tests.server_process import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from service.late_settings import LateSettings
-from service.sealed_settings import SealedOtherwise, seal, unseal
 from service.settings import Settings
+from service.settings.late import LateSettings
+from service.settings.sealed import SealedOtherwise, seal, unseal
 
 STARTED_WITH = Settings(secret_key=SecretStr("dormant"), max_concurrent_runs=7, conversations_path=Path("/before"))
 

@@ -18,10 +18,10 @@ import pytest
 from pydantic import ValidationError
 
 from service.settings import Settings
-from service.settings_environment import environment_names
-from service.settings_errors import SettingsError
-from service.settings_loading import DEFAULT_FILE, FILE_VARIABLE, hand_down, load_settings
-from service.settings_values import WebhookSpec
+from service.settings.environment import environment_names
+from service.settings.errors import SettingsError
+from service.settings.loading import DEFAULT_FILE, FILE_VARIABLE, hand_down, load_settings
+from service.settings.values import WebhookSpec
 
 SECRETS = {
     "OH_SESSION_API_KEYS_0": "hush-session",
@@ -543,8 +543,8 @@ def test_only_the_settings_read_the_environment() -> None:
     # The others pass the environment on to programs, set in it what the SDK and prometheus-client read, or look at
     # what the SDK will find there for itself.
     allowed = {
-        "settings_loading.py",
-        "settings_secrets.py",
+        "settings/loading.py",
+        "settings/secrets.py",
         "runner/environment.py",
         "runner/skill_catalog.py",
         "metrics.py",

@@ -9,10 +9,10 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from service.settings import Settings
-from service.settings_environment import EnvironmentSource, conceal, shape_of
-from service.settings_errors import SettingsError
-from service.settings_loading import load_settings
-from service.settings_values import Integer, WebhookSpec
+from service.settings.environment import EnvironmentSource, conceal, shape_of
+from service.settings.errors import SettingsError
+from service.settings.loading import load_settings
+from service.settings.values import Integer, WebhookSpec
 
 
 def raw(**environ: str) -> dict[str, Any]:

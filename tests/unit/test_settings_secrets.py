@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.settings_secrets import forget_secrets, is_secret_variable
+from service.settings.secrets import forget_secrets, is_secret_variable
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ import pytest
 from pydantic import BaseModel
 
 from service.settings import Settings
-from service.settings_environment import environment_names
-from service.settings_table import default_of, render, type_of
-from service.settings_values import Marketplace, WebhookSpec
+from service.settings.environment import environment_names
+from service.settings.table import default_of, render, type_of
+from service.settings.values import Marketplace, WebhookSpec
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
 def test_committed_page_is_the_rendered_one() -> None:
-    """Run `python -m service.settings_table > docs/configuration.md` after changing a setting."""
+    """Run `python -m service.settings.table > docs/configuration.md` after changing a setting."""
     assert COMMITTED.read_text(encoding="utf-8") == render()
 
 

@@ -23,8 +23,8 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from service.settings_errors import Location, SettingsError, json_path, kind_of
-from service.settings_values import Named, parse_flag
+from service.settings.errors import Location, SettingsError, json_path, kind_of
+from service.settings.values import Named, parse_flag
 
 _ABSENT: Any = object()
 

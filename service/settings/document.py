@@ -9,7 +9,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from service.settings_errors import Location, SettingsError, json_path, kind_of
+from service.settings.errors import Location, SettingsError, json_path, kind_of
 
 PUBLISHED_ONLY = frozenset(
     {

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from service.settings_errors import shown
+from service.settings.errors import shown
 
 DEFAULT_LEASE_TTL_SECONDS = 10.0
 

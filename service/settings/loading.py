@@ -14,10 +14,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from service.settings import Settings
-from service.settings_document import DocumentSource, read_document
-from service.settings_environment import EnvironmentSource, conceal
-from service.settings_errors import Location, SettingsError, settings_error
-from service.settings_values import DEFAULT_LEASE_TTL_SECONDS, Anchored, is_zero
+from service.settings.document import DocumentSource, read_document
+from service.settings.environment import EnvironmentSource, conceal
+from service.settings.errors import Location, SettingsError, settings_error
+from service.settings.values import DEFAULT_LEASE_TTL_SECONDS, Anchored, is_zero
 
 FILE_VARIABLE = "OPENHANDS_AGENT_SERVER_CONFIG_PATH"
 DEFAULT_FILE = "workspace/openhands_agent_server_config.json"

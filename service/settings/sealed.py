@@ -7,8 +7,8 @@ import hashlib
 
 from cryptography.fernet import Fernet, InvalidToken
 
-from service.late_settings import LateSettings
 from service.settings import Settings
+from service.settings.late import LateSettings
 
 
 class SealedOtherwise(ValueError):

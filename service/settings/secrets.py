@@ -11,8 +11,8 @@ from typing import Any, get_args
 from pydantic import SecretStr
 
 from service.settings import Settings
-from service.settings_environment import environment_names, shape_of
-from service.settings_loading import SINGLE_KEY_VARIABLE, WHOLE_VARIABLE
+from service.settings.environment import environment_names, shape_of
+from service.settings.loading import SINGLE_KEY_VARIABLE, WHOLE_VARIABLE
 
 _OF_THE_SDK = frozenset(
     {

@@ -1,4 +1,4 @@
-"""`docs/configuration.md`, rendered from Settings: `python -m service.settings_table > docs/configuration.md`."""
+"""`docs/configuration.md`, rendered from Settings: `python -m service.settings.table > docs/configuration.md`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from service.settings import Settings
-from service.settings_environment import environment_names, shape_of
-from service.settings_loading import DEFAULT_FILE, FILE_VARIABLE
-from service.settings_values import Marketplace, WebhookSpec
+from service.settings.environment import environment_names, shape_of
+from service.settings.loading import DEFAULT_FILE, FILE_VARIABLE
+from service.settings.values import Marketplace, WebhookSpec
 
 _PREAMBLE = f"""\
 # Configuration
 
-<!-- Generated: python -m service.settings_table > docs/configuration.md -->
+<!-- Generated: python -m service.settings.table > docs/configuration.md -->
 
 Names, forms and file are those of the published OpenHands agent server, so its configuration carries over.
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, PrivateAttr, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from service.settings_values import (
+from service.settings.values import (
     DEFAULT_LEASE_TTL_SECONDS,
     AbsolutePath,
     DebugFlag,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from service.settings import Settings
-from service.settings_values import AbsolutePath, Integer, OptionalText, SecretKeys, WebhookSpec
+from service.settings.values import AbsolutePath, Integer, OptionalText, SecretKeys, WebhookSpec
 
 _NOT_SETTINGS = frozenset({"env", "telemetry"})
 
