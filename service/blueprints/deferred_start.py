@@ -72,8 +72,9 @@ class DeferredStart:
 
     async def state(self) -> str:
         """`dormant`, `initializing` or `ready`."""
+        # A task of its own: a client that hangs up would leave what is being opened half open.
+        await asyncio.shield(self._tasks.start(self._look(), "look"))
         with suppress(BrokerUnavailable):
-            await self._look()
             if not self.is_ready and self._problem is None and await self._initialization.read() is not None:
                 return "initializing"
         return "ready" if self.is_ready else "dormant"
@@ -117,40 +118,37 @@ class DeferredStart:
     async def _finish(self, late: LateSettings, record: InitRecord, seconds: float) -> str | None:
         """Start with what has been proposed, or be dormant again; returns why."""
         try:
-            async with asyncio.timeout(seconds):
-                context = await self._prepared(late, record)
-            await self._take(record, context)
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout(seconds):
+                    context = await self._prepared(late, record, stack)
+                async with self._lock:
+                    if not await self._initialization.keep(record):
+                        raise Unstartable("Another configuration came meanwhile")
+                    stack.pop_all()
+                    await self._serve_with(record, context)
         except (Unstartable, BrokerUnavailable) as error:
             reason = str(error)
         except TimeoutError:
             reason = f"No runner was ready with it within {seconds:g} s"
         else:
+            with suppress(BrokerUnavailable):
+                await self._initialization.forget_failure()
             return None
         _log.error("configuration_refused", token=record.token, reason=reason)
         with suppress(BrokerUnavailable):
             await self._initialization.withdraw(record, reason)
         return reason
 
-    async def _prepared(self, late: LateSettings, record: InitRecord) -> WebContext:
-        """A context that could serve, once some runner has started with the settings."""
+    async def _prepared(self, late: LateSettings, record: InitRecord, stack: AsyncExitStack) -> WebContext:
+        """A context that could serve, once some runner has started with the settings; `stack` closes it."""
         settings = late.over(self._given)
         problem = await asyncio.to_thread(disk_problem, settings.conversations_path)
         if problem is not None:
             raise Unstartable(problem)
         await self._until_started(record)
-        async with AsyncExitStack() as stack:
-            context = await stack.enter_async_context(self._make_context(settings))
-            await _until_ready(context)
-            stack.pop_all()
+        context = await stack.enter_async_context(self._make_context(settings))
+        await _until_ready(context)
         return context
-
-    async def _take(self, record: InitRecord, context: WebContext) -> None:
-        async with self._lock:
-            if not await self._initialization.keep(record):
-                await context.__aexit__(None, None, None)
-                raise Unstartable("Another configuration came meanwhile")
-            await self._serve_with(record, context)
-        await self._initialization.forget_failure()
 
     async def _until_started(self, record: InitRecord) -> None:
         while True:
@@ -164,21 +162,22 @@ class DeferredStart:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _look(self) -> None:
-        """Do as the record says."""
-        async with self._lock:
-            record = await self._initialization.read()
-            if record is None or not record.is_ready:
-                return
-            if self._record is not None and self._record.token == record.token:
-                return
-            try:
-                late = unseal(record.sealed, self._given)
-            except SealedOtherwise as error:
-                if self._problem != str(error):
-                    _log.error("configuration_not_usable", reason=str(error))
-                self._problem = str(error)
-                return
-            await self._serve_with(record, await self._opened(late.over(self._given)))
+        """Do as the record says, if Redis can be asked."""
+        with suppress(BrokerUnavailable):
+            async with self._lock:
+                record = await self._initialization.read()
+                if record is None or not record.is_ready:
+                    return
+                if self._record is not None and self._record.token == record.token:
+                    return
+                try:
+                    late = unseal(record.sealed, self._given)
+                except SealedOtherwise as error:
+                    if self._problem != str(error):
+                        _log.error("configuration_not_usable", reason=str(error))
+                    self._problem = str(error)
+                    return
+                await self._serve_with(record, await self._opened(late.over(self._given)))
 
     async def _opened(self, settings: Settings) -> WebContext:
         context = self._make_context(settings)
