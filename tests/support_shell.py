@@ -86,6 +86,7 @@ RAISED: dict[str, Callable[[], Exception]] = {
     "conversation_not_found": lambda: errors.ConversationNotFound("0" * 32),
     "already_running": errors.AlreadyRunning,
     "run_limit": lambda: errors.RunLimitReached(),
+    "bash_limit": errors.BashLimitReached,
     "invalid": lambda: errors.InvalidRequest("one sentence"),
     "unavailable": lambda: errors.NoRunner(retry_after_seconds=7),
     "unknown_outcome": lambda: errors.OutcomeUnknown("run", 3.0),

@@ -52,8 +52,8 @@ STATUS: Mapping[type[FanoutError], int] = {
     errors.RequestFailed: 500,
 }
 
-_RUN_SLOT_RETRY_SECONDS = 5
-"""A slot frees when some run ends, which nobody can foresee (guess)."""
+_SLOT_RETRY_SECONDS = 5
+"""A slot frees when some run or shell command ends, which nobody can foresee (guess)."""
 
 _PHRASE_ONLY = frozenset({401, 403, 404, 405})
 """Statuses whose texts in Sanic repeat the path or the method; the contract has the bare phrase."""
@@ -68,7 +68,7 @@ def install(app: Sanic[Any, Any]) -> None:
 
 def answer_fanout(request: Request, error: FanoutError) -> HTTPResponse:
     """The response for an error of our own tree."""
-    status = status_of(error)
+    status = STATUS[type(error)]
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.warning("request_failed", status=status, reason=str(error), method=request.method, path=request.path)
         content = {**_purposeful(status, str(error)), "detail": error.detail}
@@ -97,11 +97,6 @@ def answer_unexpected(request: Request, error: Exception) -> HTTPResponse:
     return json(content, status=500)
 
 
-def status_of(error: FanoutError) -> int:
-    """The status of an error's class, or of the nearest ancestor that has one."""
-    return next((STATUS[cls] for cls in type(error).__mro__ if cls in STATUS), 500)
-
-
 def _purposeful(status: int, reason: str) -> JsonObject:
     return {"detail": reason, "exception": f"{status}: {reason}"}
 
@@ -109,8 +104,8 @@ def _purposeful(status: int, reason: str) -> JsonObject:
 def _retry_headers(error: FanoutError) -> dict[str, str] | None:
     if isinstance(error, errors.Unavailable):
         return {"retry-after": str(error.retry_after_seconds)}
-    if isinstance(error, errors.RunLimitReached):
-        return {"retry-after": str(_RUN_SLOT_RETRY_SECONDS)}
+    if isinstance(error, errors.RunLimitReached | errors.BashLimitReached):
+        return {"retry-after": str(_SLOT_RETRY_SECONDS)}
     return None
 
 

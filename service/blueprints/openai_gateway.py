@@ -192,7 +192,7 @@ async def _nobody(text: str) -> None:
 
 def _told(error: Exception, conversation_id: UUID) -> tuple[int, str]:
     if isinstance(error, FanoutError):
-        return errors.status_of(error), str(error)
+        return errors.STATUS[type(error)], str(error)
     return 503, f"Conversation {conversation_id} can no longer be followed: {error or 'it was deleted'}"
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.blueprints.errors import STATUS, status_of
-from service.errors import Conflict, FanoutError, Refused
+from service.blueprints.errors import STATUS
+from service.errors import FanoutError, Refused
 
 
 def raised_classes(root: type[FanoutError] = FanoutError) -> Iterator[type[FanoutError]]:
@@ -26,11 +26,3 @@ def test_error_has_a_row(cls: type[FanoutError]) -> None:
 @pytest.mark.parametrize("cls", STATUS)
 def test_refusals_are_4xx_and_the_rest_5xx(cls: type[FanoutError]) -> None:
     assert STATUS[cls] // 100 == (4 if issubclass(cls, Refused) else 5)
-
-
-def test_unknown_leaf_takes_the_status_of_its_branch() -> None:
-    class Strange(Conflict):
-        """A leaf nobody has put into the table."""
-
-    assert status_of(Strange("x")) == 409
-    assert status_of(FanoutError()) == 500
