@@ -244,8 +244,8 @@ async def agent_final_response(request: Request, conversation_id: str) -> HTTPRe
     try:
         web.require(wanted)
         log = web.logs.open(wanted)
-        await log.length()
         head = leaf_of(await web.info(wanted))
+        await log.length()  # in this order, so that the log has the head
         return json_answer(to_json({"response": await final_response(log, head)}))
     except ConversationNotFound:
         raise NotFound from None

@@ -1,4 +1,4 @@
-"""What a socket promises with its first frame: from then on the client misses nothing."""
+"""What readers are promised of a log that grows as they read."""
 
 from __future__ import annotations
 
@@ -32,3 +32,23 @@ async def test_what_is_appended_as_the_state_is_sent_follows_it(sanic_client: St
     async with client.ws_connect(f"/sockets/events/{directory.path.name}") as socket:
         assert json.loads(await socket.recv())["key"] == "full_state"
         assert "said as the state was sent" in str(await socket.recv())
+
+
+class AnsweringLog(SnapshotReader):
+    """Appends the agent's answer to the log whenever the information, which names it as HEAD, is read."""
+
+    def info(self, directory: ConversationDirectory, with_skills: bool = False) -> bytes | None:
+        put_event(directory, 1, id="00000001", **message("the answer", source="agent"))
+        return super().info(directory, with_skills)
+
+
+async def test_answer_that_comes_as_it_is_asked_for_is_found(sanic_client: StartClient, settings: Settings) -> None:
+    """HEAD is never newer than the log it is looked for in."""
+    directory = make_conversation(settings.conversations_path)
+    put_event(directory, 0, **message("asked"))
+    info = b'{"leaf_event_id":"00000001"}'
+    write_snapshot(directory, Snapshot(SnapshotHeader("running", "", ""), info, FULL_STATE, b""))
+    client = await sanic_client(create_app(settings, embedded_runner=False))
+    client.app.ctx.web.snapshots = AnsweringLog()
+    answer = await client.get(f"/api/conversations/{directory.path.name}/agent_final_response")
+    assert answer.json() == {"response": "the answer"}
