@@ -94,7 +94,7 @@ async def _resend(socket: Socket, log: EventLog, length: int, resend: Resend, si
     if resend.everything:
         return -1
     if resend.resend_mode == "since" and resend.after_timestamp is not None:
-        wanted = EventFilter(timestamp__gte=resend.after_timestamp).select(await log.facts(), range(length))
+        wanted = EventFilter(timestamp__gte=resend.after_timestamp).select(await log.facts(length), range(length))
         for start in range(0, len(wanted), _RESEND_CHUNK):
             stored = await log.read_many(wanted[start : start + _RESEND_CHUNK])
             await socket.write(b"".join(map(sized.of_event, stored)))

@@ -29,7 +29,7 @@ async def search(request: Request, conversation_id: str) -> HTTPResponse:
         seqs = range(start or 0, length)
     else:
         seqs = range(length - 1 if start is None else start, -1, -1)
-    found = list(seqs[: wanted.limit + 1]) if wanted.is_empty else wanted.select(await log.facts(), seqs)
+    found = list(seqs[: wanted.limit + 1]) if wanted.is_empty else wanted.select(await log.facts(length), seqs)
     page, following = found[: wanted.limit], found[wanted.limit : wanted.limit + 1]
     next_id = b'"%s"' % log.id_of(following[0]).encode() if following else b"null"
     items = b",".join(await log.read_many(page))
@@ -41,7 +41,7 @@ async def search(request: Request, conversation_id: str) -> HTTPResponse:
 async def count(request: Request, conversation_id: str) -> HTTPResponse:
     wanted = query(request, EventFilter)
     log, length = await _log(web_of(request), uuid_path(conversation_id))
-    passing = length if wanted.is_empty else len(wanted.select(await log.facts(), range(length)))
+    passing = length if wanted.is_empty else len(wanted.select(await log.facts(length), range(length)))
     return json_answer(b"%d" % passing)
 
 

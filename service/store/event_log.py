@@ -160,14 +160,20 @@ class EventLog:
             return [data for data in found if data is not None]
         return await asyncio.to_thread(self._read_files, seqs, None)
 
-    async def facts(self) -> list[EventFacts]:
-        """What filters look at, for every event; each is parsed once."""
+    async def facts(self, length: int) -> list[EventFacts]:
+        """What filters look at, for every event; each is parsed once.
+
+        Raises:
+            ConversationNotFound: it was deleted since so many were shown.
+        """
         async with self._indexing:
             facts, known = self._facts, len(self._facts)
             if known < len(self._ids):
                 new = await asyncio.to_thread(self._index, range(known, len(self._ids)))
                 facts.extend(new)
                 self.size_bytes += sum(len(each.text) for each in new)
+            if len(facts) < length:
+                raise self._gone()
             return facts
 
     def seq_of(self, event_id: str) -> int | None:
@@ -175,7 +181,8 @@ class EventLog:
         return self._seqs.get(event_id)
 
     def id_of(self, seq: int) -> str:
-        return self._ids[seq]
+        """Raises ConversationNotFound: it was deleted since `length` showed the event."""
+        return self._key(seq).event_id
 
     async def _look(self) -> int | None:
         try:

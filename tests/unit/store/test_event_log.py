@@ -209,7 +209,7 @@ async def test_conversation_made_again_under_its_id_has_its_own_events(
         put_event(directory, seq)
     log = open_log(directory)
     await log.length()
-    await log.facts()
+    await log.facts(3)
     await log.read(0, 3)
     if same_inode:
         for path in directory.events.iterdir():
@@ -220,7 +220,26 @@ async def test_conversation_made_again_under_its_id_has_its_own_events(
 
     assert await log.length() == 4
     assert await log.read(0, 4) == new
-    assert [facts.text for facts in await log.facts()] == ["new 0", "new 1", "new 2", "new 3"]
+    assert [facts.text for facts in await log.facts(4)] == ["new 0", "new 1", "new 2", "new 3"]
+
+
+@pytest.mark.parametrize("left", [0, 1])
+async def test_conversation_that_is_deleted_after_a_look_is_not_found(
+    directory: ConversationDirectory, left: int
+) -> None:
+    """By whoever goes on with what that look has shown; others may have looked again, at what was made in its place."""
+    for seq in range(3):
+        put_event(directory, seq)
+    log = open_log(directory)
+    assert await log.length() == 3
+    directory.events.rename(directory.path / "old")
+    for seq in range(left):
+        put_event(directory, seq)
+    assert await log.length() == left
+    with pytest.raises(ConversationNotFound):
+        await log.facts(3)
+    with pytest.raises(ConversationNotFound):
+        log.id_of(2)
 
 
 # Facts
@@ -234,7 +253,7 @@ async def test_facts_are_what_filters_need(directory: ConversationDirectory) -> 
     put_event(directory, 1, **said)
     log = open_log(directory)
     await log.length()
-    assert await log.facts() == [
+    assert await log.facts(2) == [
         EventFacts("PauseEvent", "user", "2026-01-01T00:00:00", ""),
         EventFacts("MessageEvent", "user", "2026-01-02T03:04:05.5", "hello\na skill\nhmm"),
     ]
@@ -248,7 +267,7 @@ async def test_unreadable_event_passes_no_filter(directory: ConversationDirector
     put_event(directory, 2)
     log = open_log(directory)
     await log.length()
-    assert [facts.kind for facts in await log.facts()] == ["PauseEvent", "", "PauseEvent"]
+    assert [facts.kind for facts in await log.facts(3)] == ["PauseEvent", "", "PauseEvent"]
 
 
 async def test_each_event_is_parsed_once(directory: ConversationDirectory) -> None:
@@ -258,7 +277,7 @@ async def test_each_event_is_parsed_once(directory: ConversationDirectory) -> No
         for seq in range(5):
             put_event(directory, seq)
             await log.length()
-            assert len(await log.facts()) == seq + 1
+            assert len(await log.facts(seq + 1)) == seq + 1
     assert parse.call_count == 5
 
 
@@ -283,7 +302,7 @@ async def test_readers_that_give_up_leave_the_log_whole(directory: ConversationD
     counts = await asyncio.gather(*(_facts_length(log) for _ in range(5)))
     assert counts == [300] * 5
     assert [log.id_of(seq) for seq in range(300)] == [f"{seq:08}" for seq in range(300)]
-    assert [facts.text for facts in await log.facts()] == [f"text {seq}" for seq in range(300)]
+    assert [facts.text for facts in await log.facts(300)] == [f"text {seq}" for seq in range(300)]
 
 
 async def test_readers_who_come_during_a_look_share_the_next(directory: ConversationDirectory) -> None:
@@ -312,7 +331,7 @@ async def test_readers_who_come_during_a_look_share_the_next(directory: Conversa
 
 
 async def _facts_length(log: EventLog) -> int:
-    return len(await log.facts())
+    return len(await log.facts(0))
 
 
 # Memory
@@ -372,7 +391,7 @@ async def test_what_logs_remember_is_bounded(tmp_path: Path) -> None:
             put_event(directory, 0, id=f"{number:08}", **message("x" * 10_000))
             log = logs.open(directory.conversation_id)
             await log.length()
-            await log.facts()
+            await log.facts(1)
             assert 10_000 < log.size_bytes < 11_000
             opened.append((directory.conversation_id, log))
     assert [logs.open(conversation_id) is log for conversation_id, log in reversed(opened)] == [True] * 3 + [False]
