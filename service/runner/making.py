@@ -14,7 +14,7 @@ from service.errors import InvalidRequest
 from service.runner.creation import Plan
 from service.runner.meta import Meta, read_meta, write_meta
 from service.runner.opening import Opened, Opener
-from service.runner.worktrees import add_worktree, remove_worktree
+from service.runner.worktrees import add_worktree, remove_branch, remove_worktree
 from service.settings import Settings
 from service.store.children import forget_child, note_child
 from service.store.layout import ConversationDirectory, ConversationsRoot
@@ -30,31 +30,28 @@ class Maker:
         self._fsync = settings.fsync
 
     def make(self, directory: ConversationDirectory, plan: Plan) -> Opened:
-        """Raises InvalidRequest for a parent or a worktree that cannot be; nothing of a worktree is left then."""
+        """Raises InvalidRequest for a parent or a worktree that cannot be. Call `unmake` whatever it raises."""
         self._require_parent(plan.meta)
         directory.path.mkdir(mode=0o700, parents=True)
         placed = self._placed(plan)
-        try:
-            write_meta(directory, placed.meta, fsync=self._fsync)
-            opened = self._opener.create(directory, placed.meta, placed.agent, placed.secrets)
-            if placed.meta.parent_conversation_id is not None:
-                note_child(self._root.directory(placed.meta.parent_conversation_id), placed.meta.id)
-        except BaseException:
-            remove_worktree(self._worktrees, placed.meta.id)
-            raise
+        write_meta(directory, placed.meta, fsync=self._fsync)
+        opened = self._opener.create(directory, placed.meta, placed.agent, placed.secrets)
+        if placed.meta.parent_conversation_id is not None:
+            note_child(self._root.directory(placed.meta.parent_conversation_id), placed.meta.id)
         return opened
 
     def unmake(self, directory: ConversationDirectory, meta: Meta) -> None:
-        """Leave nothing of a conversation that could not be begun."""
+        """Leave nothing of a conversation that could not be begun; `meta` is that of its plan."""
         shutil.rmtree(directory.path, ignore_errors=True)
         self.clean_up(meta)
+        if meta.worktree:
+            remove_branch(meta.id, _working_dir(meta), _options(meta))
 
     def clean_up(self, meta: Meta) -> None:
         """The conversation is gone: take away its worktree, unless another conversation works in it."""
         if meta.parent_conversation_id is not None:
             forget_child(self._root.directory(meta.parent_conversation_id), meta.id)
-        folder = self._worktrees / str(meta.id)
-        if folder.is_dir() and not self._is_worked_in(folder):
+        if not self._is_worked_in(self._worktrees / str(meta.id)):
             remove_worktree(self._worktrees, meta.id)
 
     def _require_parent(self, meta: Meta) -> None:
@@ -72,8 +69,9 @@ class Maker:
         """The plan in its worktree, if it is to have one and can."""
         if not plan.meta.worktree:
             return plan
-        options = plan.meta.worktree_options or ConversationWorktreeOptions()
-        made = add_worktree(self._worktrees, plan.meta.id, _working_dir(plan.meta), options)
+        if self._is_worked_in(self._worktrees / str(plan.meta.id)):
+            raise InvalidRequest("Another conversation works in the worktree that this one would have")
+        made = add_worktree(self._worktrees, plan.meta.id, _working_dir(plan.meta), _options(plan.meta))
         if made is None:
             return plan
         workspace = plan.meta.workspace.model_copy(update={"working_dir": str(made.working_dir)})
@@ -81,7 +79,8 @@ class Maker:
         return plan._replace(meta=meta, agent=_guided(plan.agent, made.guidance))
 
     def _is_worked_in(self, folder: Path) -> bool:
-        return any(self._works_in(conversation_id, folder) for conversation_id in self._root.ids())
+        place = folder.resolve()
+        return folder.is_dir() and any(self._works_in(conversation_id, place) for conversation_id in self._root.ids())
 
     def _works_in(self, conversation_id: UUID, folder: Path) -> bool:
         try:
@@ -92,6 +91,10 @@ class Maker:
 
 def _working_dir(meta: Meta) -> Path:
     return Path(meta.workspace.working_dir).resolve()
+
+
+def _options(meta: Meta) -> ConversationWorktreeOptions:
+    return meta.worktree_options or ConversationWorktreeOptions()
 
 
 def _guided(agent: AgentBase, guidance: str) -> AgentBase:

@@ -1,12 +1,13 @@
 """A git worktree for a conversation, so that its agent and others in the same repository do not meet. Blocking.
 
 `<root>/<conversation id>/<name of the repository>`, on a branch of its own, which is kept when the conversation is
-deleted: it has the agent's work.
+deleted: it has the agent's work. A conversation that is made again under its id goes on with it.
 """
 
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
@@ -15,7 +16,7 @@ from openhands.sdk.conversation.request import ConversationWorktreeOptions
 
 from service.errors import InvalidRequest
 from service.git.changes import default_branch
-from service.git.program import GitFailed, commit_of, git, top_of, unfiltered
+from service.git.program import GitFailed, commit_of, git, line, top_of, unfiltered
 
 _LOCAL_DEFAULTS = ("refs/heads/main", "refs/heads/master")
 
@@ -34,20 +35,25 @@ def add_worktree(
 ) -> Worktree | None:
     """Make one for `working_dir`; None where that is in no repository, or in one without a commit.
 
+    The folder of the conversation's id is emptied first: nobody works in what is there.
+
     Raises:
-        InvalidRequest: the options name no commit; nothing is left.
+        InvalidRequest: the options name no commit, or git refuses.
     """
     top = top_of(working_dir)
     if top is None or commit_of(top, "HEAD") is None:
         return None
     base = _base(top, options)
     path = root / str(conversation_id) / top.name
-    branch = f"{options.branch_prefix}{conversation_id}"
+    branch = _branch(conversation_id, options)
+    remove_worktree(root, conversation_id)
+    with suppress(GitFailed):  # its folder may have gone without git's knowing
+        git(top, "worktree", "remove", "--force", str(path))
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    what = [str(path), branch] if _has_work(top, branch, base) else ["-B", branch, str(path), base]
     try:
-        git(top, *unfiltered(top), "worktree", "add", "--quiet", "-b", branch, str(path), base)
+        git(top, *unfiltered(top), "worktree", "add", "--quiet", *what)
     except GitFailed as error:
-        shutil.rmtree(path.parent, ignore_errors=True)
         raise InvalidRequest(f"The worktree cannot be made: {error.reason}") from error
     guidance = (
         f"You work in the git worktree {path}, on the branch {branch}, which is yours alone. Others may be at work in "
@@ -65,6 +71,26 @@ def remove_worktree(root: Path, conversation_id: UUID) -> None:
         except GitFailed:
             continue  # its repository is gone
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_branch(conversation_id: UUID, working_dir: Path, options: ConversationWorktreeOptions) -> None:
+    """Take away the branch of a worktree that has been removed, unless there is work on it."""
+    top = top_of(working_dir)
+    if top is None:
+        return
+    branch = _branch(conversation_id, options)
+    with suppress(GitFailed, InvalidRequest):  # there is none, nor a commit it could begin at
+        if not _has_work(top, branch, _base(top, options)):
+            git(top, "branch", "--quiet", "-D", branch)
+
+
+def _branch(conversation_id: UUID, options: ConversationWorktreeOptions) -> str:
+    return f"{options.branch_prefix}{conversation_id}"
+
+
+def _has_work(top: Path, branch: str, base: str) -> bool:
+    """Whether there is such a branch, with commits that `base` does not have."""
+    return bool(line(top, "rev-list", "--max-count=1", f"refs/heads/{branch}", f"^{base}"))
 
 
 def _base(top: Path, options: ConversationWorktreeOptions) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import shutil
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -23,7 +24,7 @@ from openhands.sdk.workspace import LocalWorkspace
 
 from service.catalog.catalog import Catalog
 from service.catalog.keys import Keys
-from service.errors import BrokerUnavailable, RequestFailed
+from service.errors import BrokerUnavailable, InvalidRequest, RequestFailed
 from service.identity import RunnerId
 from service.redis_source import RedisSource
 from service.runner import hosted, reporter
@@ -40,6 +41,7 @@ from service.runner.workers import Workers
 from service.settings import Settings
 from service.settings.values import WebhookSpec
 from service.store.snapshot import read_snapshot
+from tests.integration.contract.repository import Repository
 from tests.unit.runner.rig import RecordingPublisher, ScriptedLLM
 from tests.unit.runner.small_disk import SmallDisk
 from tests.waiting import wait_until_async
@@ -61,6 +63,7 @@ async def host(tmp_path: Path, catalog: Catalog, keys: Keys, stack: AsyncExitSta
         conversations_path=tmp_path / "conversations",
         workspace_path=tmp_path / "workspace",
         bash_events_dir=tmp_path / "bash_events",
+        conversation_worktree_root=tmp_path / "trees",
         fsync=False,
         webhooks=[WebhookSpec(base_url="http://127.0.0.1:9", num_retries=0)],
     )
@@ -80,9 +83,10 @@ async def host(tmp_path: Path, catalog: Catalog, keys: Keys, stack: AsyncExitSta
         await host.drain()
 
 
-def planned(host: Host) -> Plan:
-    """A new conversation, under an id of its own."""
-    meta = Meta(id=uuid4(), workspace=LocalWorkspace(working_dir=str(host.root.path.parent / "project")))
+def planned(host: Host, **fields: Any) -> Plan:
+    """A new conversation, under an id of its own; `fields` are of its record."""
+    workspace = LocalWorkspace(working_dir=str(host.root.path.parent / "project"))
+    meta = Meta(id=uuid4(), workspace=workspace, **fields)
     return Plan(meta, Agent(llm=ScriptedLLM.of(), tools=[]), {}, None)
 
 
@@ -113,6 +117,59 @@ async def test_create_that_cannot_be_shown_leaves_nothing_behind(host: Host, cat
     assert not host.root.directory(plan.meta.id).path.exists()
     _, is_new = await host.create(plan)
     assert is_new
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """The folder that conversations are to work in, with a commit."""
+    made = Repository(tmp_path / "project")
+    made.commit()
+    return made
+
+
+def worktree_of(one: HostedConversation) -> Repository:
+    return Repository(Path(one.reporter.meta.workspace.working_dir))
+
+
+async def test_create_that_fails_leaves_nothing_of_its_worktree(host: Host, repository: Repository) -> None:
+    """Its repetition makes both."""
+    plan = planned(host, worktree=True)
+    with without_snapshots(host), pytest.raises(OSError, match="No space"):
+        await host.create(plan)
+    assert repository.branches == {"main"}
+    assert len(repository.worktrees) == 1
+    made, _ = await host.create(plan)
+    assert repository.branches == {"main", f"openhands/{plan.meta.id}"}
+    assert worktree_of(made).head == repository.head
+
+
+async def test_create_goes_on_with_the_branch_of_a_deleted_conversation(host: Host, repository: Repository) -> None:
+    """Whatever has become of the folder; a branch without work begins anew."""
+    plan = planned(host, worktree=True)
+    made, _ = await host.create(plan)
+    tree = worktree_of(made)
+    await host.delete(plan.meta.id)
+    moved = repository.commit()
+    made, _ = await host.create(plan)
+    assert tree.head == moved
+    work = tree.commit()
+    await host.delete(plan.meta.id)
+    shutil.rmtree(tree.path.parent, ignore_errors=True)
+    with without_snapshots(host), pytest.raises(OSError, match="No space"):
+        await host.create(plan)
+    await host.create(plan)
+    assert tree.head == work
+
+
+async def test_create_does_not_take_away_the_worktree_another_works_in(host: Host, repository: Repository) -> None:
+    """A fork of a conversation that was deleted, whose id is asked for again."""
+    plan = planned(host, worktree=True)
+    source, _ = await host.create(plan)
+    fork = await host.fork(source, uuid4(), ForkConversationRequest())
+    await host.delete(plan.meta.id)
+    with pytest.raises(InvalidRequest, match="Another conversation works in"):
+        await host.create(plan)
+    assert worktree_of(fork).head == repository.head
 
 
 async def test_fork_that_cannot_be_shown_leaves_nothing_behind(host: Host, catalog: Catalog) -> None:

@@ -11,9 +11,11 @@ class Repository:
     """A work tree that the test makes."""
 
     def __init__(self, path: Path) -> None:
+        """One that is there already stays as it is."""
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
-        self.git("init", "-q", "-b", "main")
+        if not (path / ".git").exists():
+            self.git("init", "-q", "-b", "main")
 
     def git(self, *arguments: str) -> str:
         identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
@@ -32,4 +34,18 @@ class Repository:
     def commit(self, message: str = "work") -> str:
         self.git("add", "--all")
         self.git("commit", "-q", "--allow-empty", "-m", message)
+        return self.head
+
+    @property
+    def head(self) -> str:
+        """The commit it is at."""
         return self.git("rev-parse", "HEAD").strip()
+
+    @property
+    def branches(self) -> set[str]:
+        return set(self.git("branch", "--format=%(refname:short)").split())
+
+    @property
+    def worktrees(self) -> list[str]:
+        """Itself, and those that were made of it."""
+        return self.git("worktree", "list", "--porcelain").strip().split("\n\n")

@@ -123,10 +123,6 @@ def test_what_is_no_child_is_refused(conversation: Conversations, content: JsonO
 # Worktrees
 
 
-def branches(repository: Repository) -> set[str]:
-    return set(repository.git("branch", "--format=%(refname:short)").split())
-
-
 def test_child_has_a_worktree_of_its_own(conversation: Conversations, repository: Repository, server: Server) -> None:
     """On a branch that is kept when the conversation, and what it has not committed, is deleted."""
     parent = conversation()
@@ -138,12 +134,12 @@ def test_child_has_a_worktree_of_its_own(conversation: Conversations, repository
     child.wait_status("finished")
     prompt = child.events[0]
     assert f"openhands/{child.id}" in str(prompt)
-    assert f"openhands/{child.id}" in branches(repository)
+    assert f"openhands/{child.id}" in repository.branches
     (path / "file").write_text("changed\n")
     assert (repository.path / "file").read_text() == "content\n"
     child.delete().raise_for_status()
     assert not path.parent.exists()
-    assert f"openhands/{child.id}" in branches(repository)
+    assert f"openhands/{child.id}" in repository.branches
 
 
 @pytest.mark.parametrize("has_repository", [True, False])
@@ -172,7 +168,7 @@ def test_create_makes_a_worktree(conversation: Conversations, repository: Reposi
     assert one.info["workspace"]["working_dir"] == str(path / "sub")
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=path, capture_output=True, text=True, check=True).stdout
     assert head.strip() == first
-    assert f"mine/{chosen}" in branches(repository)
+    assert f"mine/{chosen}" in repository.branches
     again = conversation.create(**fields)
     assert (again.status_code, again.json()["workspace"]["working_dir"]) == (200, str(path / "sub"))
 
