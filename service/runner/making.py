@@ -32,6 +32,8 @@ class Maker:
     def make(self, directory: ConversationDirectory, plan: Plan) -> Opened:
         """Raises InvalidRequest for a parent or a worktree that cannot be. Call `unmake` whatever it raises."""
         self._require_parent(plan.meta)
+        if directory.path.exists():  # of a create that was killed: there is no conversation yet
+            shutil.rmtree(directory.path)
         directory.path.mkdir(mode=0o700, parents=True)
         placed = self._placed(plan)
         write_meta(directory, placed.meta, fsync=self._fsync)

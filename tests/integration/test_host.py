@@ -153,6 +153,10 @@ async def test_create_goes_on_with_the_branch_of_a_deleted_conversation(host: Ho
     made, _ = await host.create(plan)
     assert tree.head == moved
     work = tree.commit()
+    shutil.rmtree(made.directory.path)  # a runner that is killed may leave it like this
+    await host.close_all()
+    made, _ = await host.create(plan)
+    assert tree.head == work
     await host.delete(plan.meta.id)
     shutil.rmtree(tree.path.parent, ignore_errors=True)
     with without_snapshots(host), pytest.raises(OSError, match="No space"):
@@ -170,6 +174,16 @@ async def test_create_does_not_take_away_the_worktree_another_works_in(host: Hos
     with pytest.raises(InvalidRequest, match="Another conversation works in"):
         await host.create(plan)
     assert worktree_of(fork).head == repository.head
+
+
+async def test_create_takes_the_place_of_one_that_was_killed(host: Host) -> None:
+    """Before the conversation was there."""
+    plan = planned(host)
+    directory = host.root.directory(plan.meta.id)
+    directory.path.mkdir(parents=True)
+    directory.meta.write_text("{}")
+    _, is_new = await host.create(plan)
+    assert is_new
 
 
 async def test_fork_that_cannot_be_shown_leaves_nothing_behind(host: Host, catalog: Catalog) -> None:
