@@ -1,4 +1,4 @@
-"""Going on with what dead runners left: which conversations those are, and opening them, some at a time."""
+"""Going on with what is left: conversations that no living runner holds, which are opened some at a time."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ _log = structlog.get_logger(__name__)
 
 _AT_ONCE = 8
 """One that is slow to open delays no other, and workers are left for what clients ask."""
+_AGAIN_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 60.0
+"""Before one that could not be opened is tried again: at first, and at most, each pause being twice the one before."""
 
 
 class Takeover:
@@ -32,11 +35,14 @@ class Takeover:
         self._candidates: set[UUID] = set()
         """Of which it is still to be asked who holds them."""
         self._opening: set[UUID] = set()
+        """Or tried a moment ago."""
+        self._pauses_seconds: dict[UUID, float] = {}
+        """The next, after each that could not be opened when it was last tried."""
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._tasks = TaskSet()
 
     async def begin(self, candidates: Iterable[UUID]) -> None:
-        """Begin to open those whose owner is dead: they were running, or something of theirs waits to be done.
+        """Begin to open those that nobody alive holds: they were running, or something of theirs waits to be done.
 
         Raises:
             BrokerUnavailable: Redis does not answer; the next call asks about these, too.
@@ -62,6 +68,7 @@ class Takeover:
         return {each for each in conversation_ids if holders.get(each) not in living}
 
     async def _open(self, conversation_id: UUID) -> None:
+        pause_seconds = self._pauses_seconds.pop(conversation_id, _AGAIN_SECONDS)
         try:
             async with self._turns:
                 await self._host.open(conversation_id)
@@ -71,5 +78,7 @@ class Takeover:
             self._candidates.add(conversation_id)
         except RequestFailed as error:
             _log.error("conversation_not_recovered", conversation_id=str(conversation_id), error=str(error))
+            self._pauses_seconds[conversation_id] = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(pause_seconds)
         finally:
             self._opening.discard(conversation_id)

@@ -27,7 +27,7 @@ from service.catalog.keys import Keys
 from service.errors import BrokerUnavailable, InvalidRequest, RequestFailed
 from service.identity import RunnerId
 from service.redis_source import RedisSource
-from service.runner import hosted, reporter
+from service.runner import hosted, reporter, takeover
 from service.runner.agent_loop import PROCESS_AGENT_LOOP
 from service.runner.creation import Plan
 from service.runner.credential_bindings import CredentialBindings
@@ -40,6 +40,7 @@ from service.runner.webhooks import Webhooks
 from service.runner.workers import Workers
 from service.settings import Settings
 from service.settings.values import WebhookSpec
+from service.store.owner_record import read_owner
 from service.store.snapshot import read_snapshot
 from tests.integration.contract.repository import Repository
 from tests.unit.runner.rig import RecordingPublisher, ScriptedLLM
@@ -230,6 +231,25 @@ class SlowDisk:
             self.is_asked.set()
             self.go_on.wait(20.0)
         return self._open(path, flags, *args, **kwargs)
+
+
+async def test_conversation_that_cannot_be_opened_is_taken_over_later(host: Host, catalog: Catalog) -> None:
+    """Not each time it is found without an owner."""
+    broken, _ = await host.create(planned(host))
+    other, _ = await host.create(planned(host))
+    await host.close_all()
+    broken.directory.base_state.write_text("{}")
+    with patch.object(takeover, "_AT_ONCE", 1), patch.object(takeover, "_AGAIN_SECONDS", 20.0):
+        taking = takeover.Takeover(host, RUNNER, catalog)
+        for _ in range(2):
+            await taking.begin([broken.conversation_id])
+            await taking.begin([other.conversation_id])  # behind it
+            await wait_until_async(lambda: host.hosted == 1, "the other is opened")
+            await host.close_all()
+    record = read_owner(broken.directory)
+    assert record is not None
+    assert record.lease_epoch == 2
+    await taking.stop()
 
 
 async def test_cancelled_opening_lets_go(host: Host, catalog: Catalog) -> None:
