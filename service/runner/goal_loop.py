@@ -79,17 +79,17 @@ class GoalLoop:
     @property
     def is_active(self) -> bool:
         """Whether the goal is being worked for, be it that a run is going on or that it is judged."""
-        return self._goal is not None and self._goal.status.active
+        return self._at_work(None) is not None
 
     async def open(self, *, will_resume: bool) -> None:
         """Go on where the former owner was; without `will_resume` what it left is interrupted."""
         content = await self._workers.call(read_goal, self._directory)
         if content is None:
             return
-        self._goal = Goal.model_validate_json(content)
+        self._goal = goal = Goal.model_validate_json(content)
         if self.is_active and will_resume:
             await self._publish()
-            self._go_on()
+            self._go_on(goal.goal_id)
         else:
             await self.interrupt()
 
@@ -120,7 +120,7 @@ class GoalLoop:
 
     async def interrupt(self) -> None:
         """End the goal; the run that is going on goes on. Nothing without a goal."""
-        if await self._change(active=False, status="interrupted"):
+        if await self._change(None, active=False, status="interrupted"):
             await self._tasks.stop()
             await self._publish()
             await self._unregister()
@@ -142,38 +142,37 @@ class GoalLoop:
                 max_iterations=max_iterations,
                 objective=objective,
             )
-            await self._save(Goal(goal_id=uuid4().hex, status=status, message=message))
+            goal_id = uuid4().hex
+            await self._save(Goal(goal_id=goal_id, status=status, message=message))
         await self._publish()
-        self._go_on()
+        self._go_on(goal_id)
 
-    def _go_on(self) -> None:
-        self._tasks.start(self._work(), f"goal {self._conversation_id}")
+    def _go_on(self, goal_id: str) -> None:
+        self._tasks.start(self._work(goal_id), f"goal {self._conversation_id}")
 
-    async def _work(self) -> None:
+    async def _work(self, goal_id: str) -> None:
         try:
             with contextlib.suppress(BrokerUnavailable):  # a server that starts finds it on the disk
                 await self._goals.add([self._conversation_id])
-            while self.is_active:
-                await self._round()
+            while (goal := self._at_work(goal_id)) is not None:
+                await self._round(goal)
         except Exception:  # noqa: BLE001  supervisor: whatever a round raises ends the goal, visibly
             _log.exception("goal_failed", conversation_id=str(self._conversation_id))
-            await self._change(active=False, status="interrupted")
+            await self._change(goal_id, active=False, status="interrupted")
             await self._publish()
         await self._unregister()
 
-    async def _round(self) -> None:
-        goal = self._goal
-        assert goal is not None
+    async def _round(self, goal: Goal) -> None:
         message = PostMessageRequest(role="user", content=[TextContent(text=goal.message)], run=True)
         await self._surroundings.tell_agent(message.model_dump_json().encode(), goal.key)
         await self._surroundings.run_to_its_end()
         if self._conversation.state.execution_status is not ConversationExecutionStatus.FINISHED:
-            await self._change(active=False, status="interrupted")
+            await self._change(goal.goal_id, active=False, status="interrupted")
         else:
-            await self._judge(goal.status)
+            await self._judge(goal.goal_id, goal.status)
         await self._publish()
 
-    async def _judge(self, status: GoalStatus) -> None:
+    async def _judge(self, goal_id: str, status: GoalStatus) -> None:
         llm, limit = self._conversation.agent.llm, status.max_iterations
         controller = GoalController(status.objective, llm, max_iterations=limit)
         controller.iteration = status.iteration
@@ -183,16 +182,22 @@ class GoalLoop:
         if isinstance(step, GoalDone):
             outcome = step.outcome
             await self._change(
-                active=False, status=outcome.status, verdict=outcome.verdict, iteration=controller.iteration
+                goal_id, active=False, status=outcome.status, verdict=outcome.verdict, iteration=controller.iteration
             )
         else:
-            await self._change(step.followup, iteration=controller.iteration, verdict=step.verdict)
+            await self._change(goal_id, step.followup, iteration=controller.iteration, verdict=step.verdict)
 
-    async def _change(self, message: str | None = None, **changes: Any) -> bool:
-        """Save a change of the goal, and the message of its next round; False when it had ended already."""
+    def _at_work(self, goal_id: str | None) -> Goal | None:
+        """The goal as it is now, of that id if one is given; None when it has ended, also where another has begun."""
+        goal = self._goal
+        is_it = goal is not None and goal.status.active and goal_id in (None, goal.goal_id)
+        return goal if is_it else None
+
+    async def _change(self, goal_id: str | None, message: str | None = None, **changes: Any) -> bool:
+        """Save a change of the goal, and the message of its next round; False when it is not at work any more."""
         async with self._changing:
-            goal = self._goal
-            if goal is None or not goal.status.active:
+            goal = self._at_work(goal_id)
+            if goal is None:
                 return False
             status = goal.status.model_copy(update=changes)
             await self._save(Goal(goal_id=goal.goal_id, status=status, message=message or goal.message))
@@ -208,5 +213,7 @@ class GoalLoop:
         self._goal = goal
 
     async def _unregister(self) -> None:
-        with contextlib.suppress(BrokerUnavailable):
-            await self._goals.remove(self._conversation_id)
+        async with self._changing:
+            if not self.is_active:  # another may have begun
+                with contextlib.suppress(BrokerUnavailable):
+                    await self._goals.remove(self._conversation_id)
