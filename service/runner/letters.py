@@ -1,19 +1,21 @@
 """Webhook posts that come with their body, and dead letters that are posted again.
 
-A letter is tried as often as configured and is then a dead letter. Those of one conversation to one receiver keep
-their order. What waits here is lost with the process.
+A letter is tried as often as configured and is then a dead letter, which a full disk delays. Those of one conversation
+to one receiver keep their order. What waits here is lost with the process.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from uuid import UUID
 
 import structlog
 
 from service.errors import ConversationNotFound
 from service.runner.event_delivery import as_array, letter_events
+from service.runner.full_disk import once_stored
 from service.runner.webhook_receiver import Receiver
 from service.runner.workers import Workers
 from service.store.dead_letters import DeadLetters, Letter
@@ -39,6 +41,7 @@ class Letters:
         self._dead_letters = dead_letters
         self._workers = workers
         self._waiting: dict[tuple[str, UUID], deque[Letter]] = {}
+        """By receiver and conversation: what comes after the one that is being posted."""
         self._tasks = TaskSet()
 
     def put(self, letter: Letter) -> None:
@@ -72,15 +75,18 @@ class Letters:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._tasks.wait()
         except TimeoutError:
-            _log.error("webhook_letters_lost", count=sum(map(len, self._waiting.values())))
+            _log.error("webhook_letters_lost", count=sum(1 + len(waiting) for waiting in self._waiting.values()))
         await self._tasks.stop()
 
     async def _post_all(self, key: tuple[str, UUID]) -> None:
         waiting = self._waiting[key]
         try:
             while waiting:
-                await self._post(self._receivers[key[0]], waiting[0])
-                waiting.popleft()
+                letter = waiting.popleft()
+                try:
+                    await self._post(self._receivers[letter.receiver_id], letter)
+                except OSError:  # nothing that passes: those behind it must not be lost, too
+                    _log.exception("webhook_letter_lost", delivery_id=letter.delivery_id)
         finally:
             del self._waiting[key]
 
@@ -92,7 +98,8 @@ class Letters:
             _log.warning("webhook_not_delivered", delivery_id=letter.delivery_id, failures=failures, reason=reason)
             if failures <= receiver.spec.num_retries:
                 await asyncio.sleep(receiver.pause_seconds(failures))
-        await self._workers.call(self._dead_letters.add, letter, reason or "")
+        add = partial(self._workers.call, self._dead_letters.add, letter, reason or "")
+        await once_stored(add, "dead_letter_not_stored", delivery_id=letter.delivery_id)
 
     async def _redeliver(self, letter: Letter) -> str | None:
         receiver = self._receivers.get(letter.receiver_id)
