@@ -118,10 +118,9 @@ class ConversationOperations:
         return SUCCESS
 
     async def _delete(self, request: Request) -> Answer:
-        hosted = await self._hosted(request)
-        snapshot = await hosted.reporter.refresh()
-        await self._host.delete(conversation_id(request))
-        self._webhooks.tell_status(conversation_id(request), snapshot.info, execution_status="deleting")
+        last = await self._host.delete(conversation_id(request))
+        if last is not None:
+            self._webhooks.tell_status(conversation_id(request), last.info, execution_status="deleting")
         self._bash.kill_those_of(conversation_id(request))
         return SUCCESS
 

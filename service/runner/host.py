@@ -32,6 +32,7 @@ from service.runner.forking import settle, write_fork
 from service.runner.hosted import HostedConversation
 from service.runner.keyed_locks import KeyedLocks
 from service.runner.making import Maker
+from service.runner.meta import Meta, read_meta
 from service.runner.opening import Opened, Opener
 from service.runner.request_models import ForkConversationRequest
 from service.runner.run_slots import RunSlots
@@ -42,6 +43,7 @@ from service.runner.workers import Workers
 from service.settings import Settings
 from service.store.layout import DELETED, ConversationDirectory, ConversationsRoot
 from service.store.owner_record import NOBODY, OwnerRecord, read_owner
+from service.store.snapshot import Snapshot, read_snapshot
 from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
@@ -161,19 +163,27 @@ class Host:
                     await self._workers.call(_remove, opened.directory)
                     raise
 
-    async def delete(self, conversation_id: UUID) -> None:
+    async def delete(self, conversation_id: UUID) -> Snapshot | None:
         """Remove the directory; readers are told, a run is cancelled, nobody waits for a tool.
 
+        Returns what readers saw last, if they saw anything.
+
         Raises:
-            ConversationNotFound, OwnerMoving, RequestFailed: as `open`.
+            ConversationNotFound, OwnerMoving: as `open`.
+            RequestFailed: not even its records can be read.
         """
-        hosted = await self.open(conversation_id)
+        try:
+            hosted = await self.open(conversation_id)
+        except RequestFailed:
+            return await self._delete_unopened(conversation_id)
         async with self._locks.hold(conversation_id):
             if self._hosted.pop(conversation_id, None) is None:
                 raise ConversationNotFound(str(conversation_id))
             hosted.tell_deleted()
             try:
-                await self._delete(hosted)
+                for letter in await hosted.webhooks.take_rest():
+                    self._webhooks.letters.put(letter)
+                return await self._delete(hosted.directory, hosted.reporter.meta)
             finally:
                 self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
                 await self._release(conversation_id)
@@ -268,15 +278,35 @@ class Host:
             await self._workers.call(self._maker.unmake, directory, plan.meta)
             raise
 
-    async def _delete(self, hosted: HostedConversation) -> None:
-        for letter in await hosted.webhooks.take_rest():
-            self._webhooks.letters.put(letter)
-        await self._workers.call(_remove, hosted.directory)
-        await self._workers.call(self._maker.clean_up, hosted.reporter.meta)
+    async def _delete_unopened(self, conversation_id: UUID) -> Snapshot | None:
+        """On a full disk nothing can be opened, and nothing else makes room. Readers find out by themselves.
+
+        That a former owner cannot write needs no record of a claim: there is nothing left to write to.
+        """
+        directory = self.root.directory(conversation_id)
+        async with self._locks.hold(conversation_id):
+            if conversation_id in self._hosted:
+                raise OwnerMoving(str(conversation_id))  # there was room meanwhile
+            if not self.root.exists(conversation_id):
+                raise ConversationNotFound(str(conversation_id))
+            async with self._claiming(conversation_id):
+                try:
+                    meta = await self._workers.call(read_meta, directory)
+                except (OSError, ValueError) as error:
+                    raise RequestFailed(f"Conversation {conversation_id} cannot be deleted: {error}") from error
+                last = await self._delete(directory, meta)
+            await self._release(conversation_id)
+            return last
+
+    async def _delete(self, directory: ConversationDirectory, meta: Meta) -> Snapshot | None:
+        last = await self._workers.call(read_snapshot, directory)
+        await self._workers.call(_remove, directory)
+        await self._workers.call(self._maker.clean_up, meta)
         with contextlib.suppress(BrokerUnavailable):  # lists leave out what has no snapshot
-            await self._index.remove(hosted.conversation_id)
-            await self._untold.remove(hosted.conversation_id)
-            await self._goals.remove(hosted.conversation_id)
+            await self._index.remove(meta.id)
+            await self._untold.remove(meta.id)
+            await self._goals.remove(meta.id)
+        return last
 
     async def _opened[**P](self, function: Callable[P, Opened], *args: P.args, **kwargs: P.kwargs) -> Opened:
         """As `Workers.call`. Who is cancelled waits for the thread all the same, and what it has opened is closed."""

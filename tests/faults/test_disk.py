@@ -117,6 +117,21 @@ def test_disk_that_takes_no_writes(disk: Disk, conversation: Conversations, trou
     assert one.info["title"] is None
 
 
+def test_delete_makes_room(server: Server, disk: Disk, conversation: Conversations) -> None:
+    """Of a conversation in use, and of one that nobody has opened."""
+    one, other = conversation(), conversation()
+    server.kill()
+    server.start()
+    one.send("opens it")
+    disk.fill()
+    try:
+        for each in (one, other):
+            answer = each.delete()
+            assert (answer.status_code, each.get().status_code) == (200, 404), answer.text
+    finally:
+        disk.empty()
+
+
 def test_message_that_does_not_fit_leaves_the_conversation_usable(conversation: Conversations) -> None:
     """Nothing of it is stored, and smaller ones still are."""
     one = conversation()

@@ -348,3 +348,17 @@ async def test_conversation_that_cannot_be_deleted_is_let_go(host: Host, catalog
     await assert_let_go(host, catalog, one.conversation_id)
     await host.delete(one.conversation_id)
     assert not host.root.exists(one.conversation_id)
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_delete_makes_room_on_a_full_disk(host: Host, catalog: Catalog, *, is_open: bool) -> None:
+    """And removes what cannot be opened."""
+    one, _ = await host.create(planned(host))
+    if not is_open:
+        await host.close_all()
+    with SmallDisk(host.root.path):
+        last = await host.delete(one.conversation_id)
+    assert last is not None
+    assert last.header.status == "idle"
+    assert not host.root.exists(one.conversation_id)
+    await assert_let_go(host, catalog, one.conversation_id)
