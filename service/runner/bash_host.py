@@ -41,6 +41,8 @@ _PATIENCE_SECONDS = 0.05
 """How long a worker stays with a command whose end is waited for. Most are over by then."""
 _ATTENDED = 8
 """With how many at once: other calls want the workers, too."""
+_LINGER_SECONDS = 10.0
+"""How long a command's live output stays after its end, for readers that are a little behind."""
 _ANSWERED_BYTES = 1 << 16
 """An output up to this is handed to whoever waits for the end; a larger one is read from the disk."""
 
@@ -49,6 +51,7 @@ class _Running(NamedTuple):
     command: BashCommand
     watched: Watched
     conversation_id: UUID | None
+    history_path: Path
     begin: Callable[[float], bytes]
     """Store and start it, and stay with it for so many seconds; returns its event. Blocking."""
 
@@ -65,6 +68,10 @@ class BashHost:
         self._keys = keys
         self._workers = workers
         self._registry = RunningCommands(settings.bash_events_dir)
+        self._ended = RunningCommands(settings.bash_events_dir / "ended")
+        """Those whose live output is still there, so that it goes also when their runner dies meanwhile."""
+        self._lingering: dict[str, Path] = {}
+        """Of these our own: their histories."""
         self._running: dict[str, _Running] = {}
         self._attended = 0
         self._tasks = TaskSet()
@@ -139,6 +146,8 @@ class BashHost:
                 await self._tasks.wait()
         except TimeoutError:
             _log.error("commands_not_ended", commands=commands)
+        for command_id in list(self._lingering):
+            self._end_lingering(command_id)
 
     async def delete_old(self) -> None:
         """Delete what is older than the retention, if there is one, of the machine's own history."""
@@ -148,17 +157,21 @@ class BashHost:
             await self._workers.call(BashHistory(self._settings.bash_events_dir).purge, before)
 
     async def end_those_of_dead_runners(self, runners: Runners, pulse: Pulse) -> None:
-        """Give a last output to commands whose runner is gone. Raises BrokerUnavailable.
+        """Give a last output to commands whose runner is gone; their live output goes. Raises BrokerUnavailable.
 
         One that cannot be given it now, because the disk is full perhaps, keeps its place for the next time.
         """
-        others = [each for each in await self._workers.call(self._registry.all) if each.runner_id != self._runner_id]
-        dead = await dead_among((each.runner_id for each in others), runners, pulse)
-        for orphan in (each for each in others if each.runner_id in dead):
+        running = await self._workers.call(self._registry.all)
+        ended = await self._workers.call(self._ended.all)
+        owners = {each.runner_id for each in running + ended} - {self._runner_id}
+        dead = await dead_among(owners, runners, pulse)
+        for orphan in (each for each in running if each.runner_id in dead):
             try:
                 await self._end(orphan)
             except (OSError, ValueError):
                 _log.exception("command_of_dead_runner_not_ended", command_id=orphan.command_id)
+        for left in (each for each in ended if each.runner_id in dead):
+            await self._workers.call(self._remove_live, left.command_id, left.history)
 
     async def _end(self, orphan: RunningCommand) -> None:
         output = await self._workers.call(self._store_end, orphan)
@@ -197,7 +210,10 @@ class BashHost:
             except FileNotFoundError:
                 event = None  # deleted with its conversation
             if output.exit_code is not None:
-                self._forget(command_id)
+                if watched.is_there:
+                    with suppress(OSError):  # a full disk: nobody will know should this runner die within seconds
+                        self._ended.add(RunningCommand(command_id, self._runner_id, history_path))
+                self._forget(self._registry, command_id)
             return event
 
         tell = partial(self._tell_output, command_id, is_global=conversation_id is None)
@@ -215,13 +231,26 @@ class BashHost:
             command.begin(patience_seconds)
             return event
 
-        return _Running(command, watched, conversation_id, begin)
+        return _Running(command, watched, conversation_id, history_path, begin)
 
-    def _forget(self, command_id: str) -> None:
+    def _forget(self, registry: RunningCommands, command_id: str) -> None:
         try:
-            self._registry.remove(command_id)
+            registry.remove(command_id)
         except OSError as error:  # its end is stored, and must not be once more
             _log.warning("ended_command_not_forgotten", command_id=command_id, error=str(error))
+
+    def _linger(self, command_id: str, history_path: Path) -> None:
+        self._lingering[command_id] = history_path
+        asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._end_lingering, command_id)
+
+    def _end_lingering(self, command_id: str) -> None:
+        history_path = self._lingering.pop(command_id, None)
+        if history_path is not None:
+            self._remove_live(command_id, history_path)
+
+    def _remove_live(self, command_id: str, history_path: Path) -> None:
+        LiveOutput(history_path, command_id).remove()
+        self._forget(self._ended, command_id)
 
     async def _run(self, command_id: str, running: _Running, begun: asyncio.Future[bytes], *, is_awaited: bool) -> None:
         try:
@@ -244,6 +273,8 @@ class BashHost:
         finally:
             await running.watched.close()
             del self._running[command_id]
+            if running.watched.is_there:
+                self._linger(command_id, running.history_path)
 
     async def _begin(self, running: _Running, *, is_attended: bool) -> bytes:
         self._attended += is_attended

@@ -15,8 +15,6 @@ from service.tasks import TaskSet
 _log = structlog.get_logger(__name__)
 
 _TELL_SECONDS = 0.05
-_LINGER_SECONDS = 10.0
-"""How long the files stay after the end, for readers that are a little behind."""
 _WAITING_CHARACTERS = 4 << 20
 """Above this the disk is slower than the command, and those who watch get the rest once it is stored."""
 
@@ -35,8 +33,11 @@ class Watched:
         self._is_due = False
         self._is_cut = False
         self._tasks = TaskSet()
+        self.is_there = False
+        """Whether there was anything to write."""
 
     def add(self, stream: str, text: str) -> None:
+        self.is_there = True
         if self._waiting_characters > _WAITING_CHARACTERS:
             self._is_cut = True
         if self._is_cut:
@@ -48,9 +49,8 @@ class Watched:
             self._tasks.start(self._write_soon(), f"live output {self._command_id}")
 
     async def close(self) -> None:
-        """The command has ended: write what waits; the files go a little later."""
+        """The command has ended: write what waits. Whoever is a little behind may read on until the files go."""
         await self._tasks.wait()
-        asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._live.remove)
 
     async def _write_soon(self) -> None:
         await asyncio.sleep(_TELL_SECONDS)

@@ -22,6 +22,7 @@ from service.runner.command_process import CommandRequest
 from service.runner.workers import Workers
 from service.settings import Settings
 from service.store.bash_history import BashHistory, new_command_id
+from service.store.live_output import LiveOutput, Position
 from service.store.running_commands import RunningCommand, RunningCommands
 from tests.unit.catalog.test_liveness import dead_here
 from tests.unit.runner.rig import RecordingPublisher
@@ -191,3 +192,37 @@ async def test_command_that_fails_to_begin_takes_no_place(settings: Settings, ma
             with pytest.raises(RuntimeError, match="thread"):
                 await bash.start(new_command_id(), wanted, machine, None)
     assert len(await bash.start(new_command_id(), wanted, machine, None, 30.0)) == 2
+
+
+async def printed(bash: BashHost, machine: Path) -> str:
+    """A command that is over, and left live output."""
+    command_id = new_command_id()
+    await bash.start(command_id, CommandRequest("echo x", None, 60), machine, None)
+    await wait_until_async(lambda: is_live(machine, command_id), "its output is shown")
+    await wait_until_async(lambda: RunningCommands(machine).all() == [], "it is over")
+    return command_id
+
+
+def is_live(machine: Path, command_id: str) -> bool:
+    return LiveOutput(machine, command_id).since(Position(), 10) != []
+
+
+async def test_live_output_goes_after_the_end(settings: Settings, machine: Path) -> None:
+    """A little later, or when its runner stops."""
+    bash = host(settings)
+    command_id = await printed(bash, machine)
+    await bash.close()
+    assert not is_live(machine, command_id)
+    with patch.object(bash_host, "_LINGER_SECONDS", 0.1):
+        command_id = await printed(bash, machine)
+        await wait_until_async(lambda: not is_live(machine, command_id), "it has gone")
+    assert RunningCommands(machine / "ended").all() == []
+
+
+async def test_live_output_of_a_dead_runner_goes(settings: Settings, machine: Path) -> None:
+    """Which died between the end of a command and the moment when its live output was to go."""
+    dead = BashHost(settings, DEAD, RecordingPublisher(), Keys("t"), Workers())
+    command_id = await printed(dead, machine)
+    await end_orphans(host(settings))
+    assert not is_live(machine, command_id)
+    assert RunningCommands(machine / "ended").all() == []
