@@ -20,7 +20,7 @@ from service.runner.creation import Plan, private_copy
 from service.runner.host import Host
 from service.runner.hosted import HostedConversation
 from service.runner.meta import successor
-from service.runner.operations import Operation, conversation_id
+from service.runner.operations import Operation, conversation_id, just_made
 from service.runner.validation import parse
 from service.runner.webhooks import Webhooks
 from service.runner.workers import Workers
@@ -40,10 +40,11 @@ class ChildOperations:
         parent = await self._host.open(conversation_id(request))
         planned = await self._workers.call(_plan, parent, wanted)
         child, _ = await self._host.create(planned)
-        snapshot = await child.reporter.refresh()
-        self._webhooks.tell_status(child.conversation_id, snapshot.info)
         assert planned.initial_message is not None, "it has a task"
-        await child.submit("message", planned.initial_message, starts_run=True)
+        with just_made(child.conversation_id, None):
+            snapshot = await child.reporter.refresh()
+            self._webhooks.tell_status(child.conversation_id, snapshot.info)
+            await child.submit("message", planned.initial_message, starts_run=True)
         working_dir = child.reporter.meta.workspace.working_dir
         is_apart = working_dir != parent.reporter.meta.workspace.working_dir
         isolation: Literal["worktree", "shared"] = "worktree" if is_apart else "shared"

@@ -17,7 +17,7 @@ from service.runner.creation import plan
 from service.runner.extensions import Extensions
 from service.runner.host import Host
 from service.runner.hosted import HostedConversation
-from service.runner.operations import SUCCESS, Operation, answered, command_key, conversation_id, info_for
+from service.runner.operations import SUCCESS, Operation, answered, command_key, conversation_id, info_for, just_made
 from service.runner.request_models import (
     AskAgentRequest,
     ConfirmationResponseRequest,
@@ -79,15 +79,16 @@ class ConversationOperations:
         launch = await self._launch(request.body)
         planned = await self._workers.call(plan, request.body, self._cipher, self._settings, key, launch)
         hosted, is_new = await self._host.create(planned)
-        snapshot = await hosted.reporter.refresh()
-        status = snapshot.header.status
-        if is_new:
-            self._webhooks.tell_status(hosted.conversation_id, snapshot.info)
-        if planned.initial_message is not None:
-            await hosted.begin(
-                "message", planned.initial_message, starts_run=True, key=command_key(request), is_new=is_new
-            )
+        with just_made(hosted.conversation_id, key):
             snapshot = await hosted.reporter.refresh()
+            status = snapshot.header.status
+            if is_new:
+                self._webhooks.tell_status(hosted.conversation_id, snapshot.info)
+            if planned.initial_message is not None:
+                await hosted.begin(
+                    "message", planned.initial_message, starts_run=True, key=command_key(request), is_new=is_new
+                )
+                snapshot = await hosted.reporter.refresh()
         return Answer(201 if is_new else 200, _created(info_for(request, snapshot), status))
 
     async def _launch(self, body: bytes) -> ResolvedLaunch | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 import pydantic_core
 
-from service.errors import OwnerMoving, OwnershipLost, RequestFailed
+from service.errors import NoRunner, OwnerMoving, OwnershipLost, RequestFailed
 from service.requests.message import Request
 from service.requests.requester import Answer
 from service.store.inbox import key_name
@@ -49,8 +50,25 @@ class Operations:
         except OwnershipLost:
             # Nothing happened; the next owner is to be asked.
             if request.conversation_id is None:
-                raise
+                raise NoRunner from None
             raise OwnerMoving(str(request.conversation_id)) from None
+
+
+@contextmanager
+def just_made(conversation_id: UUID, key: str | None) -> Iterator[None]:
+    """For what a conversation is told at once, by the request that has made it and may have the key of a create.
+
+    Raises:
+        OwnerMoving: it is let go already; the request's repetition finds it by its key, and tells it.
+        RequestFailed: the same without a key, where a repetition would make another.
+    """
+    try:
+        yield
+    except OwnershipLost:
+        if key is not None:
+            raise OwnerMoving(str(conversation_id)) from None
+        reason = "was made by a runner that stops, and has not got its first message"
+        raise RequestFailed(f"Conversation {conversation_id} {reason}") from None
 
 
 def conversation_id(request: Request) -> UUID:

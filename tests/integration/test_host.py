@@ -17,24 +17,30 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from openhands.sdk import Agent
+from openhands.sdk import LLM, Agent
 from openhands.sdk.conversation.state import ConversationExecutionStatus
 from openhands.sdk.utils.cipher import Cipher
 from openhands.sdk.workspace import LocalWorkspace
 
 from service.catalog.catalog import Catalog
 from service.catalog.keys import Keys
-from service.errors import BrokerUnavailable, InvalidRequest, RequestFailed
+from service.errors import BrokerUnavailable, InvalidRequest, OwnerMoving, RequestFailed
 from service.identity import RunnerId
 from service.redis_source import RedisSource
+from service.requests.message import Request
 from service.runner import hosted, reporter, takeover
 from service.runner.agent_loop import PROCESS_AGENT_LOOP
+from service.runner.bash_host import BashHost
+from service.runner.child_operations import ChildOperations
+from service.runner.conversation_operations import ConversationOperations
 from service.runner.creation import Plan
 from service.runner.credential_bindings import CredentialBindings
+from service.runner.extensions import Extensions
 from service.runner.host import Host
 from service.runner.hosted import HostedConversation
 from service.runner.meta import Meta
 from service.runner.opening import Opener
+from service.runner.operations import Operations
 from service.runner.request_models import ForkConversationRequest
 from service.runner.webhooks import Webhooks
 from service.runner.workers import Workers
@@ -48,6 +54,7 @@ from tests.unit.runner.small_disk import SmallDisk
 from tests.waiting import wait_until_async
 
 RUNNER = RunnerId("runner")
+CIPHER = Cipher("key of the tests")
 
 
 @pytest.fixture
@@ -58,26 +65,43 @@ async def catalog(source: RedisSource, keys: Keys, stack: AsyncExitStack) -> Cat
 
 
 @pytest.fixture
-async def host(tmp_path: Path, catalog: Catalog, keys: Keys, stack: AsyncExitStack) -> AsyncIterator[Host]:
-    """Of a runner that tells a receiver of webhooks, where nobody listens."""
-    settings = Settings(
+def settings(tmp_path: Path) -> Settings:
+    """With a receiver of webhooks, where nobody listens."""
+    return Settings(
         conversations_path=tmp_path / "conversations",
         workspace_path=tmp_path / "workspace",
         bash_events_dir=tmp_path / "bash_events",
         conversation_worktree_root=tmp_path / "trees",
+        persistence_dir=tmp_path / "persistence",
         fsync=False,
         webhooks=[WebhookSpec(base_url="http://127.0.0.1:9", num_retries=0)],
     )
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
     workers = Workers()
-    stack.callback(workers.close)
+    yield workers
+    workers.close()
+
+
+@pytest.fixture
+async def webhooks(
+    settings: Settings, catalog: Catalog, workers: Workers, stack: AsyncExitStack
+) -> AsyncIterator[Webhooks]:
+    client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+    webhooks = Webhooks(settings, catalog.untold, workers, client)
+    yield webhooks
+    await webhooks.letters.close()
+
+
+@pytest.fixture
+async def host(
+    settings: Settings, catalog: Catalog, keys: Keys, workers: Workers, webhooks: Webhooks, stack: AsyncExitStack
+) -> AsyncIterator[Host]:
     agent_loop = PROCESS_AGENT_LOOP.acquire()
     stack.callback(PROCESS_AGENT_LOOP.release)
-    client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
-    cipher = Cipher("key of the tests")
-    bindings = CredentialBindings(cipher, fsync=False)
-    opener = Opener(settings, RUNNER, RecordingPublisher(), keys, cipher, bindings)
-    webhooks = Webhooks(settings, catalog.untold, workers, client)
-    stack.push_async_callback(webhooks.letters.close)
+    opener = Opener(settings, RUNNER, RecordingPublisher(), keys, CIPHER, CredentialBindings(CIPHER, fsync=False))
     host = Host(settings, RUNNER, opener, catalog, agent_loop, workers, webhooks)
     with patch.object(hosted, "_LAST_WEBHOOKS_SECONDS", 0.01):
         yield host
@@ -362,3 +386,57 @@ async def test_delete_makes_room_on_a_full_disk(host: Host, catalog: Catalog, *,
     assert last.header.status == "idle"
     assert not host.root.exists(one.conversation_id)
     await assert_let_go(host, catalog, one.conversation_id)
+
+
+@contextmanager
+def leaving(host: Host) -> Iterator[None]:
+    """What is made is let go at once."""
+    create = host.create
+
+    async def create_and_let_go(plan: Plan) -> tuple[HostedConversation, bool]:
+        one, is_new = await create(plan)
+        await one.let_go(1.0)
+        return one, is_new
+
+    with patch.object(host, "create", create_and_let_go):
+        yield
+
+
+async def test_child_that_is_let_go_before_it_has_its_task_is_not_made_twice(
+    host: Host, workers: Workers, webhooks: Webhooks
+) -> None:
+    """Which a client would have done that is told that nothing happened."""
+    parent, _ = await host.create(planned(host))
+    operations = Operations(ChildOperations(host, workers, webhooks).table)
+    body = b'{"task": "x", "isolation": "shared"}'
+    request = Request("1", "conversation.start_child", parent.conversation_id, "", {}, body)
+    with leaving(host), pytest.raises(RequestFailed, match="was made"):
+        await operations.handle(request)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"), [({}, RequestFailed), ({"idempotency_key": "k"}, OwnerMoving)], ids=["once", "with a key"]
+)
+async def test_conversation_that_is_let_go_before_its_first_message_is_told_of(
+    settings: Settings,
+    host: Host,
+    workers: Workers,
+    webhooks: Webhooks,
+    keys: Keys,
+    arguments: dict[str, str],
+    reason: type[Exception],
+) -> None:
+    """It is there; a repetition would find it by its key, and else make another."""
+    bash = BashHost(settings, RUNNER, RecordingPublisher(), keys, workers)
+    extensions = Extensions(settings.workspace_path)
+    table = ConversationOperations(settings, host, bash, workers, webhooks, CIPHER, extensions).table
+    body = {
+        "agent": Agent(llm=LLM(model="m"), tools=[]).model_dump(mode="json"),
+        "workspace": {"working_dir": str(settings.workspace_path)},
+        "initial_message": {"role": "user", "content": [{"type": "text", "text": "hello"}]},
+    }
+    request = Request("1", "conversation.create", None, "", arguments, json.dumps(body).encode())
+    with leaving(host), pytest.raises(reason):
+        await Operations(table).handle(request)
+    assert len(host.root.ids()) == 1
+    extensions.close()
