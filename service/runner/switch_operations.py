@@ -10,7 +10,7 @@ from openhands.sdk.llm.llm_profile_store import PROFILE_NAME_PATTERN, LLMProfile
 from openhands.sdk.llm.provider_connection_store import ProviderConnectionNotFound
 from openhands.sdk.utils.cipher import Cipher
 
-from service.errors import BadRequest, InvalidRequest
+from service.errors import BadRequest
 from service.requests.message import Request
 from service.requests.requester import Answer
 from service.runner.host import Host
@@ -22,6 +22,7 @@ from service.runner.request_models import (
     SwitchLlmRequest,
     SwitchProfileRequest,
 )
+from service.runner.store_access import store_errors
 from service.runner.validation import parse
 from service.runner.workers import Workers
 
@@ -71,16 +72,15 @@ class SwitchOperations:
         """With the key and address of the provider connection that it names, if it names one."""
         if llm.provider_connection_id is None:
             return llm
-        try:
+        with store_errors():
             return LLMProfileStore(self._folder).resolve_provider_connection(llm, cipher=self._cipher)
-        except ProviderConnectionNotFound as error:
-            raise InvalidRequest(str(error)) from error
 
     def _profile(self, name: str) -> LLM:
-        try:
-            llm = load_usable(self._folder, name, self._cipher)
-        except ProviderConnectionNotFound as error:
-            raise InvalidRequest(str(error)) from error
-        except ValueError as error:
-            raise BadRequest(f"Profile '{name}' cannot be used: {error}") from error
+        with store_errors():
+            try:
+                llm = load_usable(self._folder, name, self._cipher)
+            except ProviderConnectionNotFound:
+                raise
+            except ValueError as error:
+                raise BadRequest(f"Profile '{name}' cannot be used: {error}") from error
         return llm.model_copy(update={"usage_id": f"profile:{name}"})
