@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ _TIMEOUT_SECONDS = 15.0
 _PAGE_SIZE = 100
 _MOST_PAGES = 10
 """Of GitHub's, for one of ours: a rare name must not be looked for through thousands of repositories."""
+_PAGE_ID = re.compile(r"(?P<page>[1-9]\d{0,8})(:(?P<offset>\d{1,3}))?", re.ASCII)
 
 
 class _Position(NamedTuple):
@@ -34,10 +36,10 @@ class _Position(NamedTuple):
     @classmethod
     def parse(cls, page_id: str | None) -> _Position:
         """Raises BadRequest for what is no `<page>[:<offset>]`."""
-        page, _, offset = (page_id or "1").partition(":")
-        if not page.isdecimal() or not (offset or "0").isdecimal() or int(page) < 1 or int(offset or 0) > _PAGE_SIZE:
+        parts = _PAGE_ID.fullmatch(page_id or "1")
+        if parts is None or int(parts["offset"] or 0) > _PAGE_SIZE:
             raise BadRequest(f"Invalid page_id: {page_id}")
-        return cls(int(page), int(offset or 0))
+        return cls(int(parts["page"]), int(parts["offset"] or 0))
 
     def __str__(self) -> str:
         return f"{self.page}:{self.offset}" if self.offset else str(self.page)
@@ -84,7 +86,8 @@ class RepositoryOperations:
         """The repositories that the token's owner works with, the one pushed to last first.
 
         Raises:
-            RemoteUnavailable: GitHub cannot be reached, or refuses the token; never a 401, which would look like ours.
+            RemoteUnavailable: GitHub cannot be reached, refuses the token (never a 401, which would look like ours), or
+                answers with something else.
             RemoteTimedOut: it does not answer.
         """
         try:
@@ -104,8 +107,15 @@ class RepositoryOperations:
             raise BadRequest(f"GitHub refuses the request ({response.status_code})")
         if response.status_code != 200:
             raise RemoteUnavailable(f"GitHub failed ({response.status_code})")
-        found: list[dict[str, Any]] = response.json()
-        return found
+        with suppress(ValueError):
+            found: list[dict[str, Any]] = response.json()
+            if isinstance(found, list) and all(map(_is_repository, found)):
+                return found
+        raise RemoteUnavailable("GitHub does not answer with repositories")
+
+
+def _is_repository(found: object) -> bool:
+    return isinstance(found, dict) and "id" in found and isinstance(found.get("full_name"), str)
 
 
 def _described(repository: dict[str, Any]) -> JsonObject:

@@ -26,6 +26,8 @@ class GitHub:
         self.names: list[str] = []
         self.status = 200
         """Of its answers; 0 hangs up."""
+        self.content: bytes | None = None
+        """Instead of repositories."""
         self.is_silent = threading.Event()
         self.pause = threading.Event()
         self.tokens: set[str] = set()
@@ -43,6 +45,7 @@ class GitHub:
                 start = (int(query["page"][0]) - 1) * 100
                 found = [github.described(name) for name in github.names[start : start + int(query["per_page"][0])]]
                 content = json.dumps(found if github.status == 200 else {"message": "no"}).encode()
+                content = content if github.content is None else github.content
                 self.send_response(github.status)
                 self.send_header("content-length", str(len(content)))
                 self.end_headers()
@@ -96,7 +99,7 @@ def search(http: httpx.Client, **query: Any) -> httpx.Response:
 
 @pytest.fixture
 def token(http: httpx.Client, github: GitHub) -> Iterator[str]:
-    github.status = 200
+    github.status, github.content = 200, None
     http.put(SECRETS, json={"name": "GITHUB_TOKEN", "value": "ghp"}).raise_for_status()
     yield "ghp"
     http.delete(f"{SECRETS}/GITHUB_TOKEN").raise_for_status()
@@ -161,6 +164,14 @@ def test_github_that_hangs_up_is_502(http: httpx.Client, token: str, github: Git
     assert "GitHub cannot be reached: " in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("content", [b"<html>", b"\xff", b"{}", b'[{"id": 1}]', b"[1]"])
+def test_what_lists_no_repositories_is_502(http: httpx.Client, token: str, github: GitHub, content: bytes) -> None:
+    """Something else answers at that address."""
+    github.content = content
+    answer = search(http)
+    assert (answer.status_code, answer.json()["detail"]) == (502, "GitHub does not answer with repositories")
+
+
 @pytest.mark.heavy
 def test_silent_github_is_504(http: httpx.Client, token: str, github: GitHub) -> None:
     """After the contract's 15 s, which is why this is not run every time."""
@@ -174,7 +185,15 @@ def test_silent_github_is_504(http: httpx.Client, token: str, github: GitHub) ->
 
 @pytest.mark.parametrize(
     ("query", "status"),
-    [({"provider": "gitlab"}, 400), ({"provider": "x"}, 422), ({"limit": 101}, 422), ({"page_id": "x"}, 400)],
+    [
+        ({"provider": "gitlab"}, 400),
+        ({"provider": "x"}, 422),
+        ({"limit": 101}, 422),
+        ({"page_id": "x"}, 400),
+        ({"page_id": "0"}, 400),
+        ({"page_id": "1:101"}, 400),
+        ({"page_id": "9" * 5000}, 400),
+    ],
 )
 def test_wrong_searches(http: httpx.Client, token: str, query: JsonObject, status: int) -> None:
     assert search(http, **query).status_code == status
