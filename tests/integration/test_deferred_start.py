@@ -13,8 +13,8 @@ from service.blueprints.deferred_start import DeferredStart
 from service.catalog.init_record import Initialization, InitRecord
 from service.catalog.keys import Keys
 from service.errors import RequestFailed
-from service.late_settings import LateSettings
 from service.settings import Settings
+from service.settings.late import LateSettings
 from tests.redis_under_test import EmbeddedRedis
 from tests.waiting import wait_until_async
 

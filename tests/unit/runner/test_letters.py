@@ -16,7 +16,7 @@ from service.runner.letters import Letters
 from service.runner.webhook_receiver import receivers
 from service.runner.workers import Workers
 from service.settings import Settings
-from service.settings_values import WebhookSpec
+from service.settings.values import WebhookSpec
 from service.store.dead_letters import DeadLetters, Letter
 from service.store.layout import ConversationsRoot
 from tests.unit.runner.small_disk import SmallDisk
