@@ -58,7 +58,9 @@ class Presence:
             yield
         finally:
             here[name] -= 1
-            if not +here:
+            if not here[name]:
+                del here[name]
+            if not here:
                 self._here.pop(conversation_id, None)
             self._note(conversation_id)
 
@@ -94,7 +96,7 @@ class Presence:
         return True
 
     def _local(self, conversation_id: UUID) -> LocalWatchers:
-        here = +self._here.get(conversation_id, Counter[str | None]())
+        here = self._here.get(conversation_id, Counter[str | None]())
         names = itertools.islice(sorted(name for name in here if name is not None), _NAMES)
         return LocalWatchers(here.total(), tuple(names))
 

@@ -7,8 +7,11 @@ from uuid import UUID
 import pytest
 from redis.asyncio import Redis
 
+from service.blueprints.presence import Presence
 from service.catalog.keys import Keys
 from service.catalog.watchers import LocalWatchers, Watchers
+from service.redis_source import RedisSource
+from tests.integration.listening import make_broker
 from tests.waiting import wait_until_async
 
 ONE = UUID(int=1)
@@ -60,3 +63,19 @@ async def test_watchers_of_a_silent_worker_are_dropped_and_the_rest_is_told(redi
         return not await redis.exists(keys.watchers(ONE))
 
     await wait_until_async(is_gone, "the key has expired")
+
+
+async def test_names_of_who_has_gone_are_forgotten_while_others_stay(
+    watchers: Watchers, source: RedisSource, keys: Keys
+) -> None:
+    broker = make_broker(source)
+    presence = Presence(watchers, broker, keys)
+    with presence.watching(ONE, "Ada"):
+        for number in range(3):
+            with presence.watching(ONE, f"visitor {number}"), presence.watching(ONE, "Ada"):
+                pass
+        assert list(presence._here[ONE]) == ["Ada"]
+        await presence.announce()
+        assert await watchers.of(ONE) == b'{"count":1,"names":["Ada"]}'
+    assert presence._here == {}
+    await broker.close()
