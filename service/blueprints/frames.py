@@ -23,8 +23,8 @@ _PYTHON_WEBSOCKETS_BYTES = 1024**2
 
 HEAD_BYTES = 400
 """So much of a stored event holds its id and its time stamp."""
-_ID = re.compile(rb'"id":"([^"\\]{1,200})"')
-_TIMESTAMP = re.compile(rb'"timestamp":"([^"\\]{1,40})"')
+_ID = re.compile(rb'"id"\s*:\s*"([^"\\]{1,200})"')
+_TIMESTAMP = re.compile(rb'"timestamp"\s*:\s*"([^"\\]{1,40})"')
 
 
 def text_frame(payload: bytes) -> bytes:

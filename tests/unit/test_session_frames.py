@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from service.blueprints.frames import oversize_marker
 from service.blueprints.session_frames import SERVER_SENT_EVENTS, SessionFrames
 from service.identity import UNKNOWN_STREAM_EPOCH
 from service.pubsub.envelope import Envelope, Kind
@@ -86,3 +87,11 @@ def test_line_breaks_of_foreign_files_keep_an_event_whole(frames: SessionFrames)
     """A server-sent event ends at an empty line."""
     pretty = Arrival(Envelope(Kind.DURABLE, 7, UNKNOWN_STREAM_EPOCH, b'{\n\n"id": 1}'))
     assert frames.of_batch([pretty]) == b'id: 7\ndata: {"type":"durable","seq":7,"event":{\ndata: \ndata: "id": 1}}\n\n'
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n", " : ")])
+def test_large_event_is_told_by_its_marker_however_it_is_written(separators: tuple[str, str]) -> None:
+    """A directory from elsewhere may have spaces and line breaks in its events."""
+    event = {"id": "e-1", "timestamp": "2026-01-01T00:00:00", "kind": "MessageEvent", "text": "x" * 1000}
+    marker = json.loads(oversize_marker(UUID(int=0), json.dumps(event, separators=separators).encode()))
+    assert (marker["value"]["event_id"], marker["timestamp"]) == ("e-1", event["timestamp"])
