@@ -17,7 +17,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.answers import json_answer
+from service.blueprints.answers import SUCCESS, json_answer
 from service.blueprints.arguments import body, query, uuid_path
 from service.blueprints.batch import event_ids
 from service.blueprints.context import WebContext, web_of
@@ -38,7 +38,6 @@ _LOOK_AGAIN_SECONDS = 1.0
 _AT_ONCE_SECONDS = 1.0
 """How long the runner keeps its answer to a start back, so that it says how the command ended; most have by then."""
 _FOREVER = 1 << 53
-SUCCESS = b'{"success":true}'
 
 
 class TerminalSize(BaseModel):

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.answers import json_answer
+from service.blueprints.answers import SUCCESS, json_answer
 from service.blueprints.arguments import query, uuid_path
 from service.blueprints.context import web_of
 from service.blueprints.conversations import Success
@@ -30,7 +30,6 @@ blueprint = Blueprint("files", url_prefix="/api/file")
 scoped = Blueprint("conversation_files", url_prefix=f"{SCOPED_PREFIX}/file")
 _route = Routes(blueprint, scoped)
 
-_SUCCESS = b'{"success":true}'
 _OCTETS = "application/octet-stream"
 _MOST_FAVORITES = 50
 
@@ -143,7 +142,7 @@ async def create_directory(request: Request, runtime_conversation_id: str | None
     except OSError as error:
         raise RequestFailed(f"Failed to create directory: {_reason(error, path)}") from None
     await web_of(request).note_activity()
-    return json_answer(_SUCCESS)
+    return json_answer(SUCCESS)
 
 
 @_route("GET", "/download-trajectory/<conversation_id:str>")

@@ -18,6 +18,7 @@ from sanic import Request, Sanic
 from sanic.exceptions import RequestCancelled, WebsocketClosed
 from sanic.server.websockets.impl import OPEN, WebsocketImplProtocol
 
+from service.blueprints import auth
 from service.blueprints.context import web_of
 from service.blueprints.openapi import path_of
 from service.metrics import metrics
@@ -39,7 +40,7 @@ class CloseCode(IntEnum):
     INTERNAL_ERROR = 1011
     SERVICE_RESTART = 1012
     TRY_AGAIN_LATER = 1013
-    AUTHENTICATION_FAILED = 4001
+    AUTHENTICATION_FAILED = auth.AUTHENTICATION_FAILED
     NOT_FOUND = 4004
 
 
