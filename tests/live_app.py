@@ -39,6 +39,12 @@ class LiveApp:
         """The address of `path`, which starts with a slash."""
         return f"{self.url}{path}"
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        assert self._server is not None
+        return len(self._server.connections)
+
     async def start(self) -> None:
         """Run the app's start listeners and accept connections."""
         # Allows an app name to be used again by the next test.

@@ -9,12 +9,14 @@ import re
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, cast
 from urllib.parse import quote
 
 from sanic import HTTPResponse, Request
 
 _CHUNK_BYTES = 256 * 1024
+_STALL_SECONDS = 600.0
+"""A client that does not take one chunk in this time is gone, or as good as (guess)."""
 _RANGE = re.compile(r"bytes=\s*(\d{0,20})-(\d{0,20})", re.ASCII | re.IGNORECASE)
 """More digits than any size has are no range: the interpreter converts only so many."""
 
@@ -81,7 +83,12 @@ async def _stream(request: Request, source: IO[bytes], span: Span, headers: dict
     if request.method != "HEAD":
         await asyncio.to_thread(source.seek, span.first)
         while length > 0 and (chunk := await asyncio.to_thread(source.read, min(_CHUNK_BYTES, length))):
-            await response.send(chunk)
+            try:
+                async with asyncio.timeout(_STALL_SECONDS):
+                    await response.send(chunk)
+            except TimeoutError:
+                cast(asyncio.WriteTransport, request.transport).abort()
+                return
             length -= len(chunk)
     await response.eof()
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from unittest.mock import patch
+
 import pytest
 
+from service.blueprints import file_response
 from tests.live_app import SanicClient
+from tests.waiting import wait_until_async
 
 
 async def test_root_leads_to_the_interface(paged: SanicClient) -> None:
@@ -84,3 +89,13 @@ async def test_what_is_no_file_of_the_interface_is_not_found(paged: SanicClient,
 async def test_static_root_redirects_to_its_slash_form(paged: SanicClient) -> None:
     response = await paged.get("/static")
     assert (response.status_code, response.headers["location"]) == (307, f"{paged.server.url}/static/")
+
+
+async def test_client_that_does_not_take_a_file_is_given_up(paged: SanicClient, tmp_path: Path) -> None:
+    """It would hold the file and its connection for as long as it likes."""
+    with (tmp_path / "ui" / "large").open("wb") as file:
+        file.truncate(256 << 20)  # far more than the kernel keeps for a client
+    with patch.object(file_response, "_STALL_SECONDS", 0.2):
+        async with paged.http.stream("GET", "/static/large") as response:
+            assert response.status_code == 200
+            await wait_until_async(lambda: paged.server.connections == 0, "the server lets go of the connection")
