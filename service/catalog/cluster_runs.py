@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from importlib.resources import files
 from uuid import UUID
 
 from redis.asyncio import Redis
 
 from service.catalog.keys import Keys
+from service.catalog.script import script
 from service.redis_source import redis_errors
 
 
@@ -19,7 +19,7 @@ class ClusterRuns:
         self._redis = redis
         self._keys = keys
         self._ttl_ms = int(slot_ttl_seconds * 1000)
-        self._take = redis.register_script((files("service.catalog") / "lua" / "take_run.lua").read_text())
+        self._take = script(redis, "take_run")
 
     async def take(self, conversation_id: UUID, limit: int) -> bool:
         """Take a slot, or hold the one this conversation has, for the TTL; False when all are taken."""

@@ -6,17 +6,16 @@ import math
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from enum import Enum
-from importlib.resources import files
 from typing import NamedTuple
 from uuid import UUID
 
 from redis.asyncio import Redis
 
 from service.catalog.keys import Keys
+from service.catalog.script import script
 from service.errors import Unavailable
 from service.redis_source import redis_errors, text
 
-_LUA = files("service.catalog") / "lua"
 _CHUNK = 500
 RUNNING = "running"
 _COMPLETE = "complete"
@@ -56,7 +55,7 @@ class ConversationIndex:
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
-        self._add = redis.register_script((_LUA / "add_entries.lua").read_text())
+        self._add = script(redis, "add_entries")
 
     async def put(self, entries: Iterable[IndexEntry]) -> None:
         """Add or replace entries, in one round trip."""

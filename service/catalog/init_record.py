@@ -7,18 +7,16 @@ Redis is told again by every process that is ready, so that it may forget; once 
 from __future__ import annotations
 
 import uuid
-from importlib.resources import files
 from typing import NamedTuple, Self
 
 from redis.asyncio import Redis
 
 from service.catalog.keys import Keys
+from service.catalog.script import script
 from service.redis_source import redis_errors, text
 
 RECORD_SECONDS = 60
 """How long it outlives the last process that was ready."""
-
-_SCRIPT = files("service.catalog") / "lua" / "tell_init.lua"
 
 
 def _bytes(reply: bytes | str) -> bytes:
@@ -50,7 +48,7 @@ class Initialization:
         self._redis = redis
         self._key = keys.init
         self._failure_key = keys.init_failure
-        self._tell = redis.register_script(_SCRIPT.read_text())
+        self._tell = script(redis, "tell_init")
 
     async def read(self) -> InitRecord | None:
         """None: the deployment is dormant."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from importlib.resources import files
 from uuid import UUID
 
 from redis.asyncio import Redis
 
 from service.catalog.keys import Keys
+from service.catalog.script import script
 from service.identity import RunnerId
 from service.redis_source import redis_errors, text
 
-_LUA = files("service.catalog") / "lua"
 _BATCH = 500
 
 
@@ -28,9 +27,9 @@ class Owners:
         self._redis = redis
         self._keys = keys
         self._ttl_ms = int(lease_ttl_seconds * 1000)
-        self._renew = redis.register_script((_LUA / "renew_lease.lua").read_text())
-        self._take = redis.register_script((_LUA / "take_lease.lua").read_text())
-        self._release = redis.register_script((_LUA / "release_lease.lua").read_text())
+        self._renew = script(redis, "renew_lease")
+        self._take = script(redis, "take_lease")
+        self._release = script(redis, "release_lease")
 
     async def find(self, conversation_id: UUID) -> RunnerId | None:
         """The runner whose lease stands, if any."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import NamedTuple
 from uuid import UUID
 
 from redis.asyncio import Redis
 
 from service.catalog.keys import Keys
+from service.catalog.script import script
 from service.redis_source import redis_errors
 
 WATCHERS_TTL_SECONDS = 15.0
 """The watchers of a worker that was killed are gone after this."""
 
-_SCRIPT = files("service.catalog") / "lua" / "watch.lua"
 _NOBODY = b'{"count":0,"names":[]}'
 
 
@@ -35,7 +34,7 @@ class Watchers:
         self._redis = redis
         self._keys = keys
         self._ttl_ms = int(ttl_seconds * 1000)
-        self._watch = redis.register_script(_SCRIPT.read_text())
+        self._watch = script(redis, "watch")
 
     async def announce(self, worker_id: str, watchers: Mapping[UUID, LocalWatchers]) -> dict[UUID, bytes]:
         """Say who watches which conversation here, for one TTL, in one round trip.
