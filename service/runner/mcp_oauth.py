@@ -108,8 +108,12 @@ class McpOAuth:
         if len(self._jobs) >= _JOBS:
             raise Unavailable("Too many authorizations are going on. Retry the request.")
         job = _Job(name, server, self._runner_id)
-        await self._records.put(job.job_id, job.record)
-        self._jobs[job.job_id] = job
+        self._jobs[job.job_id] = job  # first, so that others who start meanwhile count it
+        try:
+            await self._records.put(job.job_id, job.record)
+        except BaseException:
+            del self._jobs[job.job_id]
+            raise
         self._tasks.start(self._drive(job), f"oauth {job.job_id}")
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_seconds):
