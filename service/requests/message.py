@@ -7,10 +7,10 @@ and what the client is answered.
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
-JsonObject = dict[str, Any]
+from service.errors import JsonObject
 
 
 class Request(NamedTuple):

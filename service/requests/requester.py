@@ -21,14 +21,13 @@ from service.catalog.keys import Keys
 from service.catalog.liveness import is_gone_from_here
 from service.catalog.owners import Owners
 from service.catalog.runners import Runners
-from service.errors import BrokerUnavailable, NoRunner, OutcomeUnknown, OwnerMoving, from_wire
+from service.errors import BrokerUnavailable, JsonObject, NoRunner, OutcomeUnknown, OwnerMoving, from_wire
 from service.identity import RunnerId
 from service.metrics import metrics
 from service.pubsub.broker import Broker, Channel, Reconnected, Unconfirmed
 from service.requests.message import (
     IN_PROGRESS,
     PROGRESS_SECONDS,
-    JsonObject,
     Reply,
     Request,
     decode_reply,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import time
-from collections import OrderedDict
 from functools import partial
 
 import httpx
 import pydantic_core
+from cachetools import TTLCache
 from openhands.sdk.agent.acp_model_discovery import discover_acp_models
 from openhands.sdk.secret import SecretSource
 from openhands.sdk.settings.model import ACPAgentSettings
@@ -27,9 +25,8 @@ class AcpModels:
 
     def __init__(self) -> None:
         self._workers = Workers(_AT_ONCE)
-        self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._found: OrderedDict[bytes, tuple[float, bytes]] = OrderedDict()
-        """By a digest of what was asked, which has secrets in it: when, and what was found."""
+        self._found: TTLCache[bytes, bytes] = TTLCache(_KEPT, _KEPT_SECONDS)
+        """By a digest of what was asked, which has secrets in it."""
 
     async def find(self, settings: ACPAgentSettings, secrets: dict[str, SecretSource], *, refresh: bool) -> bytes:
         """ACPModelDiscovery as JSON; a server that cannot be started is an answer, with the reason in `error`.
@@ -45,16 +42,13 @@ class AcpModels:
         values = await self._workers.call(_values, secrets)
         shown = settings.model_dump(mode="json", context={"expose_secrets": True})
         question = hashlib.sha256(pydantic_core.to_json([command, shown, values])).digest()
-        at, found = self._found.get(question, (0.0, b""))
-        if found and not refresh and time.monotonic() - at < _KEPT_SECONDS:
+        found = self._found.get(question)
+        if found is not None and not refresh:
             return found
-        async with self._slots:
-            discovered = await self._workers.call(partial(discover_acp_models, settings, secrets=dict(secrets)))
+        discovered = await self._workers.call(partial(discover_acp_models, settings, secrets=dict(secrets)))
         content = pydantic_core.to_json(discovered)
         if discovered.error is None:
-            self._found[question] = (time.monotonic(), content)
-            while len(self._found) > _KEPT:
-                self._found.popitem(last=False)
+            self._found[question] = content
         return content
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from service.errors import Conflict
-from service.runner.command_process import CommandProcess, CommandRequest, spawn_now
+from service.runner.command_process import CommandProcess, CommandRequest, spawn
 from service.runner.full_disk import once_stored
 from service.runner.workers import Workers
 from service.tasks import TaskSet
@@ -119,7 +119,7 @@ class BashCommand:
     def begin(self, patience_seconds: float) -> None:
         """Start it, and stay with it for so long: what is over by then costs its runner's loop nothing. Blocking."""
         try:
-            self._process = process = spawn_now(self._wanted)
+            self._process = process = spawn(self._wanted)
         except (OSError, ValueError) as error:
             self._buffers["stderr"].add(f"Error executing command: {error}")
             self._end_if_stored()

@@ -149,12 +149,10 @@ class BashHost:
         for command_id in list(self._lingering):
             self._end_lingering(command_id)
 
-    async def delete_old(self) -> None:
-        """Delete what is older than the retention, if there is one, of the machine's own history."""
-        retention_seconds = self._settings.bash_events_retention_seconds
-        if retention_seconds is not None:
-            before = int((time.time() - retention_seconds) * 1_000_000)
-            await self._workers.call(BashHistory(self._settings.bash_events_dir).purge, before)
+    async def delete_old(self, retention_seconds: float) -> None:
+        """Delete what is older than that of the machine's own history."""
+        before = int((time.time() - retention_seconds) * 1_000_000)
+        await self._workers.call(BashHistory(self._settings.bash_events_dir).purge, before)
 
     async def end_those_of_dead_runners(self, runners: Runners, pulse: Pulse) -> None:
         """Give a last output to commands whose runner is gone; their live output goes. Raises BrokerUnavailable.

@@ -244,24 +244,16 @@ async def _ready(descriptor: int, add: Callable[..., Any], remove: Callable[[int
         remove(descriptor)
 
 
-async def spawn(wanted: CommandRequest) -> CommandProcess:
-    """Start a command in a session of its own. Raises OSError, ValueError when it cannot be."""
-    return await asyncio.to_thread(spawn_now, wanted)
-
-
-def spawn_now(wanted: CommandRequest) -> CommandProcess:
-    """As `spawn`; blocking."""
-    return CommandProcess(*_spawn(wanted))
-
-
-def _spawn(wanted: CommandRequest) -> tuple[subprocess.Popen[bytes], int | None]:
+def spawn(wanted: CommandRequest) -> CommandProcess:
+    """Start a command in a session of its own. Blocking. Raises OSError, ValueError when it cannot be."""
     options: dict[str, Any] = {"cwd": wanted.cwd or None, "start_new_session": True, "bufsize": 0}
     environment = command_environment()
     if wanted.terminal is None:
         stdin = subprocess.PIPE if wanted.takes_input else subprocess.DEVNULL
         pipe = subprocess.PIPE
         arguments = [_SHELL, "-c", wanted.command]
-        return subprocess.Popen(arguments, stdin=stdin, stdout=pipe, stderr=pipe, env=environment, **options), None
+        process = subprocess.Popen(arguments, stdin=stdin, stdout=pipe, stderr=pipe, env=environment, **options)
+        return CommandProcess(process, None)
     ours, theirs = os.openpty()
     try:
         termios.tcsetwinsize(ours, (wanted.terminal.rows, wanted.terminal.columns))
@@ -275,7 +267,7 @@ def _spawn(wanted: CommandRequest) -> tuple[subprocess.Popen[bytes], int | None]
         raise
     finally:
         os.close(theirs)
-    return process, ours
+    return CommandProcess(process, ours)
 
 
 def _input_of(process: subprocess.Popen[bytes], terminal: int | None) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime
-from typing import Any
 
 import pydantic_core
 from openhands.sdk.agent.base import AgentBase
@@ -12,12 +11,11 @@ from openhands.sdk.conversation.state import ConversationExecutionStatus, Conver
 from openhands.sdk.event.conversation_state import FULL_STATE_KEY, ConversationStateUpdateEvent
 from openhands.sdk.tool.registry import get_tool_module_qualnames
 
+from service.errors import JsonObject
 from service.runner.large_parts import CONTEXT_STAND_IN, LargeParts
 from service.runner.meta import Meta
 from service.runner.null_secrets import null_secrets
 from service.store.snapshot import Snapshot, SnapshotHeader
-
-JsonObject = dict[str, Any]
 
 _STATE_ONLY = ("activated_path_rules", "head_is_empty")
 _FULL_STATE_LIMIT_BYTES = 900_000

@@ -8,7 +8,8 @@ import pydantic_core
 from openhands.sdk.launch import ResolvedLaunch
 from openhands.sdk.utils.cipher import Cipher
 
-from service.requests.message import JsonObject, Request
+from service.errors import JsonObject
+from service.requests.message import Request
 from service.requests.requester import Answer
 from service.runner.creation import Plan, plan
 from service.runner.extensions import Extensions

@@ -125,7 +125,8 @@ class HostProgram:
         """From the start to the end; whether it ever served."""
         token = secrets.token_hex(32)
         command = await asyncio.to_thread(self._program.command, token)
-        process = await spawn(CommandRequest(f"exec {shlex.join(command)} 2>&1", None, 0))
+        wanted = CommandRequest(f"exec {shlex.join(command)} 2>&1", None, 0)
+        process = await asyncio.to_thread(spawn, wanted)
         output, tasks = _Output(process), TaskSet()
         try:
             draining = tasks.start(output.drain(), "output of a host program")

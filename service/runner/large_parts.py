@@ -21,8 +21,8 @@ CONTEXT_STAND_IN = secrets.token_hex(16)
 """For the context in an agent's JSON."""
 
 
-class AgentJson(NamedTuple):
-    """An agent with a stand-in for its context, as answers and as frames have it."""
+class PartJson(NamedTuple):
+    """As answers and as frames have it."""
 
     info: bytes
     state: bytes
@@ -38,13 +38,6 @@ class ContextJson(NamedTuple):
     state_without_skills: bytes
 
 
-class StatsJson(NamedTuple):
-    """The statistics, as answers and as frames have them."""
-
-    info: bytes
-    state: bytes
-
-
 class LargeParts:
     """Of one conversation."""
 
@@ -53,14 +46,17 @@ class LargeParts:
         self._agent: AgentBase | None = None
         self._llms: list[LLM] = []
         self._llm_fields: list[dict[str, Any]] = []
-        self._agent_json = AgentJson(b"", b"")
+        self._agent_json = PartJson(b"", b"")
         self._context: AgentContext | None = None
         self._context_json = _context_json(None)
         self._calls: list[_Calls] | None = None
-        self._stats_json = StatsJson(b"", b"")
+        self._stats_json = PartJson(b"", b"")
 
-    def agent(self) -> AgentJson:
-        """The SDK replaces an agent and never changes one; to set a field of one of its LLMs nothing forbids."""
+    def agent(self) -> PartJson:
+        """With a stand-in for its context.
+
+        The SDK replaces an agent and never changes one; to set a field of one of its LLMs nothing forbids.
+        """
         agent = self._state.agent
         if agent is not self._agent or [vars(llm) for llm in self._llms] != self._llm_fields:
             llms = list(agent.get_all_llms())
@@ -76,12 +72,12 @@ class LargeParts:
             self._context, self._context_json = context, _context_json(context)
         return self._context_json
 
-    def stats(self) -> StatsJson:
+    def stats(self) -> PartJson:
         """Raises RuntimeError where another thread adds a metric meanwhile."""
         stats = self._state.stats
         calls = [_Calls.of(*each) for each in stats.usage_to_metrics.items()]
         if calls != self._calls:
-            dumped = StatsJson(
+            dumped = PartJson(
                 stats.model_dump_json().encode(),
                 stats.model_dump_json(exclude_none=True).encode(),
             )
@@ -117,13 +113,13 @@ class _Calls(NamedTuple):
         )
 
 
-def _agent_json(agent: AgentBase) -> AgentJson:
+def _agent_json(agent: AgentBase) -> PartJson:
     info = null_secrets(agent.model_dump(mode="json", exclude={"agent_context"}))
     state = agent.model_dump(mode="json", exclude_none=True, exclude={"agent_context"})
     info["agent_context"] = CONTEXT_STAND_IN
     if agent.agent_context is not None:
         state["agent_context"] = CONTEXT_STAND_IN
-    return AgentJson(pydantic_core.to_json(info), pydantic_core.to_json(state))
+    return PartJson(pydantic_core.to_json(info), pydantic_core.to_json(state))
 
 
 def _context_json(context: AgentContext | None) -> ContextJson:

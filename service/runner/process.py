@@ -179,9 +179,10 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         _repeated(stack, tidy, "leftovers", _LEFTOVERS_SECONDS)
         end_orphans = partial(bash.end_those_of_dead_runners, catalog.runners, host.pulse)
         _repeated(stack, end_orphans, "orphaned-commands", _TAKEOVER_SECONDS)
-        if settings.bash_events_retention_seconds is not None:
-            pause_seconds = max(60.0, settings.bash_events_retention_seconds / 2)
-            _repeated(stack, bash.delete_old, "bash-retention", pause_seconds)
+        retention_seconds = settings.bash_events_retention_seconds
+        if retention_seconds is not None:
+            delete_old = partial(bash.delete_old, retention_seconds)
+            _repeated(stack, delete_old, "bash-retention", max(60.0, retention_seconds / 2))
         _repeated(stack, partial(_take_over, takeover, catalog), "takeover", _TAKEOVER_SECONDS)
         _repeated(stack, partial(_keep_index, build, takeover), "index", _INDEX_SECONDS)
         idle_seconds = settings.conversation_idle_ttl_seconds
