@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from collections.abc import Set as AbstractSet
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 
@@ -28,7 +27,6 @@ from service.identity import RunnerId
 from service.metrics import metrics
 from service.runner.agent_loop import AgentLoop
 from service.runner.creation import Plan
-from service.runner.forking import settle, write_fork
 from service.runner.hosted import HostedConversation
 from service.runner.keyed_locks import KeyedLocks
 from service.runner.making import Maker
@@ -41,9 +39,9 @@ from service.runner.titles import TitleLlms
 from service.runner.webhooks import Webhooks
 from service.runner.workers import Workers
 from service.settings import Settings
-from service.store.layout import DELETED, ConversationDirectory, ConversationsRoot
+from service.store.layout import ConversationDirectory, ConversationsRoot
 from service.store.owner_record import NOBODY, OwnerRecord, read_owner
-from service.store.snapshot import Snapshot, read_snapshot
+from service.store.snapshot import Snapshot
 from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
@@ -156,11 +154,13 @@ class Host:
             if self._is_draining:
                 raise OwnerMoving(str(source.conversation_id))
             async with self._claiming(conversation_id):
-                opened = await self._opened(self._make_fork, source, conversation_id, request)
+                opened = await self._opened(
+                    self._maker.fork, source.conversation, source.reporter.meta, conversation_id, request
+                )
                 try:
                     return await self._host(opened)
                 except BaseException:
-                    await self._workers.call(_remove, opened.directory)
+                    await self._workers.call(self._maker.remove, opened.directory, opened.meta)
                     raise
 
     async def delete(self, conversation_id: UUID) -> Snapshot | None:
@@ -172,13 +172,12 @@ class Host:
             ConversationNotFound, OwnerMoving: as `open`.
             RequestFailed: not even its records can be read.
         """
-        try:
-            hosted = await self.open(conversation_id)
-        except RequestFailed:
-            return await self._delete_unopened(conversation_id)
+        with contextlib.suppress(RequestFailed):  # on a full disk nothing can be opened, and nothing else makes room
+            await self.open(conversation_id)
         async with self._locks.hold(conversation_id):
-            if self._hosted.pop(conversation_id, None) is None:
-                raise ConversationNotFound(str(conversation_id))
+            hosted = self._hosted.pop(conversation_id, None)
+            if hosted is None:
+                return await self._delete_unopened(conversation_id)
             hosted.tell_deleted()
             try:
                 for letter in await hosted.webhooks.take_rest():
@@ -279,29 +278,21 @@ class Host:
             raise
 
     async def _delete_unopened(self, conversation_id: UUID) -> Snapshot | None:
-        """On a full disk nothing can be opened, and nothing else makes room. Readers find out by themselves.
-
-        That a former owner cannot write needs no record of a claim: there is nothing left to write to.
-        """
+        """Readers find out by themselves. No claim is recorded: a former owner has nothing left to write to."""
         directory = self.root.directory(conversation_id)
-        async with self._locks.hold(conversation_id):
-            if conversation_id in self._hosted:
-                raise OwnerMoving(str(conversation_id))  # there was room meanwhile
-            if not self.root.exists(conversation_id):
-                raise ConversationNotFound(str(conversation_id))
-            async with self._claiming(conversation_id):
-                try:
-                    meta = await self._workers.call(read_meta, directory)
-                except (OSError, ValueError) as error:
-                    raise RequestFailed(f"Conversation {conversation_id} cannot be deleted: {error}") from error
-                last = await self._delete(directory, meta)
-            await self._release(conversation_id)
-            return last
+        if not self.root.exists(conversation_id):
+            raise ConversationNotFound(str(conversation_id))
+        async with self._claiming(conversation_id):
+            try:
+                meta = await self._workers.call(read_meta, directory)
+            except (OSError, ValueError) as error:
+                raise RequestFailed(f"Conversation {conversation_id} cannot be deleted: {error}") from error
+            last = await self._delete(directory, meta)
+        await self._release(conversation_id)
+        return last
 
     async def _delete(self, directory: ConversationDirectory, meta: Meta) -> Snapshot | None:
-        last = await self._workers.call(read_snapshot, directory)
-        await self._workers.call(_remove, directory)
-        await self._workers.call(self._maker.clean_up, meta)
+        last = await self._workers.call(self._maker.remove, directory, meta)
         with contextlib.suppress(BrokerUnavailable):  # lists leave out what has no snapshot
             await self._index.remove(meta.id)
             await self._untold.remove(meta.id)
@@ -383,19 +374,6 @@ class Host:
                 _log.warning("lease_lost", conversation_id=str(conversation_id))
                 self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
 
-    def _make_fork(self, source: HostedConversation, conversation_id: UUID, request: ForkConversationRequest) -> Opened:
-        directory, meta = self.root.directory(conversation_id), source.reporter.meta
-        fsync, cipher = self._settings.fsync, self._opener.cipher
-        moment = write_fork(source.conversation, source.directory, meta, directory, request, cipher, fsync=fsync)
-        try:
-            opened = self._opener.open(directory)
-            settle(opened.conversation.state, moment)
-            opened.outbox.resume(len(opened.conversation.state.events))
-        except BaseException:
-            _remove(directory)
-            raise
-        return opened
-
     async def _host(self, opened: Opened) -> HostedConversation:
         hosted = HostedConversation(
             opened,
@@ -418,11 +396,3 @@ class Host:
             raise
         self._hosted[hosted.conversation_id] = hosted
         return hosted
-
-
-def _remove(directory: ConversationDirectory) -> None:
-    """One rename makes the conversation cease to exist; the files follow."""
-    doomed = directory.path.with_name(f"{DELETED}{directory.path.name}-{uuid4().hex[:8]}")
-    directory.path.rename(doomed)
-    directory.credential_bindings.unlink(missing_ok=True)
-    shutil.rmtree(doomed, ignore_errors=True)

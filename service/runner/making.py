@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from openhands.sdk.agent.base import AgentBase
 from openhands.sdk.context import AgentContext
+from openhands.sdk.conversation.impl.local_conversation import LocalConversation
 from openhands.sdk.conversation.request import ConversationWorktreeOptions
 
 from service.errors import InvalidRequest
 from service.runner.creation import Plan
+from service.runner.forking import settle, write_fork
 from service.runner.meta import Meta, read_meta, write_meta
 from service.runner.opening import Opened, Opener
+from service.runner.request_models import ForkConversationRequest
 from service.runner.worktrees import add_worktree, remove_branch, remove_worktree
 from service.settings import Settings
 from service.store.children import forget_child, note_child
-from service.store.layout import ConversationDirectory, ConversationsRoot
+from service.store.layout import DELETED, ConversationDirectory, ConversationsRoot
+from service.store.snapshot import Snapshot, read_snapshot
 
 
 class Maker:
-    """Makes conversations of plans, with their worktrees, and tells their parents."""
+    """Makes conversations, of plans and of each other, with their worktrees, and tells their parents."""
 
     def __init__(self, settings: Settings, opener: Opener) -> None:
         self._opener = opener
@@ -42,15 +46,40 @@ class Maker:
             note_child(self._root.directory(placed.meta.parent_conversation_id), placed.meta.id)
         return opened
 
+    def fork(
+        self, source: LocalConversation, source_meta: Meta, conversation_id: UUID, request: ForkConversationRequest
+    ) -> Opened:
+        """A conversation with the events of another, which may be running. Raises as `write_fork`; nothing is left."""
+        origin, directory = self._root.directory(source_meta.id), self._root.directory(conversation_id)
+        cipher, fsync = self._opener.cipher, self._fsync
+        moment = write_fork(source, origin, source_meta, directory, request, cipher, fsync=fsync)
+        try:
+            opened = self._opener.open(directory)
+            settle(opened.conversation.state, moment)
+            opened.outbox.resume(len(opened.conversation.state.events))
+        except BaseException:
+            _remove(directory)
+            raise
+        return opened
+
+    def remove(self, directory: ConversationDirectory, meta: Meta) -> Snapshot | None:
+        """End a conversation, and take away its worktree unless another works in it.
+
+        Returns what readers saw last, if they saw anything.
+        """
+        last = read_snapshot(directory)
+        _remove(directory)
+        self._clean_up(meta)
+        return last
+
     def unmake(self, directory: ConversationDirectory, meta: Meta) -> None:
         """Leave nothing of a conversation that could not be begun; `meta` is that of its plan."""
         shutil.rmtree(directory.path, ignore_errors=True)
-        self.clean_up(meta)
+        self._clean_up(meta)
         if meta.worktree:
             remove_branch(meta.id, _working_dir(meta), _options(meta))
 
-    def clean_up(self, meta: Meta) -> None:
-        """The conversation is gone: take away its worktree, unless another conversation works in it."""
+    def _clean_up(self, meta: Meta) -> None:
         if meta.parent_conversation_id is not None:
             forget_child(self._root.directory(meta.parent_conversation_id), meta.id)
         if not self._is_worked_in(self._worktrees / str(meta.id)):
@@ -89,6 +118,14 @@ class Maker:
             return _working_dir(read_meta(self._root.directory(conversation_id))).is_relative_to(folder)
         except (OSError, ValueError):
             return False  # it cannot be opened either
+
+
+def _remove(directory: ConversationDirectory) -> None:
+    """One rename makes the conversation cease to exist; the files follow."""
+    doomed = directory.path.with_name(f"{DELETED}{directory.path.name}-{uuid4().hex[:8]}")
+    directory.path.rename(doomed)
+    directory.credential_bindings.unlink(missing_ok=True)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _working_dir(meta: Meta) -> Path:
