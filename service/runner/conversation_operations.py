@@ -17,7 +17,16 @@ from service.runner.creation import plan
 from service.runner.extensions import Extensions
 from service.runner.host import Host
 from service.runner.hosted import HostedConversation
-from service.runner.operations import SUCCESS, Operation, answered, command_key, conversation_id, info_for, just_made
+from service.runner.operations import (
+    SUCCESS,
+    Operation,
+    answered,
+    command_key,
+    conversation_id,
+    info_for,
+    just_made,
+    submitting,
+)
 from service.runner.request_models import (
     AskAgentRequest,
     ConfirmationResponseRequest,
@@ -65,9 +74,9 @@ class ConversationOperations:
             "conversation.run": self._run,
             "conversation.pause": self._pause,
             "conversation.interrupt": self._interrupt,
-            "conversation.secrets": self._secrets,
-            "conversation.confirmation_policy": self._confirmation_policy,
-            "conversation.security_analyzer": self._security_analyzer,
+            "conversation.secrets": submitting(host, UpdateSecretsRequest, "secrets"),
+            "conversation.confirmation_policy": submitting(host, SetConfirmationPolicyRequest, "confirmation_policy"),
+            "conversation.security_analyzer": submitting(host, SetSecurityAnalyzerRequest, "security_analyzer"),
             "conversation.ask_agent": self._ask_agent,
             "conversation.generate_title": self._generate_title,
             "events.send": self._send,
@@ -139,21 +148,6 @@ class ConversationOperations:
         hosted = await self._hosted(request)
         await hosted.interrupt()
         await self._tell_status(hosted)
-        return SUCCESS
-
-    async def _secrets(self, request: Request) -> Answer:
-        parse(UpdateSecretsRequest, request.body)
-        await (await self._hosted(request)).submit("secrets", request.body)
-        return SUCCESS
-
-    async def _confirmation_policy(self, request: Request) -> Answer:
-        parse(SetConfirmationPolicyRequest, request.body)
-        await (await self._hosted(request)).submit("confirmation_policy", request.body)
-        return SUCCESS
-
-    async def _security_analyzer(self, request: Request) -> Answer:
-        parse(SetSecurityAnalyzerRequest, request.body)
-        await (await self._hosted(request)).submit("security_analyzer", request.body)
         return SUCCESS
 
     async def _ask_agent(self, request: Request) -> Answer:

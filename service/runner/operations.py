@@ -8,10 +8,13 @@ from typing import Any
 from uuid import UUID
 
 import pydantic_core
+from pydantic import BaseModel
 
 from service.errors import NoRunner, OwnerMoving, OwnershipLost, RequestFailed
 from service.requests.message import Request
 from service.requests.requester import Answer
+from service.runner.host import Host
+from service.runner.validation import parse
 from service.store.inbox import key_name
 from service.store.snapshot import Snapshot
 
@@ -25,6 +28,17 @@ def answered(content: Any) -> Answer:
 
 Operation = Callable[[Request], Awaitable[Answer]]
 """Does what a request asks and answers it, or raises the FanoutError that says why not."""
+
+
+def submitting(host: Host, model: type[BaseModel], kind: str) -> Operation:
+    """An operation that has the body, which must validate as `model`, applied as a command of this kind."""
+
+    async def operation(request: Request) -> Answer:
+        parse(model, request.body)
+        await (await host.open(conversation_id(request))).submit(kind, request.body)
+        return SUCCESS
+
+    return operation
 
 
 class Operations:

@@ -14,7 +14,7 @@ from service.errors import BadRequest
 from service.requests.message import Request
 from service.requests.requester import Answer
 from service.runner.host import Host
-from service.runner.operations import SUCCESS, Operation, conversation_id
+from service.runner.operations import SUCCESS, Operation, conversation_id, submitting
 from service.runner.profile_operations import load_usable
 from service.runner.request_models import (
     LoadPluginRequest,
@@ -38,8 +38,8 @@ class SwitchOperations:
         self.table: dict[str, Operation] = {
             "agent.switch_llm": self._switch_llm,
             "agent.switch_profile": self._switch_profile,
-            "agent.switch_acp_model": self._switch_acp_model,
-            "agent.load_plugin": self._load_plugin,
+            "agent.switch_acp_model": submitting(host, SwitchAcpModelRequest, "switch_acp_model"),
+            "agent.load_plugin": submitting(host, LoadPluginRequest, "load_plugin"),
         }
 
     async def _switch_llm(self, request: Request) -> Answer:
@@ -54,18 +54,7 @@ class SwitchOperations:
 
     async def _install(self, request: Request, llm: LLM) -> Answer:
         content = SwitchLlmRequest(llm=llm).model_dump_json(context={"expose_secrets": True}).encode()
-        return await self._submit(request, "switch_llm", content)
-
-    async def _switch_acp_model(self, request: Request) -> Answer:
-        parse(SwitchAcpModelRequest, request.body)
-        return await self._submit(request, "switch_acp_model", request.body)
-
-    async def _load_plugin(self, request: Request) -> Answer:
-        parse(LoadPluginRequest, request.body)
-        return await self._submit(request, "load_plugin", request.body)
-
-    async def _submit(self, request: Request, kind: str, content: bytes) -> Answer:
-        await (await self._host.open(conversation_id(request))).submit(kind, content)
+        await (await self._host.open(conversation_id(request))).submit("switch_llm", content)
         return SUCCESS
 
     def _connected(self, llm: LLM) -> LLM:
