@@ -8,7 +8,7 @@ from typing import Any
 import pydantic_core
 from openhands.sdk.launch import preview_launch
 from openhands.sdk.profiles.agent_profile import ACPAgentProfile, OpenHandsAgentProfile, validate_agent_profile
-from openhands.sdk.profiles.agent_profile_store import AgentProfileStore, save_profile_preserving_identity
+from openhands.sdk.profiles.agent_profile_store import save_profile_preserving_identity
 from openhands.sdk.utils.cipher import Cipher
 from pydantic import ValidationError
 
@@ -19,13 +19,13 @@ from service.runner.extensions import Extensions
 from service.runner.launching import launch_runtime
 from service.runner.operations import Operation
 from service.runner.profile_operations import checked_name, profile_name
+from service.runner.profile_stores import MOST_PROFILES, ProfileStores
 from service.runner.settings_store import SettingsStore
 from service.runner.store_access import StoreAccess, store_errors
-from service.runner.stored_profiles import StoredProfiles, persistence_root
+from service.runner.stored_profiles import StoredProfiles
 from service.runner.validation import invalid
 from service.settings import Settings
 
-_MOST_PROFILES = 50
 _DEFAULT = "default"
 _ACTIVE = "active_agent_profile_id"
 
@@ -35,9 +35,9 @@ class AgentProfileOperations:
 
     def __init__(self, settings: Settings, cipher: Cipher, access: StoreAccess, extensions: Extensions) -> None:
         self._server = settings
-        self._root = persistence_root(settings.persistence_dir)
-        self._settings = SettingsStore(self._root, cipher)
-        self._stored = StoredProfiles(self._root, cipher)
+        self._stores = ProfileStores(settings.persistence_root)
+        self._settings = SettingsStore(settings.persistence_root, cipher)
+        self._stored = StoredProfiles(settings.persistence_root, cipher)
         self._extensions = extensions
         self.table: dict[str, Operation] = {
             "agent_profiles.list": access.reading(self._list),
@@ -50,15 +50,13 @@ class AgentProfileOperations:
         }
 
     @property
-    def _profiles(self) -> AgentProfileStore:
-        return AgentProfileStore(self._root / "agent-profiles")
-
-    @property
     def _has_any(self) -> bool:
-        return (self._root / "agent-profiles").is_dir()
+        return self._stores.agent_profiles_path.is_dir()
 
     def _list(self, request: Request) -> JsonObject:
-        found: Any = self._profiles.list_summaries() if self._has_any else []  # the SDK's annotation names its method
+        found: Any = (
+            self._stores.agent_profiles.list_summaries() if self._has_any else []
+        )  # the SDK's annotation names its method
         return {"profiles": found, _ACTIVE: self._settings.read().pointers[_ACTIVE]}
 
     def _get(self, request: Request) -> JsonObject:
@@ -68,7 +66,7 @@ class AgentProfileOperations:
     def _save(self, request: Request) -> JsonObject:
         name = profile_name(request)
         save_profile_preserving_identity(
-            self._profiles, _profile(name, json.loads(request.body)), max_profiles=_MOST_PROFILES
+            self._stores.agent_profiles, _profile(name, json.loads(request.body)), max_profiles=MOST_PROFILES
         )
         return _told(name, "was saved")
 
@@ -80,18 +78,18 @@ class AgentProfileOperations:
             with self._settings.changing() as settings:
                 if settings.pointers[_ACTIVE] == ids.pop(name, ""):
                     settings.pointers[_ACTIVE] = ids.get(_DEFAULT)
-            self._profiles.delete(name)
+            self._stores.agent_profiles.delete(name)
         return _told(name, "was deleted")
 
     def _rename(self, request: Request) -> JsonObject:
         name, new_name = profile_name(request), checked_name(json.loads(request.body)["new_name"], "new_name")
         self._loaded(name)
-        self._profiles.rename(name, new_name)
+        self._stores.agent_profiles.rename(name, new_name)
         return _told(new_name, f"was renamed from '{name}'")
 
     def _activate(self, request: Request) -> JsonObject:
         profile_id = request.arguments["id"]
-        name = self._profiles.name_for_id(profile_id) if self._has_any else None
+        name = self._stores.agent_profiles.name_for_id(profile_id) if self._has_any else None
         if name is None:
             raise NotFound(f"Agent profile with id '{profile_id}' not found")
         with self._settings.changing() as settings:
@@ -113,9 +111,9 @@ class AgentProfileOperations:
         return Answer(200, await self._extensions.workers.call(preview))
 
     def _loaded(self, name: str) -> OpenHandsAgentProfile | ACPAgentProfile:
-        if not self._has_any or f"{name}.json" not in self._profiles.list():
+        if not self._has_any or f"{name}.json" not in self._stores.agent_profiles.list():
             raise NotFound(f"Agent profile '{name}' not found")
-        return self._profiles.load(name)
+        return self._stores.agent_profiles.load(name)
 
 
 def _profile(name: str, given: JsonObject) -> OpenHandsAgentProfile | ACPAgentProfile:

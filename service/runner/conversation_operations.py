@@ -37,7 +37,7 @@ from service.runner.request_models import (
     UpdateConversationRequest,
     UpdateSecretsRequest,
 )
-from service.runner.stored_profiles import StoredProfiles, persistence_root
+from service.runner.stored_profiles import StoredProfiles
 from service.runner.untyped import untyped
 from service.runner.validation import parse
 from service.runner.webhooks import Webhooks
@@ -65,7 +65,7 @@ class ConversationOperations:
         self._webhooks = webhooks
         self._cipher = cipher
         self._extensions = extensions
-        self._profiles = StoredProfiles(persistence_root(settings.persistence_dir), cipher)
+        self._profiles = StoredProfiles(settings.persistence_root, cipher)
         self.table: dict[str, Operation] = {
             "conversation.create": self._create,
             "conversation.describe": self._describe,

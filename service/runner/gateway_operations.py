@@ -15,7 +15,7 @@ from service.runner.creation import Plan, plan
 from service.runner.extensions import Extensions
 from service.runner.host import Host
 from service.runner.operations import SUCCESS, Operation, answered, command_key, conversation_id
-from service.runner.stored_profiles import StoredProfiles, persistence_root
+from service.runner.stored_profiles import StoredProfiles
 from service.runner.workers import Workers
 from service.settings import Settings
 
@@ -31,7 +31,7 @@ class GatewayOperations:
         self._workers = workers
         self._cipher = cipher
         self._extensions = extensions
-        self._profiles = StoredProfiles(persistence_root(settings.persistence_dir), cipher)
+        self._profiles = StoredProfiles(settings.persistence_root, cipher)
         self.table: dict[str, Operation] = {"gateway.models": self._models, "gateway.create": self._create}
 
     async def _models(self, request: Request) -> Answer:

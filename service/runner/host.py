@@ -34,7 +34,6 @@ from service.runner.meta import Meta, read_meta
 from service.runner.opening import Opened, Opener
 from service.runner.request_models import ForkConversationRequest
 from service.runner.run_slots import RunSlots
-from service.runner.stored_profiles import persistence_root
 from service.runner.titles import TitleLlms
 from service.runner.webhooks import Webhooks
 from service.runner.workers import Workers
@@ -76,7 +75,7 @@ class Host:
         self._agent_loop = agent_loop
         self._workers = workers
         self._webhooks = webhooks
-        self._title_llms = TitleLlms(persistence_root(settings.persistence_dir), opener.cipher)
+        self._title_llms = TitleLlms(settings.persistence_root, opener.cipher)
         self._untold = catalog.untold
         self._goals = catalog.goals
         self._hosted: dict[UUID, HostedConversation] = {}

@@ -61,7 +61,6 @@ from service.runner.server_operations import ServerOperations
 from service.runner.settings_operations import SettingsOperations
 from service.runner.settings_store import SecretsStore
 from service.runner.store_access import StoreAccess
-from service.runner.stored_profiles import persistence_root
 from service.runner.subscription_operations import SubscriptionOperations
 from service.runner.switch_operations import SwitchOperations
 from service.runner.takeover import Takeover
@@ -125,7 +124,7 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         build = IndexBuilding(settings, catalog, workers)
         bash = BashHost(settings, runner_id, publisher, keys, workers)
         programs = HostOperations(settings)
-        extensions = Extensions(persistence_root(settings.persistence_dir))
+        extensions = Extensions(settings.persistence_root)
         stack.callback(extensions.close)
         oauth = McpOAuth(runner_id, catalog.oauth_jobs, cipher)
         stack.push_async_callback(oauth.close)
@@ -133,7 +132,7 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         stack.callback(acp.close)
         if settings.direct_llm_requests:
             stack.enter_context(environment_variables(DIRECT_LLM_REQUESTS))
-        stack.enter_context(known_to_agents(settings, SecretsStore(persistence_root(settings.persistence_dir), cipher)))
+        stack.enter_context(known_to_agents(settings, SecretsStore(settings.persistence_root, cipher)))
         access = StoreAccess(workers, catalog.store_lock)
         operations = Operations(
             ConversationOperations(settings, host, bash, workers, webhooks, cipher, extensions).table,
@@ -141,19 +140,17 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
             GoalOperations(host).table,
             ChildOperations(host, workers, webhooks).table,
             CredentialOperations(host, workers, bindings).table,
-            SwitchOperations(host, workers, persistence_root(settings.persistence_dir), cipher).table,
+            SwitchOperations(host, workers, settings.persistence_root, cipher).table,
             BashOperations(settings, host, bash).table,
             SdkOperations(workers).table,
             GatewayOperations(settings, host, workers, cipher, extensions).table,
             ExtensionOperations(settings, extensions).table,
             ServerOperations(cipher, extensions, oauth, acp).table,
-            SettingsOperations(persistence_root(settings.persistence_dir), cipher, access).table,
+            SettingsOperations(settings.persistence_root, cipher, access).table,
             RepositoryOperations(settings, workers, client, cipher).table,
-            ProfileOperations(persistence_root(settings.persistence_dir), cipher, access).table,
+            ProfileOperations(settings.persistence_root, cipher, access).table,
             AgentProfileOperations(settings, cipher, access, extensions).table,
-            SubscriptionOperations(
-                persistence_root(settings.persistence_dir), workers, catalog.oauth_jobs, cipher
-            ).table,
+            SubscriptionOperations(settings.persistence_root, workers, catalog.oauth_jobs, cipher).table,
             LlmTrial(workers, cipher).table,
             WorkspaceOperations(settings, cipher, access).table,
             WebhookOperations(webhooks).table,

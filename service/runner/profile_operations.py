@@ -10,10 +10,9 @@ from typing import Any
 from uuid import uuid4
 
 from openhands.sdk.llm import LLM
-from openhands.sdk.llm.llm_profile_store import PROFILE_NAME_PATTERN, LLMProfileStore, canonical_profile_name
-from openhands.sdk.llm.meta_profile_store import MetaProfile, MetaProfileStore
-from openhands.sdk.llm.provider_connection_store import ProviderConnection, ProviderConnectionStore
-from openhands.sdk.profiles.agent_profile_store import AgentProfileStore
+from openhands.sdk.llm.llm_profile_store import PROFILE_NAME_PATTERN, canonical_profile_name
+from openhands.sdk.llm.meta_profile_store import MetaProfile
+from openhands.sdk.llm.provider_connection_store import ProviderConnection
 from openhands.sdk.profiles.profile_refs import delete_llm_profile, rename_llm_profile
 from openhands.sdk.settings.model import OpenHandsAgentSettings
 from openhands.sdk.utils.cipher import Cipher
@@ -22,20 +21,19 @@ from service.errors import Conflict, InvalidRequest, JsonObject, NotFound
 from service.redaction import REDACTED_SECRET
 from service.requests.message import Request
 from service.runner.operations import Operation
+from service.runner.profile_stores import MOST_PROFILES, ProfileStores
 from service.runner.request_models import NewProfile
 from service.runner.secrets_at_rest import UnknownSecretKey, require_known_tokens
 from service.runner.settings_store import SettingsStore
 from service.runner.store_access import StoreAccess
 from service.runner.validation import parse
 
-_MOST_PROFILES = 50
-
 
 class ProfileOperations:
     """Over the SDK's own stores. One that has no folder yet is empty, and asking does not make it."""
 
     def __init__(self, root: Path, cipher: Cipher, access: StoreAccess) -> None:
-        self._root = root
+        self._stores = ProfileStores(root)
         self._cipher = cipher
         self._settings = SettingsStore(root, cipher)
         self.table: dict[str, Operation] = {
@@ -56,29 +54,10 @@ class ProfileOperations:
             "connections.delete": access.changing(self._delete_connection),
         }
 
-    @property
-    def _profiles(self) -> LLMProfileStore:
-        return LLMProfileStore(self._root / "profiles")
-
-    @property
-    def _meta_profiles(self) -> MetaProfileStore:
-        return MetaProfileStore(self._root / "meta-profiles")
-
-    @property
-    def _agent_profiles(self) -> AgentProfileStore:
-        return AgentProfileStore(self._root / "agent-profiles")
-
-    @property
-    def _connections(self) -> ProviderConnectionStore:
-        return ProviderConnectionStore(self._root / "provider-connections")
-
-    def _has(self, folder: str) -> bool:
-        return (self._root / folder).is_dir()
-
     # LLM profiles
 
     def _list(self, request: Request) -> JsonObject:
-        profiles: Any = self._profiles.list_summaries() if self._has("profiles") else []
+        profiles: Any = self._stores.llm_profiles.list_summaries() if self._stores.llm_profiles_path.is_dir() else []
         active = self._settings.read().pointers["active_profile"]
         # A process that died between the two files may have left the name of one that is gone.
         return {
@@ -88,9 +67,9 @@ class ProfileOperations:
 
     def _get(self, request: Request) -> JsonObject:
         name, expose = profile_name(request), request.arguments.get("expose")
-        if not (self._root / "profiles" / f"{name}.json").exists():
+        if not (self._stores.llm_profiles_path / f"{name}.json").exists():
             raise no_profile(name)
-        llm = self._profiles.load(name, cipher=self._cipher, resolve_provider=expose == "plaintext")
+        llm = self._stores.llm_profiles.load(name, cipher=self._cipher, resolve_provider=expose == "plaintext")
         context = {"expose_secrets": expose, "cipher": self._cipher} if expose else {}
         config = llm.model_dump(mode="json", context=context)
         if expose is None:
@@ -101,18 +80,18 @@ class ProfileOperations:
     def _save(self, request: Request) -> JsonObject:
         name = profile_name(request)
         wanted = parse(NewProfile, request.body, {"cipher": self._cipher})
-        self._profiles.save(
+        self._stores.llm_profiles.save(
             name,
             wanted.llm,
             include_secrets=wanted.include_secrets,
             cipher=self._cipher,
-            max_profiles=_MOST_PROFILES,
+            max_profiles=MOST_PROFILES,
         )
         return _told(name, "was saved")
 
     def _delete(self, request: Request) -> JsonObject:
         name = profile_name(request)
-        delete_llm_profile(self._agent_profiles, self._profiles, name)
+        delete_llm_profile(self._stores.agent_profiles, self._stores.llm_profiles, name)
         with self._settings.changing() as settings:
             if settings.pointers["active_profile"] == name:
                 settings.pointers["active_profile"] = None
@@ -120,7 +99,7 @@ class ProfileOperations:
 
     def _rename(self, request: Request) -> JsonObject:
         name, new_name = profile_name(request), checked_name(json.loads(request.body)["new_name"], "new_name")
-        rename_llm_profile(self._agent_profiles, self._profiles, name, new_name)
+        rename_llm_profile(self._stores.agent_profiles, self._stores.llm_profiles, name, new_name)
         with self._settings.changing() as settings:
             if settings.pointers["active_profile"] == name:
                 settings.pointers["active_profile"] = new_name
@@ -128,7 +107,7 @@ class ProfileOperations:
 
     def _activate(self, request: Request) -> JsonObject:
         name = profile_name(request)
-        llm = load_usable(self._root / "profiles", name, self._cipher)
+        llm = load_usable(self._stores, name, self._cipher)
         with self._settings.changing() as settings:
             applied = isinstance(settings.agent, OpenHandsAgentSettings)
             if applied:
@@ -139,15 +118,15 @@ class ProfileOperations:
     # Meta-profiles
 
     def _list_meta(self, request: Request) -> JsonObject:
-        profiles = self._meta_profiles.list_summaries() if self._has("meta-profiles") else []
+        profiles = self._stores.meta_profiles.list_summaries() if self._stores.meta_profiles_path.is_dir() else []
         active = self._settings.read().pointers["active_meta_profile"]
         return {"meta_profiles": profiles, "active_meta_profile": active}
 
     def _get_meta(self, request: Request) -> JsonObject:
         name = profile_name(request)
-        if not self._has("meta-profiles"):
+        if not self._stores.meta_profiles_path.is_dir():
             raise NotFound(f"Meta-profile '{name}' not found")
-        return {"name": name, "config": self._meta_profiles.load(name)}
+        return {"name": name, "config": self._stores.meta_profiles.load(name)}
 
     def _save_meta(self, request: Request) -> JsonObject:
         name, wanted = profile_name(request), parse(MetaProfile, request.body)
@@ -156,12 +135,12 @@ class ProfileOperations:
             raise InvalidRequest(f"A meta-profile has no {', '.join(unknown)}")
         if not wanted.classes and wanted.prompt_template is None:
             raise InvalidRequest("A meta-profile needs classes or a prompt_template")
-        self._meta_profiles.save(name, wanted, max_profiles=_MOST_PROFILES)
+        self._stores.meta_profiles.save(name, wanted, max_profiles=MOST_PROFILES)
         return _told(name, "was saved")
 
     def _delete_meta(self, request: Request) -> JsonObject:
         name = profile_name(request)
-        self._meta_profiles.delete(name)
+        self._stores.meta_profiles.delete(name)
         with self._settings.changing() as settings:
             if settings.pointers["active_meta_profile"] == name:
                 settings.pointers["active_meta_profile"] = None
@@ -169,7 +148,7 @@ class ProfileOperations:
 
     def _activate_meta(self, request: Request) -> JsonObject:
         name = profile_name(request)
-        self._meta_profiles.load(name)
+        self._stores.meta_profiles.load(name)
         with self._settings.changing() as settings:
             applied = isinstance(settings.agent, OpenHandsAgentSettings)
             if applied:
@@ -180,41 +159,41 @@ class ProfileOperations:
     # Provider connections
 
     def _list_connections(self, request: Request) -> list[JsonObject]:
-        if not self._has("provider-connections"):
+        if not self._stores.connections_path.is_dir():
             return []
-        return [_shown(each) for each in self._connections.list(cipher=self._cipher)]
+        return [_shown(each) for each in self._stores.connections.list(cipher=self._cipher)]
 
     def _add_connection(self, request: Request) -> JsonObject:
         now = int(time.time())
         connection = ProviderConnection(id=uuid4().hex, created_at=now, updated_at=now, **json.loads(request.body))
-        return _shown(self._connections.create(connection, cipher=self._cipher))
+        return _shown(self._stores.connections.create(connection, cipher=self._cipher))
 
     def _change_connection(self, request: Request) -> JsonObject:
         known = self._connection(request)
         wanted: dict[str, Any] = json.loads(request.body)
         kept = known.model_dump(context={"expose_secrets": "plaintext"})
         changed = ProviderConnection.model_validate({**kept, **wanted, "updated_at": int(time.time())})
-        return _shown(self._connections.update(changed, cipher=self._cipher))
+        return _shown(self._stores.connections.update(changed, cipher=self._cipher))
 
     def _delete_connection(self, request: Request) -> JsonObject:
         known = self._connection(request)
-        profiles: Any = self._profiles.list_summaries()  # the SDK's annotation names its method
+        profiles: Any = self._stores.llm_profiles.list_summaries()  # the SDK's annotation names its method
         users = [each["name"] for each in profiles if each["provider_connection_id"] == known.id]
         if users:
             raise Conflict(f"Provider connection is referenced by {len(users)} LLM profile(s): {', '.join(users)}")
         if getattr(getattr(self._settings.read().agent, "llm", None), "provider_connection_id", None) == known.id:
             raise Conflict("Provider connection is referenced by the active settings")
-        self._connections.delete(known.id, cipher=self._cipher)
+        self._stores.connections.delete(known.id, cipher=self._cipher)
         return {**_shown(known), "api_key_set": False}
 
     def _connection(self, request: Request) -> ProviderConnection:
-        found = self._connections.get(request.arguments["id"], cipher=self._cipher)
+        found = self._stores.connections.get(request.arguments["id"], cipher=self._cipher)
         if found is None:
             raise NotFound("Provider connection not found")
         return found
 
 
-def load_usable(folder: Path, name: str, cipher: Cipher) -> LLM:
+def load_usable(stores: ProfileStores, name: str, cipher: Cipher) -> LLM:
     """An LLM profile with its key, and those of its provider connection. Blocking.
 
     Raises:
@@ -223,12 +202,12 @@ def load_usable(folder: Path, name: str, cipher: Cipher) -> LLM:
         Conflict: its key is under one that this server does not have. The SDK would take it for absent.
     """
     try:
-        require_known_tokens((folder / f"{name}.json").read_text("utf-8"), cipher)
+        require_known_tokens((stores.llm_profiles_path / f"{name}.json").read_text("utf-8"), cipher)
     except FileNotFoundError:
         raise no_profile(name) from None
     except UnknownSecretKey as error:
         raise Conflict(f"Profile '{name}' cannot be used: {error}") from error
-    return LLMProfileStore(folder).load(name, cipher=cipher)
+    return stores.llm_profiles.load(name, cipher=cipher)
 
 
 def no_profile(name: str) -> NotFound:

@@ -14,7 +14,6 @@ from service.requests.message import Request
 from service.requests.requester import Answer
 from service.runner.operations import Operation, answered
 from service.runner.settings_store import SecretsStore
-from service.runner.stored_profiles import persistence_root
 from service.runner.workers import Workers
 from service.settings import Settings
 
@@ -52,7 +51,7 @@ class RepositoryOperations:
         self._url = settings.github_api_url.rstrip("/")
         self._workers = workers
         self._client = client
-        self._secrets = SecretsStore(persistence_root(settings.persistence_dir), cipher)
+        self._secrets = SecretsStore(settings.persistence_root, cipher)
         self.table: dict[str, Operation] = {"repositories.search": self._search}
 
     async def _search(self, request: Request) -> Answer:

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from openhands.sdk.llm.llm_profile_store import LLMProfileStore
-from openhands.sdk.llm.meta_profile_store import MetaProfileStore
-from openhands.sdk.profiles.agent_profile_store import AgentProfileStore
 from openhands.sdk.settings.api_models import MCPServerPatch
 from openhands.sdk.settings.model import (
     ConversationSettings,
@@ -22,6 +19,7 @@ from openhands.sdk.utils.cipher import Cipher
 from service.errors import BadRequest, Conflict, InvalidRequest, JsonObject, NotFound
 from service.requests.message import Request
 from service.runner.operations import Operation
+from service.runner.profile_stores import ProfileStores
 from service.runner.request_models import NewMCPServer, SettingsPatch
 from service.runner.settings_store import CurrentSettings, SecretsStore, SettingsStore, merge
 from service.runner.store_access import StoreAccess
@@ -32,7 +30,7 @@ class SettingsOperations:
     """Any runner answers them, from the files."""
 
     def __init__(self, root: Path, cipher: Cipher, access: StoreAccess) -> None:
-        self._root = root
+        self._stores = ProfileStores(root)
         self._cipher = cipher
         self._settings = SettingsStore(root, cipher)
         self._secrets = SecretsStore(root, cipher)
@@ -73,13 +71,13 @@ class SettingsOperations:
             if "active_meta_profile" in given:
                 name = wanted.active_meta_profile
                 if name is not None:
-                    MetaProfileStore(self._root / "meta-profiles").load(name)
+                    self._stores.meta_profiles.load(name)
                 settings.pointers["active_meta_profile"] = name
             return settings.shown(None)
 
     def _point_at_profile(self, settings: CurrentSettings, name: str | None, has_llm: bool) -> None:
         if name is not None:
-            llm = LLMProfileStore(self._root / "profiles").load(name, cipher=self._cipher)
+            llm = self._stores.llm_profiles.load(name, cipher=self._cipher)
             if not has_llm and isinstance(settings.agent, OpenHandsAgentSettings):
                 settings.agent = settings.agent.model_copy(update={"llm": llm})
         settings.pointers["active_profile"] = name
@@ -88,7 +86,7 @@ class SettingsOperations:
         """Its name; raises NotFound."""
         if profile_id is None:
             return None
-        name = AgentProfileStore(self._root / "agent-profiles").name_for_id(UUID(profile_id))
+        name = self._stores.agent_profiles.name_for_id(UUID(profile_id))
         if name is None:
             raise NotFound(f"Agent profile with id '{profile_id}' not found")
         return name
@@ -125,7 +123,7 @@ class SettingsOperations:
         if profile_id is not None:
             name = self._require_agent_profile(profile_id)
             assert name is not None, "an id was given"
-            allowed = AgentProfileStore(self._root / "agent-profiles").load(name).secret_refs
+            allowed = self._stores.agent_profiles.load(name).secret_refs
             secrets = [secret for secret in secrets if allowed is None or secret.name in allowed]
         return {"secrets": [secret.shown() for secret in secrets]}
 

@@ -7,37 +7,29 @@ from uuid import UUID
 
 from openhands.sdk.launch import AgentProfileSource, LaunchStores, ResolvedLaunch, resolve
 from openhands.sdk.launch.errors import AgentLaunchError, LaunchStoreError
-from openhands.sdk.llm.llm_profile_store import LLMProfileStore
-from openhands.sdk.llm.meta_profile_store import MetaProfileStore
 from openhands.sdk.profiles.agent_profile import OpenHandsAgentProfile
-from openhands.sdk.profiles.agent_profile_store import AgentProfileStore
 from openhands.sdk.profiles.resolver import ProfileNotFound
 from openhands.sdk.skills import Skill
 from openhands.sdk.utils.cipher import Cipher
 
 from service.errors import Conflict, InvalidRequest, NotFound, RequestFailed, Unavailable
+from service.runner.profile_stores import ProfileStores
 from service.runner.settings_store import SettingsStore
 
-_DEFAULT_DIRECTORY = Path("~/.openhands")
 _DEFAULT_AGENT = "default"
-
-
-def persistence_root(configured: Path | None) -> Path:
-    """Where settings, profiles, skills and plugins are kept."""
-    return configured or _DEFAULT_DIRECTORY.expanduser()
 
 
 class StoredProfiles:
     """The profiles and settings below one folder, which is read anew each time: other processes write there."""
 
     def __init__(self, root: Path, cipher: Cipher) -> None:
-        self._root = root
+        self._stores = ProfileStores(root)
         self._cipher = cipher
         self._settings = SettingsStore(root, cipher)
 
     def llm_names(self) -> list[str]:
         """Of the LLM profiles, sorted; does not make their folder."""
-        return sorted(path.stem for path in (self._root / "profiles").glob("*.json"))
+        return sorted(path.stem for path in self._stores.llm_profiles_path.glob("*.json"))
 
     def launch(self, llm_profile: str, skills: list[Skill]) -> ResolvedLaunch:
         """The active agent profile, or the SDK's default agent where none is, with an LLM profile.
@@ -83,13 +75,12 @@ class StoredProfiles:
     def stores(self, skills: list[Skill]) -> LaunchStores:
         """What a launch looks into. Raises Conflict when the settings cannot be read."""
         agent = self._settings.read().agent
-        llm_profiles = LLMProfileStore(self._root / "profiles")
         return LaunchStores(
-            llm_profiles=llm_profiles,
+            llm_profiles=self._stores.llm_profiles,
             mcp_config=dict(agent.mcp_config or {}),
             skills=lambda: skills,
-            agent_profiles=AgentProfileStore(self._root / "agent-profiles"),
-            meta_profiles=MetaProfileStore(self._root / "meta-profiles"),
+            agent_profiles=self._stores.agent_profiles,
+            meta_profiles=self._stores.meta_profiles,
             llm_profile_names=self.llm_names,
             cipher=self._cipher,
         )

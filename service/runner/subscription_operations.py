@@ -27,8 +27,8 @@ _VENDOR = "openai"
 class SubscriptionOperations:
     """Any runner answers them: a login that has begun is in Redis, tokens are on the disk and never told."""
 
-    def __init__(self, persistence_root: Path, workers: Workers, jobs: OAuthJobs, cipher: Cipher) -> None:
-        self._folder = persistence_root / "auth"
+    def __init__(self, root: Path, workers: Workers, jobs: OAuthJobs, cipher: Cipher) -> None:
+        self._folder = root / "auth"
         self._workers = workers
         self._jobs = jobs
         self._cipher = cipher

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from openhands.sdk.llm import LLM
-from openhands.sdk.llm.llm_profile_store import PROFILE_NAME_PATTERN, LLMProfileStore, canonical_profile_name
+from openhands.sdk.llm.llm_profile_store import PROFILE_NAME_PATTERN, canonical_profile_name
 from openhands.sdk.llm.provider_connection_store import ProviderConnectionNotFound
 from openhands.sdk.utils.cipher import Cipher
 
@@ -16,6 +16,7 @@ from service.requests.requester import Answer
 from service.runner.host import Host
 from service.runner.operations import SUCCESS, Operation, conversation_id, submitting
 from service.runner.profile_operations import load_usable
+from service.runner.profile_stores import ProfileStores
 from service.runner.request_models import (
     LoadPluginRequest,
     SwitchAcpModelRequest,
@@ -30,10 +31,10 @@ from service.runner.workers import Workers
 class SwitchOperations:
     """Asked of the conversation's owner. What can be wrong is found before anything is promised."""
 
-    def __init__(self, host: Host, workers: Workers, persistence_root: Path, cipher: Cipher) -> None:
+    def __init__(self, host: Host, workers: Workers, root: Path, cipher: Cipher) -> None:
         self._host = host
         self._workers = workers
-        self._folder = persistence_root / "profiles"
+        self._stores = ProfileStores(root)
         self._cipher = cipher
         self.table: dict[str, Operation] = {
             "agent.switch_llm": self._switch_llm,
@@ -62,12 +63,12 @@ class SwitchOperations:
         if llm.provider_connection_id is None:
             return llm
         with store_errors():
-            return LLMProfileStore(self._folder).resolve_provider_connection(llm, cipher=self._cipher)
+            return self._stores.llm_profiles.resolve_provider_connection(llm, cipher=self._cipher)
 
     def _profile(self, name: str) -> LLM:
         with store_errors():
             try:
-                llm = load_usable(self._folder, name, self._cipher)
+                llm = load_usable(self._stores, name, self._cipher)
             except ProviderConnectionNotFound:
                 raise
             except ValueError as error:

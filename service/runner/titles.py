@@ -10,12 +10,12 @@ from openhands.sdk.conversation.impl.local_conversation import LocalConversation
 from openhands.sdk.conversation.title_utils import generate_title_from_message
 from openhands.sdk.event.conversation_error import ConversationErrorEvent
 from openhands.sdk.llm import LLM, TextContent
-from openhands.sdk.llm.llm_profile_store import LLMProfileStore
 from openhands.sdk.llm.provider_connection_store import ProviderConnectionNotFound
 from openhands.sdk.utils.cipher import Cipher
 
 from service.errors import OwnershipLost
 from service.runner.creation import private_copy
+from service.runner.profile_stores import ProfileStores
 from service.runner.reporter import Reporter
 from service.runner.request_models import PostMessageRequest
 from service.runner.workers import Workers
@@ -30,16 +30,16 @@ _LONGEST_TITLE = 50
 class TitleLlms:
     """The stored LLM profiles that titles may be asked of."""
 
-    def __init__(self, persistence_root: Path, cipher: Cipher) -> None:
-        self._folder = persistence_root / "profiles"
+    def __init__(self, root: Path, cipher: Cipher) -> None:
+        self._stores = ProfileStores(root)
         self._cipher = cipher
 
     def find(self, profile: str | None) -> LLM | None:
         """None when there is no such profile, or it cannot be used. Blocking."""
-        if profile is None or not self._folder.is_dir():
+        if profile is None or not self._stores.llm_profiles_path.is_dir():
             return None
         try:
-            return LLMProfileStore(self._folder).load(profile, cipher=self._cipher)
+            return self._stores.llm_profiles.load(profile, cipher=self._cipher)
         except (OSError, ValueError, ProviderConnectionNotFound) as error:
             _log.warning("title_profile_not_usable", profile=profile, error=str(error))
             return None

@@ -286,6 +286,11 @@ class Settings(BaseSettings):
         return tuple(key.get_secret_value() for key in self.previous_secret_keys)
 
     @property
+    def persistence_root(self) -> Path:
+        """Where settings, secrets, profiles, skills and plugins are kept."""
+        return self.persistence_dir or Path("~/.openhands").expanduser()
+
+    @property
     def redis_address(self) -> str | None:
         """`redis_url` in clear, password included, or None."""
         return self.redis_url.get_secret_value() if self.redis_url is not None else None
