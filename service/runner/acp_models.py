@@ -13,7 +13,7 @@ from openhands.sdk.secret import SecretSource
 from openhands.sdk.settings.model import ACPAgentSettings
 
 from service.errors import InvalidRequest, RemoteUnavailable
-from service.runner.workers import Workers
+from service.runner.workers import Threads
 
 _AT_ONCE = 2
 _KEPT_SECONDS = 300.0
@@ -24,7 +24,7 @@ class AcpModels:
     """Methods of the runner's loop."""
 
     def __init__(self) -> None:
-        self._workers = Workers(_AT_ONCE)
+        self._threads = Threads(_AT_ONCE)
         self._found: TTLCache[bytes, bytes] = TTLCache(_KEPT, _KEPT_SECONDS)
         """By a digest of what was asked, which has secrets in it."""
 
@@ -39,20 +39,20 @@ class AcpModels:
             command = settings.resolve_acp_command()
         except ValueError as error:
             raise InvalidRequest(str(error)) from error
-        values = await self._workers.call(_values, secrets)
+        values = await self._threads.call(_values, secrets)
         shown = settings.model_dump(mode="json", context={"expose_secrets": True})
         question = hashlib.sha256(pydantic_core.to_json([command, shown, values])).digest()
         found = self._found.get(question)
         if found is not None and not refresh:
             return found
-        discovered = await self._workers.call(partial(discover_acp_models, settings, secrets=dict(secrets)))
+        discovered = await self._threads.call(partial(discover_acp_models, settings, secrets=dict(secrets)))
         content = pydantic_core.to_json(discovered)
         if discovered.error is None:
             self._found[question] = content
         return content
 
     def close(self) -> None:
-        self._workers.close()
+        self._threads.close()
 
 
 def _values(secrets: dict[str, SecretSource]) -> dict[str, str | None]:

@@ -16,7 +16,7 @@ from openhands.sdk.skills.installed import SkillInstallationInterface
 from service.errors import JsonObject
 from service.runner.installed_extensions import InstalledExtensions
 from service.runner.skill_catalog import SkillCatalog
-from service.runner.workers import Workers
+from service.runner.workers import Threads
 
 _log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ class Extensions:
             root / "plugins" / "installed", PluginInstallationInterface(), "plugin", plugin_contents
         )
         self.catalog = SkillCatalog(root, self.skills)
-        self.workers = Workers(_THREADS)
+        self.workers = Threads(_THREADS)
 
     @property
     def plugin_cache(self) -> Path:

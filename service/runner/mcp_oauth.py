@@ -25,7 +25,7 @@ from service.errors import BadRequest, BrokerUnavailable, Conflict, JsonObject, 
 from service.identity import RunnerId
 from service.runner.mcp_servers import failure, state_of, tool_names
 from service.runner.mcp_tokens import McpTokens
-from service.runner.workers import Workers
+from service.runner.workers import Threads
 from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
@@ -92,7 +92,7 @@ class McpOAuth:
         self._runner_id = runner_id
         self._records = records
         self._cipher = cipher
-        self._workers = Workers(_JOBS)
+        self._threads = Threads(_JOBS)
         self._tasks = TaskSet()
         self._jobs: dict[str, _Job] = {}
 
@@ -148,10 +148,10 @@ class McpOAuth:
         for job in self._jobs.values():
             job.callback.cancel()
         await self._tasks.stop()
-        self._workers.close()
+        self._threads.close()
 
     async def _drive(self, job: _Job) -> None:
-        connected: asyncio.Future[Any] = asyncio.ensure_future(self._workers.call(_connect, job, self._cipher))
+        connected: asyncio.Future[Any] = asyncio.ensure_future(self._threads.call(_connect, job, self._cipher))
         url: asyncio.Future[Any] = asyncio.wrap_future(job.authorization_url)
         try:
             await asyncio.wait([connected, url], return_when=asyncio.FIRST_COMPLETED)

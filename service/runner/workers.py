@@ -36,13 +36,11 @@ class _Pool(ThreadPoolExecutor):
             _log.warning("no_more_threads", threads=len(self._threads), error=str(error))
 
 
-class Workers:
-    """Two pools of threads, so that what waits keeps nothing from the disk; `close` waits for no thread."""
+class Threads:
+    """One pool of threads; `close` waits for none of them."""
 
-    def __init__(self, threads: int = _THREADS, *, runs: int = 0) -> None:
-        """`runs`: how many there may be at once."""
+    def __init__(self, threads: int) -> None:
         self._executor = _Pool(threads, "sdk")
-        self._waiting = _Pool(threads + runs * _WAITING_THREADS_PER_RUN, "sdk-waiting")
 
     async def call[**P, R](self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The result of `function`, run in a thread. Cancelling the caller does not stop the thread.
@@ -51,13 +49,25 @@ class Workers:
         """
         return await _call(self._executor, partial(function, *args, **kwargs))
 
+    def close(self) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+class Workers(Threads):
+    """Two pools, so that what waits keeps nothing from the disk."""
+
+    def __init__(self, threads: int = _THREADS, *, runs: int = 0) -> None:
+        """`runs`: how many there may be at once."""
+        super().__init__(threads)
+        self._waiting = _Pool(threads + runs * _WAITING_THREADS_PER_RUN, "sdk-waiting")
+
     async def call_that_waits[**P, R](self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """As `call`, for what may wait for a tool, which holds its conversation's state lock, or for an LLM."""
         return await _call(self._waiting, partial(function, *args, **kwargs))
 
     def close(self) -> None:
-        for executor in (self._executor, self._waiting):
-            executor.shutdown(wait=False, cancel_futures=True)
+        super().close()
+        self._waiting.shutdown(wait=False, cancel_futures=True)
 
 
 async def _call[R](executor: ThreadPoolExecutor, function: Callable[[], R]) -> R:
