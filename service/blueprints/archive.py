@@ -61,15 +61,15 @@ class ArchiveQuery(BaseModel):
     errors=(400, 404, 422),
 )
 async def download_archive(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse | None:
-    wanted = query(request, ArchiveQuery)
+    web, wanted = web_of(request), query(request, ArchiveQuery)
     inside = None
     if runtime_conversation_id is not None:
         _, inside = await workspace_of(request, runtime_conversation_id)
     where = await asyncio.to_thread(place, wanted.path, "path", inside)
     media_type, suffix = _TYPES[wanted.format]
     with tempfile.TemporaryFile() as file:
-        name, headers = await asyncio.to_thread(write_archive, where, wanted, file)
-        await web_of(request).note_activity()
+        name, headers = await web.workers.call_that_takes_long(write_archive, where, wanted, file)
+        await web.note_activity()
         return await send_open_file(request, file, media_type, headers | as_attachment(f"{name}.{suffix}"))
 
 

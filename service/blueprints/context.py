@@ -14,6 +14,7 @@ import structlog
 from sanic import Request
 
 from service.blueprints.presence import Presence
+from service.blueprints.workers import Workers
 from service.catalog.catalog import Catalog
 from service.catalog.keys import Keys
 from service.errors import BrokerUnavailable, ConversationNotFound, FanoutError
@@ -51,6 +52,7 @@ class WebContext:
         self.snapshots = SnapshotReader()
         self.stream_epochs = StreamEpochs()
         self.running_commands = RunningCommands(settings.bash_events_dir)
+        self.workers = Workers()
         self._redis = source.commands()
         self.catalog = Catalog(self._redis, keys, settings.lease_ttl_seconds)
         control = Channel(keys.control)
@@ -82,6 +84,7 @@ class WebContext:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        self.workers.close()
         await self._tasks.stop()
         await self.presence.announce()
         await self.requester.__aexit__(*exc)

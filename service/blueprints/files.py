@@ -168,7 +168,7 @@ async def download_trajectory(
             raise InvalidRequest("Trajectory must belong to the selected conversation")
     web.require(wanted)
     with tempfile.TemporaryFile() as archive:
-        await asyncio.to_thread(write_trajectory, web.root.directory(wanted).path, archive)
+        await web.workers.call_that_takes_long(write_trajectory, web.root.directory(wanted).path, archive)
         return await send_open_file(request, archive, _OCTETS, as_attachment(f"{wanted.hex}.zip"))
 
 

@@ -261,9 +261,10 @@ async def _ask_in[Found](request: Request, where: Place, find: Callable[[Path], 
 
 async def _ask[Found](request: Request, find: Callable[[], Found]) -> Found:
     """What git says; its refusals are the client's. Raises BadRequest."""
-    await web_of(request).note_activity()
+    web = web_of(request)
+    await web.note_activity()
     try:
-        return await asyncio.to_thread(find)
+        return await web.workers.call_that_takes_long(find)
     except (GitFailed, NoDiff, OSError) as error:
         raise BadRequest(str(error)) from None
 

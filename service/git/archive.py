@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from service.git.changes import default_branch
-from service.git.program import EMPTY_TREE, commit_of, git, git_into, line, top_of, unfiltered
+from service.git.program import (
+    EMPTY_TREE,
+    GivenUp,
+    commit_of,
+    git,
+    git_into,
+    is_given_up,
+    line,
+    top_of,
+    unfiltered,
+)
 
 DEFAULT_EXCLUDES = (
     *(".git/", "node_modules/", ".venv/", "venv/", "__pycache__/", ".mypy_cache/", ".pytest_cache/", ".ruff_cache/"),
@@ -73,7 +83,7 @@ def base_of_patch(directory: Path, base_ref: str | None) -> Base:
 def write_patch(directory: Path, base: Base, excludes: tuple[str, ...], file: IO[bytes]) -> None:
     """What makes the work tree out of `base`; untracked files are in it, ignored ones not. Blocking.
 
-    Raises GitFailed.
+    Raises GitFailed and GivenUp.
     """
     objects = Path(git(directory, "rev-parse", "--path-format=absolute", "--git-path", "objects").decode().strip())
     with tempfile.TemporaryDirectory(prefix="fanout-archive-") as scratch:
@@ -107,7 +117,10 @@ def write_patch(directory: Path, base: Base, excludes: tuple[str, ...], file: IO
 
 
 def write_tar(directory: Path, top: str, excludes: tuple[str, ...], file: IO[bytes]) -> None:
-    """Directories and regular files, below the name `top`; never what holds git's credentials. Blocking."""
+    """Directories and regular files, below the name `top`; never what holds git's credentials. Blocking.
+
+    Raises GivenUp.
+    """
     count = total_bytes = 0
     has_manifest = False
     with tarfile.open(fileobj=file, mode="w:gz", format=tarfile.PAX_FORMAT) as tar, _descriptor(directory) as start:
@@ -233,6 +246,8 @@ class _Exactly:
         self._left_bytes = size_bytes
 
     def read(self, size_bytes: int = -1, /) -> bytes:
+        if is_given_up():
+            raise GivenUp
         wanted = self._left_bytes if size_bytes < 0 else min(size_bytes, self._left_bytes)
         self._left_bytes -= wanted
         return self._source.read(wanted).ljust(wanted, b"\0")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +18,7 @@ from service.settings.secrets import without_secrets
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 """The id of the tree without entries (git hash-object -t tree /dev/null)."""
 _TIMEOUT_SECONDS = 60.0
+_LOOK_SECONDS = 0.1
 _OPTIONS = (
     "--no-pager",
     # Whoever may ask for the directory may know what is in it, whoever owns it.
@@ -30,6 +34,14 @@ _ENVIRONMENT = {
     "FANOUT_NO_PROGRAM": "",
     "FANOUT_NOT_REQUIRED": "false",
 }
+
+
+given_up: ContextVar[threading.Event] = ContextVar("given_up")
+"""Set when who asked no longer waits. Without one it is waited for."""
+
+
+class GivenUp(Exception):
+    """Nobody waits for the answer any more."""
 
 
 class GitFailed(Exception):
@@ -49,6 +61,7 @@ def git(directory: Path, *arguments: str) -> bytes:
 
     Raises:
         GitFailed: it ended with an error, or took longer than a minute.
+        GivenUp: who asked has `given_up`; git is ended.
     """
     return _run(directory, arguments, subprocess.PIPE, {}, _TIMEOUT_SECONDS)
 
@@ -56,8 +69,14 @@ def git(directory: Path, *arguments: str) -> bytes:
 def git_into(
     file: IO[bytes], directory: Path, *arguments: str, environment: Mapping[str, str], timeout_seconds: float
 ) -> None:
-    """Have git print into `file`. Blocking. Raises GitFailed as `git` does."""
+    """Have git print into `file`. Blocking. Raises as `git` does."""
     _run(directory, arguments, file, environment, timeout_seconds)
+
+
+def is_given_up() -> bool:
+    """Whether nobody waits for what this thread does."""
+    event = given_up.get(None)
+    return event is not None and event.is_set()
 
 
 def _run(
@@ -80,12 +99,17 @@ def _run(
     except OSError as error:
         raise GitFailed(arguments, str(error)) from error
     with process:
-        try:
-            printed, complaint = process.communicate(timeout=timeout_seconds)
-        except subprocess.TimeoutExpired:
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline and not is_given_up():
+            with suppress(subprocess.TimeoutExpired):
+                printed, complaint = process.communicate(timeout=_LOOK_SECONDS)
+                break
+        else:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            raise GitFailed(arguments, f"no answer within {timeout_seconds:g} s") from None
+            if is_given_up():
+                raise GivenUp
+            raise GitFailed(arguments, f"no answer within {timeout_seconds:g} s")
     if process.returncode != 0:
         raise GitFailed(arguments, complaint.decode(errors="replace").strip())
     return printed or b""

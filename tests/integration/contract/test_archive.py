@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import tarfile
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -19,6 +20,7 @@ from service.blueprints.archive import ArchiveQuery, write_archive
 from service.blueprints.places import place
 from service.errors import BadRequest
 from service.git.archive import base_of_patch, write_patch, write_tar
+from service.git.program import GivenUp, given_up
 from tests.integration.contract.conversations import Conversations
 from tests.integration.contract.repository import Repository
 
@@ -274,6 +276,25 @@ def test_file_that_shrinks_is_filled_up(tmp_path: Path) -> None:
         assert (len(content), content[-1]) == (4 << 20, 0)
         assert b is not None
         assert b.read() == b"after"
+
+
+def test_archive_that_nobody_waits_for_is_given_up(tmp_path: Path) -> None:
+    """The bad state by hand: the client leaves in the middle of a file."""
+    (tmp_path / "file").write_bytes(os.urandom(4 << 20))
+    event = threading.Event()
+
+    class Left(io.BytesIO):
+        def write(self, data: Any, /) -> int:
+            if self.tell() > 1 << 20:
+                event.set()
+            return super().write(data)
+
+    token = given_up.set(event)
+    try:
+        with pytest.raises(GivenUp):
+            write_tar(tmp_path, "top", (), Left())
+    finally:
+        given_up.reset(token)
 
 
 @pytest.mark.parametrize("remote", ["https://[broken/r.git", "https://a:b@[broken", "git@example.org:o/r.git", "x y"])

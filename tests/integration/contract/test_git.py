@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 import pytest
 
+from service.blueprints.workers import _THREADS
 from tests.integration.contract.conversations import Conversations, JsonObject
 from tests.integration.contract.repository import Repository
+from tests.server_process import Server
+from tests.waiting import wait_until
 
 ODD_NAMES = ["with space", "tab\there", 'quote"d', "line\nbreak", "naïve-ünïcode", "-dash", "back\\slash"]
 
@@ -345,6 +350,35 @@ def test_changes_of_a_commit(http: httpx.Client, repository: Repository) -> None
     query = {"path": str(repository.path)}
     assert http.get("/api/git/commits/HEAD/changes", params=query).status_code == 422
     assert http.get("/api/git/commits/abcd1234/changes", params=query).status_code == 400
+
+
+# Many at once
+
+
+def test_repositories_that_do_not_answer_keep_nothing_from_the_disk(
+    http: httpx.Client, server: Server, repository: Repository, tmp_path: Path
+) -> None:
+    """And their programs end with those who wait for them."""
+    sha = repository.commit()
+    (tmp_path / "file").write_text("content")
+    other = tmp_path / "other"
+    shutil.copytree(repository.path, other)
+    (repository.path / ".git" / "config").unlink()
+    os.mkfifo(repository.path / ".git" / "config")
+    asked = f"GET /api/git/commits?path={repository.path} HTTP/1.1\r\nHost: x\r\n\r\n"
+    with ExitStack() as connections:
+        for _ in range(_THREADS * 4):
+            client = connections.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            client.sendall(asked.encode())
+        wait_until(lambda: len(programs_in(repository.path)) == _THREADS, "all threads wait for git")
+        assert http.get("/api/file/download", params={"path": f"{tmp_path}/file"}).text == "content"
+    wait_until(lambda: not programs_in(repository.path), "git has ended")
+    assert [each["sha"] for each in commits(http, other)["commits"]] == [sha]
+
+
+def programs_in(directory: Path) -> list[str]:
+    """The ids of the processes that are at work there."""
+    return [link.parent.name for link in Path("/proc").glob("[0-9]*/cwd") if os.path.realpath(link) == str(directory)]
 
 
 # The older forms, and those below a conversation
