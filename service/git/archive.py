@@ -16,12 +16,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from service.git.changes import default_branch
 from service.git.program import (
     EMPTY_TREE,
+    ONLY_GIT,
     GivenUp,
     commit_of,
     git,
@@ -38,8 +40,7 @@ DEFAULT_EXCLUDES = (
 )
 _SEARCHED_LEVELS = 3
 _NOT_SEARCHED = {"node_modules", "venv", "site-packages", "vendor"}
-_INDEX_SECONDS = 300.0
-_PATCH_SECONDS = 300.0
+_STEP_SECONDS = 300.0
 _CREDENTIALS = {"config", "config.worktree", "credentials", ".git-credentials", "FETCH_HEAD"}
 """In `.git`: addresses with tokens."""
 _MANIFEST = "archive_manifest.json"
@@ -94,26 +95,18 @@ def write_patch(directory: Path, base: Base, excludes: tuple[str, ...], file: IO
             "GIT_OBJECT_DIRECTORY": str(own),
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects),
         }
+        step = partial(git_into, environment=environment, timeout_seconds=_STEP_SECONDS)
+        options, submodules = unfiltered(directory), _submodules(directory, base.tree)
+        # `add` enters submodules, in which other programs are configured.
+        others = (".", *(f":(exclude,literal){path}" for path in submodules))
         with open(os.devnull, "wb") as nothing:
-            for step in (("read-tree", base.tree), (*unfiltered(directory), "add", "--all", "--", ".")):
-                git_into(nothing, directory, *step, environment=environment, timeout_seconds=_INDEX_SECONDS)
-        paths = [".", *(pathspec for exclude in excludes for pathspec in _pathspecs(exclude))]
-        options = (
-            "--cached",
-            "--binary",
-            "--full-index",
-            "--no-renames",
-            "--no-ext-diff",
-            "--no-textconv",
-            "--no-color",
-        )
-        git_into(
-            file,
-            directory,
-            *("diff", *options, "--relative", base.tree, "--", *paths),
-            environment=environment,
-            timeout_seconds=_PATCH_SECONDS,
-        )
+            step(nothing, directory, *options, "read-tree", base.tree)
+            step(nothing, directory, *options, "add", "--all", "--", *others)
+            step(nothing, directory, *options, "update-index", "--", *submodules)
+        # Not `diff`, which shows things as the user's configuration would have them.
+        shown = ("--cached", "--binary", "--full-index", *ONLY_GIT, "--relative")
+        paths = (".", *(pathspec for exclude in excludes for pathspec in _pathspecs(exclude)))
+        step(file, directory, "diff-index", *shown, base.tree, "--", *paths)
 
 
 def write_tar(directory: Path, top: str, excludes: tuple[str, ...], file: IO[bytes]) -> None:
@@ -178,6 +171,18 @@ def _published(directory: Path) -> str | None:
     if default is None:
         return None
     return line(directory, "merge-base", "HEAD", default) or commit_of(directory, default)
+
+
+def _submodules(directory: Path, tree: str) -> list[str]:
+    """Those of `tree` that are checked out below `directory`."""
+    entries = git(directory, "ls-tree", "-r", "-z", tree).split(b"\0")
+    paths = [os.fsdecode(entry.partition(b"\t")[2]) for entry in entries if entry.startswith(b"160000 ")]
+    real = os.path.realpath(directory)
+    return [
+        path
+        for path in paths
+        if os.path.exists(f"{real}/{path}/.git") and os.path.realpath(f"{real}/{path}") == f"{real}/{path}"
+    ]
 
 
 def _pathspecs(exclude: str) -> list[str]:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from service.git.program import EMPTY_TREE, GitFailed, commit_of, git, line, top_of, unfiltered
+from service.git.program import EMPTY_TREE, ONLY_GIT, UNENTERED, GitFailed, commit_of, git, line, top_of, unfiltered
 from service.open_directory import opened
 
 _STATUS = {"A": "ADDED", "D": "DELETED"}
@@ -75,7 +75,7 @@ def base_of(directory: Path, ref: str | None) -> str:
     return _upstream(directory, head) or head
 
 
-_PLAIN = ("--name-status", "-z", "--no-renames", "--no-ext-diff", "--no-textconv")
+_PLAIN = ("--name-status", "-z", "--no-renames", *ONLY_GIT)
 
 
 def _own_changes(directory: Path, ref: str | None) -> list[Change]:
@@ -93,7 +93,7 @@ def _upstream(directory: Path, head: str) -> str | None:
     branch = line(directory, "symbolic-ref", "--short", "--quiet", "HEAD")
     published = commit_of(directory, f"refs/remotes/origin/{branch}") if branch else None
     if published is not None and (
-        published != head or line(directory, *unfiltered(directory), "status", "--porcelain") != ""
+        published != head or line(directory, *unfiltered(directory), "status", "--porcelain", UNENTERED) != ""
     ):
         return published
     default = default_branch(directory)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from service.git.changes import base_of
-from service.git.program import EMPTY_TREE, GitFailed, commit_of, git, line, top_of
+from service.git.program import EMPTY_TREE, GitFailed, commit_of, git, top_of
 
 MAX_BYTES = 1 << 20
 
@@ -112,8 +112,9 @@ def _blob(top: Path, tree: str, path: str) -> bytes | None:
 
 
 def _kind(top: Path, tree: str, path: str) -> str | None:
-    """What is in a tree under a path: `blob`, or `tree` for a directory; None: nothing."""
-    return line(top, "cat-file", "-t", f"{tree}:{path}")
+    """What is in a tree under a path: `blob`, `tree` for a directory, or `commit` for a submodule; None: nothing."""
+    entry = git(top, "--literal-pathspecs", "ls-tree", tree, "--", path).split(maxsplit=2)
+    return entry[1].decode() if entry else None
 
 
 def _lines(content: bytes) -> str:

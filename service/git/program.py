@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import signal
 import subprocess
 import threading
@@ -17,6 +19,10 @@ from service.settings.secrets import without_secrets
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 """The id of the tree without entries (git hash-object -t tree /dev/null)."""
+UNENTERED = "--ignore-submodules=dirty"
+"""For what looks at a work tree: that of a submodule is read with the programs which its own configuration names."""
+ONLY_GIT = ("--no-ext-diff", "--no-textconv", UNENTERED)
+"""For what compares."""
 _TIMEOUT_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
 _OPTIONS = (
@@ -26,13 +32,19 @@ _OPTIONS = (
     # A repository's own configuration must not make the server run programs.
     *("-c", "core.fsmonitor=false"),
     *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "log.showSignature=false"),
 )
+_NAMING_PROGRAMS = r"^(filter\..*\.(clean|smudge|process|required)|hook\..*\.command)$"
 _ENVIRONMENT = {
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_TERMINAL_PROMPT": "0",
+    # What is missing is not fetched: programs of the configuration's choice would do it. Versions that do not know the
+    # first obey the second, which allows one protocol, of a name that no repository can have made an alias for.
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": secrets.token_hex(16),
     "LC_ALL": "C.UTF-8",
     "FANOUT_NO_PROGRAM": "",
-    "FANOUT_NOT_REQUIRED": "false",
+    "FANOUT_NO": "false",
 }
 
 
@@ -137,12 +149,10 @@ def top_of(directory: Path) -> Path | None:
 
 
 def unfiltered(directory: Path) -> tuple[str, ...]:
-    """Options for what reads or makes files of a work tree: the filters that a repository's configuration names are
-    programs."""
-    named = line(
-        directory, "config", "--null", "--name-only", "--get-regexp", r"^filter\..*\.(clean|smudge|process|required)$"
-    )
-    names = [name for name in (named or "").split("\0") if name]
+    """Options for what reads or makes files of a work tree, or writes an index: the filters that a repository's
+    configuration names are programs, and so are the hooks that it names (from git 2.54 on)."""
+    named = line(directory, "config", "--null", "--name-only", "--get-regexp", _NAMING_PROGRAMS)
+    names = [re.sub(r"\.command$", ".enabled", name) for name in (named or "").split("\0") if name]
     # Not `-c`: it ends the name of a setting at its first "=", and the name of a filter may hold one.
-    values = ("FANOUT_NOT_REQUIRED" if name.endswith(".required") else "FANOUT_NO_PROGRAM" for name in names)
+    values = ("FANOUT_NO" if name.endswith((".required", ".enabled")) else "FANOUT_NO_PROGRAM" for name in names)
     return tuple(f"--config-env={name}={value}" for name, value in zip(names, values, strict=True))

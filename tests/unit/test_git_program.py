@@ -20,7 +20,10 @@ def test_git_is_told_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert b"OF_NO_CONCERN=told" in environment
 
 
-@pytest.mark.parametrize("name", ["evil", "e.v.i.l", "e=vil", "e vil"])
+NAMES = pytest.mark.parametrize("name", ["evil", "e.v.i.l", "e=vil", "e vil", "a.command.b"])
+
+
+@NAMES
 def test_filters_of_any_name_are_off(tmp_path: Path, name: str) -> None:
     """Those that write files as well as those that read them."""
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
@@ -30,3 +33,12 @@ def test_filters_of_any_name_are_off(tmp_path: Path, name: str) -> None:
     for kind in ("clean", "smudge", "process"):
         assert git(tmp_path, *off, "config", f"filter.{name}.{kind}") == b"\n"
     assert git(tmp_path, *off, "config", f"filter.{name}.required") == b"false\n"
+
+
+@NAMES
+def test_hooks_of_any_name_are_off(tmp_path: Path, name: str) -> None:
+    """Those that the configuration names, which are not in the folder of hooks."""
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    git(tmp_path, "config", f"hook.{name}.event", "post-index-change")
+    git(tmp_path, "config", f"hook.{name}.command", "true")
+    assert git(tmp_path, *unfiltered(tmp_path), "config", f"hook.{name}.enabled") == b"false\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
@@ -192,6 +193,106 @@ def test_repository_makes_the_server_run_nothing(http: httpx.Client, repository:
     assert "+2" in archive.raise_for_status().text
     diff(http, repository.path / "file")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture
+def trap(tmp_path: Path) -> Iterator[str]:
+    """A program that a repository names, and that must not have been run in the end."""
+    program, ran = tmp_path / "trap", tmp_path / "ran"
+    program.write_text(f"#!/bin/sh\necho ran >> {ran}\ncat\n")
+    program.chmod(0o755)
+    yield str(program)
+    assert not ran.exists()
+
+
+def ask_everything(http: httpx.Client, repository: Repository) -> None:
+    """All that git is asked for; some of it may be refused."""
+    top, file = {"path": str(repository.path)}, {"path": f"{repository.path}/file"}
+    head = repository.git("rev-parse", "HEAD").strip()
+    for route, query in (
+        ("git/changes", top),
+        ("git/changes", top | {"ref": "HEAD"}),
+        ("git/commits", top),
+        (f"git/commits/{head}/changes", top),
+        ("git/diff", file),
+        ("git/diff", file | {"commit": head}),
+        ("file/archive", top | {"base_ref": "HEAD"}),
+    ):
+        http.get(f"/api/{route}", params=query)
+
+
+def test_signatures_are_not_looked_at(http: httpx.Client, repository: Repository, tmp_path: Path, trap: str) -> None:
+    signing = tmp_path / "signing"
+    signing.write_text("#!/bin/sh\necho '[GNUPG:] SIG_CREATED ' >&2\necho '-----BEGIN PGP SIGNATURE-----'\n")
+    signing.chmod(0o755)
+    repository.write("file")
+    repository.git("add", "file")
+    repository.git("-c", f"gpg.program={signing}", "commit", "-q", "-S", "-m", "signed")
+    repository.git("config", "log.showSignature", "true")
+    repository.git("config", "gpg.program", trap)
+    ask_everything(http, repository)
+    [commit] = commits(http, repository.path)["commits"]
+    assert commit["subject"] == "signed"
+
+
+def test_submodule_makes_the_server_run_nothing(
+    http: httpx.Client, repository: Repository, tmp_path: Path, trap: str
+) -> None:
+    """Its own configuration counts where git looks at its files; where its commit is another is told all the same."""
+    library = Repository(tmp_path / "library")
+    library.write("file")
+    library.write(".gitattributes", "* filter=evil diff=evil\n")
+    library.commit()
+    repository.write("file")
+    repository.git("submodule", "add", "-q", str(library.path), "deep/lib")
+    base = repository.commit()
+    submodule = Repository(repository.path / "deep" / "lib")
+    submodule.write("file", "2\n")
+    moved = submodule.commit()
+    for key in ("filter.evil.clean", "diff.external", "diff.evil.textconv", "core.fsmonitor"):
+        submodule.git("config", key, trap)
+    for key, value in (("diff.submodule", "diff"), ("diff.ignoreSubmodules", "none"), ("submodule.recurse", "true")):
+        repository.git("config", key, value)
+    (submodule.path / "file").write_text("3\n")
+    repository.git("update-ref", "refs/remotes/origin/main", "HEAD")
+    ask_everything(http, repository)
+    assert changes(http, repository.path) == {"deep/lib": "UPDATED"}
+    archive = http.get("/api/file/archive", params={"path": f"{repository.path}/deep", "base_ref": base})
+    assert f"+Subproject commit {moved}" in archive.raise_for_status().text
+
+
+@pytest.mark.parametrize(
+    "remote",
+    [
+        {"url": "ext::{trap} %S"},
+        {"url": "ssh://host/path"},
+        {"url": "{path}", "uploadpack": "{trap}"},
+        {"url": "path", "vcs": "none"},
+    ],
+    ids=["a program", "ssh", "upload-pack", "an alias"],
+)
+def test_what_is_missing_is_not_fetched(
+    http: httpx.Client, repository: Repository, trap: str, remote: dict[str, str]
+) -> None:
+    path = repository.write("file")
+    repository.commit()
+    name = repository.git("rev-parse", "HEAD:file").strip()
+    (repository.path / ".git" / "objects" / name[:2] / name[2:]).unlink()
+    path.write_text("2\n")
+    for key, value in (
+        ("core.repositoryFormatVersion", "1"),
+        ("extensions.partialClone", "evil"),
+        ("remote.evil.promisor", "true"),
+        ("protocol.allow", "always"),
+        ("core.sshCommand", trap),
+        ("alias.remote-none", f"!{trap}"),
+        *((f"remote.evil.{key}", value) for key, value in remote.items()),
+    ):
+        repository.git("config", key, value.format(trap=trap, path=repository.path))
+    ask_everything(http, repository)
+    answer = http.get("/api/git/diff", params={"path": str(path)})
+    assert answer.status_code == 400
+    assert "Git command failed: git cat-file" in answer.json()["detail"]
 
 
 # Diff
