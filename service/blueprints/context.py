@@ -36,6 +36,8 @@ from service.tasks import TaskSet, repeat
 _log = structlog.get_logger(__name__)
 
 _WATCH_SECONDS = 0.5
+_VALID_SECONDS = 10.0
+"""For how long a check of readiness counts; the next one may wait for a disk that does not answer."""
 _DESCRIBE_TRIES = 2
 
 
@@ -71,6 +73,7 @@ class WebContext:
         self._runner_failure = runner_failure
         self.is_stopping = False
         self._reasons = ["Server is still initializing"]
+        self._looked_at = self.started_at
         self._tasks = TaskSet()
         self._watcher: asyncio.Task[None] | None = None
         self._schemas: Mapping[str, Any] | None = None
@@ -99,6 +102,8 @@ class WebContext:
             return ["The server is stopping"]
         if self._watcher is None or self._watcher.done():
             return ["The readiness check has stopped"]
+        if time.monotonic() - self._looked_at > _VALID_SECONDS:
+            return ["The readiness check does not end"]
         return self._reasons
 
     async def idle_seconds(self) -> float:
@@ -176,6 +181,8 @@ class WebContext:
         except Exception:
             self._reasons = ["The readiness check fails"]
             raise
+        finally:
+            self._looked_at = time.monotonic()
 
     async def _find_reasons(self) -> list[str]:
         failure = self._runner_failure()

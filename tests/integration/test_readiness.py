@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from service.blueprints import context
 from service.blueprints.context import WebContext
 from service.redis_source import RedisSource
 from service.settings import Settings
@@ -20,4 +27,21 @@ async def test_readiness_is_found_again_after_its_check_failed(settings: Setting
     async with WebContext(settings, source, runner_failure) as web:
         await wait_until_async(lambda: web.readiness() == ["The readiness check fails"], "the check has failed")
         failing = False
+        await wait_until_async(lambda: web.readiness() == ["No runner is up yet"], "the check is made again")
+
+
+async def test_check_that_does_not_end_is_not_readiness(
+    settings: Settings, source: RedisSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the disk does not answer."""
+    monkeypatch.setattr(context, "_VALID_SECONDS", 1.5)
+    settings = settings.model_copy(update={"redis_namespace": source.namespace})
+    threads = ThreadPoolExecutor(1)
+    asyncio.get_running_loop().set_default_executor(threads)
+    answer = threading.Event()
+    async with WebContext(settings, source, lambda: None) as web:
+        await wait_until_async(lambda: web.readiness() == ["No runner is up yet"], "the check has been made")
+        threads.submit(answer.wait)
+        await wait_until_async(lambda: web.readiness() == ["The readiness check does not end"], "it waits for a thread")
+        answer.set()
         await wait_until_async(lambda: web.readiness() == ["No runner is up yet"], "the check is made again")
