@@ -234,7 +234,7 @@ async def _diff(request: Request, where: Place, ref: str | None, commit: str | N
 async def _place_of_file(request: Request, path: str, runtime_conversation_id: str | None = None) -> Place:
     """Where `path` leads; a link that leads to no file is taken for itself, as git takes all of them."""
     target = await _place(request, path, runtime_conversation_id)
-    if await asyncio.to_thread(lambda: target.path.is_file() or not os.path.islink(path)):
+    if await asyncio.to_thread(lambda: os.path.isfile(target.path) or not os.path.islink(path)):
         return target
     above, name = os.path.split(path)
     return (await _place(request, above, runtime_conversation_id)).below((name,))

@@ -99,7 +99,7 @@ def place(text: str, name: str, inside: str | None) -> Place:
         raise InvalidRequest(f"{name} must be inside the conversation workspace")
     if len(os.fsencode(target)) > _PATH_BYTES or any(len(os.fsencode(part)) > _NAME_BYTES for part in target.parts):
         raise BadRequest("Path is too long")
-    if target.is_symlink():  # what follows all links ends at none, but for those that lead to each other
+    if os.path.islink(target):  # what follows all links ends at none, but for those that lead to each other
         raise BadRequest("Path is a loop of links")
     return Place(root, target.relative_to(root).parts)
 

@@ -149,12 +149,15 @@ def described(directory: Path) -> dict[str, str]:
 
 
 def _repositories(directory: Path, levels: int) -> Iterator[Path]:
-    with os.scandir(directory) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    try:
+        with os.scandir(directory) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return  # nobody may look into it, or it is gone
     for name in names:
         if name.startswith(".") or name in _NOT_SEARCHED:
             continue
-        if (directory / name / ".git").exists():
+        if os.path.exists(directory / name / ".git"):
             yield directory / name
         elif levels > 1:
             yield from _repositories(directory / name, levels - 1)

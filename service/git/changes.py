@@ -32,10 +32,11 @@ def changes(directory: Path, ref: str | None) -> list[Change]:
     if not directory.is_dir():
         return []
     own = _own_changes(directory, ref) if top_of(directory) is not None else []
+    # `Path.exists` raises where nobody may look.
     nested = [
         (_told(os.fsencode(child.name)), child)
         for child in sorted(directory.iterdir())
-        if not child.is_symlink() and (child / ".git").exists()
+        if not child.is_symlink() and os.path.exists(child / ".git")
     ]
     for name, _ in nested:
         own = [each for each in own if each.path != name and not each.path.startswith(f"{name}/")]

@@ -19,10 +19,12 @@ import pytest
 from service.blueprints.archive import ArchiveQuery, write_archive
 from service.blueprints.places import place
 from service.errors import BadRequest
-from service.git.archive import base_of_patch, write_patch, write_tar
+from service.git.archive import archive_root, base_of_patch, write_patch, write_tar
 from service.git.program import GivenUp, given_up
+from service.open_directory import opened
 from tests.integration.contract.conversations import Conversations
 from tests.integration.contract.repository import Repository
+from tests.unprivileged import unprivileged
 
 
 @pytest.fixture
@@ -134,6 +136,16 @@ def test_only_repository_below_is_archived(http: httpx.Client, tmp_path: Path) -
     refused = archive(http, tmp_path / "top")
     assert (refused.status_code, refused.json()["detail"]) == (400, f"Not a git repository: {tmp_path}/top")
     assert "top/a/repo/file" in members(archive(http, tmp_path / "top", format="tar.gz"))
+
+
+def test_repository_is_found_beside_what_nobody_may_look_into(tmp_path: Path) -> None:
+    """At the place of a repository, and on the way to one."""
+    Repository(tmp_path / "top" / "a" / "repo").write("file")
+    for name in ("top/a/closed", "top/closed"):
+        (tmp_path / name).mkdir(mode=0)
+    (tmp_path / "top").chmod(0o755)
+    with opened(tmp_path / "top") as held, unprivileged():
+        assert archive_root(held) == Path("a/repo")
 
 
 def test_tar_holds_files_and_directories(http: httpx.Client, repository: Repository) -> None:

@@ -14,9 +14,12 @@ import httpx
 import pytest
 
 from service.blueprints.workers import _THREADS
+from service.git.changes import changes as changes_in
+from service.open_directory import opened
 from tests.integration.contract.conversations import Conversations, JsonObject
 from tests.integration.contract.repository import Repository
 from tests.server_process import Server
+from tests.unprivileged import unprivileged
 from tests.waiting import wait_until
 
 ODD_NAMES = ["with space", "tab\there", 'quote"d', "line\nbreak", "naïve-ünïcode", "-dash", "back\\slash"]
@@ -144,6 +147,16 @@ def test_nested_repositories_are_listed_with_their_directory(http: httpx.Client,
         found = changes(http, parent)
         assert found["nested/file"] == "ADDED"
         assert not [path for path in found if path in ("nested", "nested/")]
+
+
+def test_directory_that_nobody_may_look_into_hides_nothing(tmp_path: Path) -> None:
+    """As a database's is, which belongs to another user."""
+    Repository(tmp_path / "nested").write("file")
+    (tmp_path / "database").mkdir(mode=0)
+    tmp_path.chmod(0o755)
+    with opened(tmp_path) as held, unprivileged():
+        found = changes_in(held, None)
+    assert [each.path for each in found] == ["nested/file"]
 
 
 def test_nested_repository_whose_name_is_no_utf_8_is_shown_with_what_can_be(
