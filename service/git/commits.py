@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from service.git.program import commit_of, git
 
-_FORMAT = "%x1f".join(("%H", "%h", "%s", "%an", "%aI"))
+_FORMAT = "%x00".join(("%H", "%h", "%s", "%an", "%aI"))
 
 
 class Commit(NamedTuple):
@@ -28,7 +28,8 @@ def commits(directory: Path, limit: int) -> tuple[list[Commit], bool]:
     """
     if commit_of(directory, "HEAD") is None:
         return [], False
-    printed = git(directory, "log", f"--max-count={limit + 1}", f"--format={_FORMAT}", "-z")
-    records = printed.decode(errors="replace").split("\0") if printed else []
-    found = [Commit(*record.removesuffix("\n").split("\x1f")) for record in records if record]
+    # In another encoding a text may hold the NUL that nothing else can hold.
+    options = (f"--max-count={limit + 1}", f"--format={_FORMAT}", "-z", "--encoding=UTF-8")
+    fields = git(directory, "log", *options).decode(errors="replace").split("\0")[:-1]
+    found = [Commit(*record) for record in zip(*[iter(fields)] * 5, strict=True)]
     return found[:limit], len(found) > limit

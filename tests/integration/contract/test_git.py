@@ -426,6 +426,15 @@ def test_commits_newest_first(http: httpx.Client, repository: Repository) -> Non
         assert answer.status_code == 422
 
 
+def test_commit_may_say_anything(http: httpx.Client, repository: Repository) -> None:
+    subjects = ["", "unit\x1fseparator", "naïve"]
+    for subject in subjects:
+        repository.git("commit", "-q", "--allow-empty", "--allow-empty-message", "-m", subject)
+    repository.git("config", "i18n.logOutputEncoding", "UTF-16")
+    page = commits(http, repository.path)
+    assert [each["subject"] for each in page["commits"]] == subjects[::-1]
+
+
 def test_commits_of_a_bare_repository(http: httpx.Client, repository: Repository, tmp_path: Path) -> None:
     sha = repository.commit()
     bare = tmp_path / "bare.git"
