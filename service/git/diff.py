@@ -97,7 +97,11 @@ def _too_large(size_bytes: int) -> NoDiff:
 
 
 def _relative(file: File, top: Path) -> str:
-    return (file.directory.resolve() / file.name).relative_to(top.resolve()).as_posix()
+    """As trees name it. Raises NoDiff: `core.worktree` has the repository's files elsewhere."""
+    path, work_tree = file.directory.resolve() / file.name, top.resolve()
+    if not path.is_relative_to(work_tree):
+        raise NoDiff(f"Path is outside of its repository's work tree: {file.path}")
+    return path.relative_to(work_tree).as_posix()
 
 
 def _blob(top: Path, tree: str, path: str) -> bytes | None:

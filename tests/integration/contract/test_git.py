@@ -334,6 +334,18 @@ def test_diff_of_a_commit_is_verbatim(http: httpx.Client, repository: Repository
     assert diff(http, repository.path / "absent", commit=second) == {"modified": "", "original": ""}
 
 
+def test_diff_where_the_work_tree_is_elsewhere_is_400(
+    http: httpx.Client, repository: Repository, tmp_path: Path
+) -> None:
+    path = repository.write("file")
+    repository.commit()
+    (tmp_path / "elsewhere").mkdir()
+    repository.git("config", "core.worktree", str(tmp_path / "elsewhere"))
+    answer = http.get("/api/git/diff", params={"path": str(path)})
+    told = f"Path is outside of its repository's work tree: {path}"
+    assert (answer.status_code, answer.json()["detail"]) == (400, told)
+
+
 def test_diff_of_what_is_a_directory_on_one_side(http: httpx.Client, repository: Repository) -> None:
     keep, directory = repository.write("keep", "k\n"), repository.write("d/below").parent
     repository.commit()
