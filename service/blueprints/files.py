@@ -262,7 +262,10 @@ def _make_directory(target: Place) -> None:
 
 def _home(include_hidden: bool) -> Home:
     directory = Path.home()
-    favorites = _directories(directory, include_hidden)[:_MOST_FAVORITES]
+    try:
+        favorites = _directories(directory, include_hidden)[:_MOST_FAVORITES]
+    except OSError:
+        favorites = []  # a service may be given a home that does not exist
     return Home(
         home=str(directory),
         favorites=[Labelled(label=path.name, path=str(path)) for path in favorites],

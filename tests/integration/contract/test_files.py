@@ -336,6 +336,16 @@ def test_home(http: httpx.Client, server: Server) -> None:
     assert {"label": ".hidden", "path": f"{directory}/.hidden"} in hidden
 
 
+def test_home_that_does_not_exist_has_no_favorites(http: httpx.Client, server: Server) -> None:
+    directory = server.directory / "home"
+    away = directory.rename(server.directory / "away")
+    try:
+        found = http.get("/api/file/home")
+    finally:
+        away.rename(directory)
+    assert found.json() == {"home": str(directory), "favorites": [], "locations": [{"label": "/", "path": "/"}]}
+
+
 def test_search_subdirs(http: httpx.Client, tmp_path: Path) -> None:
     for name in ("b", "A", "c", ".hidden"):
         (tmp_path / name).mkdir()
