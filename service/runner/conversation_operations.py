@@ -98,7 +98,8 @@ class ConversationOperations:
                     "message", planned.initial_message, starts_run=True, key=command_key(request), is_new=is_new
                 )
                 snapshot = await hosted.reporter.refresh()
-        return Answer(201 if is_new else 200, _created(info_for(request, snapshot), status))
+        # Its first message is in it, and its run is not.
+        return Answer(201 if is_new else 200, info_for(request, snapshot, execution_status=status))
 
     async def _launch(self, body: bytes) -> ResolvedLaunch | None:
         """Of the agent profile that a create names; None when it names none. What is wrong with it `plan` tells."""
@@ -204,13 +205,6 @@ class ConversationOperations:
 
     async def _hosted(self, request: Request) -> HostedConversation:
         return await self._host.open(conversation_id(request))
-
-
-def _created(info: bytes, status: str) -> bytes:
-    """ConversationInfo as the contract has it in the reply to a create: its first message is in it and its run is not,
-    and nobody has looked at the machine yet.
-    """
-    return pydantic_core.to_json(pydantic_core.from_json(info) | {"execution_status": status, "runtime_info": None})
 
 
 def _uuid(given: object) -> UUID | None:

@@ -91,9 +91,12 @@ def conversation_id(request: Request) -> UUID:
     return request.conversation_id
 
 
-def info_for(request: Request, snapshot: Snapshot) -> bytes:
-    """What a conversation's snapshot tells of it, with its agent's skills if the request wants them."""
-    return snapshot.info_with_skills if request.arguments.get("include_skills") else snapshot.info
+def info_for(request: Request, snapshot: Snapshot, **changes: str) -> bytes:
+    """ConversationInfo in reply to what made or moved a conversation: nobody has looked at its machine yet. With its
+    agent's skills if the request wants them.
+    """
+    info = snapshot.info_with_skills if request.arguments.get("include_skills") else snapshot.info
+    return pydantic_core.to_json(pydantic_core.from_json(info) | {"runtime_info": None} | changes)
 
 
 def command_key(request: Request) -> str | None:

@@ -49,7 +49,7 @@ def test_fork_has_the_events_and_goes_on_by_itself(conversation: Conversations) 
 
     assert response.status_code == 201
     info = response.json()
-    assert info["execution_status"] == "idle"
+    assert (info["execution_status"], info["runtime_info"]) == ("idle", None)
     assert (info["title"], info["tags"]) == (None, {})
     assert info["forked_from_conversation_id"] == source.id
     assert info["leaf_event_id"] == source.info["leaf_event_id"]
@@ -208,6 +208,7 @@ def test_navigate_goes_on_from_another_event(conversation: Conversations) -> Non
     response = created.post("/navigate", {"event_id": first})
 
     assert (response.status_code, response.json()["leaf_event_id"]) == (200, first)
+    assert response.json()["runtime_info"] is None
     info = created.info
     assert (info["leaf_event_id"], info["updated_at"], info["execution_status"]) == (first, told_at, "finished")
     assert len(created.events) == length
