@@ -75,7 +75,9 @@ async def _serve(request: Request, conversation_id: str, relative: str) -> HTTPR
         found = await asyncio.to_thread(place, f"{os.path.join(working_dir, '')}{relative}", "path", working_dir)
     except InvalidRequest:
         raise BadRequest("Path is outside the workspace") from None
-    if _CREDENTIALS.intersection(found.parts) or any(part.startswith(".env.") for part in found.parts):
+    # Some disks take a name in any case.
+    names = [part.casefold() for part in found.parts]
+    if _CREDENTIALS.intersection(names) or any(name.startswith(".env.") for name in names):
         raise NotFound("File not found")
     served, source = await asyncio.to_thread(_open, found)
     with source:

@@ -45,7 +45,10 @@ def workspace(http: httpx.Client, llm: ScriptedLlm, project: Path, tmp_path: Pat
     (project / "sub" / "notes.md").write_text("# notes")
     (project / "site").mkdir()
     (project / "site" / "index.html").write_text("site")
-    (project / ".env").write_text("SECRET=1")
+    for name in (".env", ".Env.Local"):
+        (project / name).write_text("SECRET=1")
+    (project / ".GIT").mkdir()
+    (project / ".GIT" / "config").write_text("SECRET=1")
     (project / "inside").symlink_to(project / "sub")
     (tmp_path / "secret").write_text("secret")
     (project / "out").symlink_to(tmp_path)
@@ -80,7 +83,9 @@ def test_file_is_shown(workspace: Conversation, path: str, content: str, media_t
         ("/nowhere", 404, "File not found"),
         ("/index.html/below", 404, "File not found"),
         ("/.git/config", 404, "File not found"),
+        ("/.GIT/config", 404, "File not found"),
         ("/.env", 404, "File not found"),
+        ("/.Env.Local", 404, "File not found"),
         ("/out/secret", 400, "Path is outside the workspace"),
         ("/%2e%2e/secret", 400, "Path is outside the workspace"),
         ("/sub/..%2f..%2fsecret", 400, "Path is outside the workspace"),
