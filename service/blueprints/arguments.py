@@ -8,6 +8,7 @@ Sanic reads no body for GET and DELETE unless the route says `ignore_body=False`
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from types import UnionType
@@ -72,6 +73,18 @@ def uuid_path(text: str, name: str = "conversation_id") -> UUID:
         return _UUID.validate_python(text)
     except ValidationError as error:
         raise invalid(error, "path", name) from None
+
+
+def text_path(text: str, name: str, pattern: str) -> str:
+    """A text out of the path, as it is.
+
+    Raises:
+        InvalidRequest: not all of it matches `pattern`.
+    """
+    if not re.fullmatch(pattern, text):
+        message = f"String should match pattern '{pattern}'"
+        raise invalid_value("string_pattern_mismatch", ["path", name], message, text, pattern=pattern)
+    return text
 
 
 def json_body(request: Request, *, required: bool = True) -> Any:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
+from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
-from service.blueprints.arguments import invalid_value, query
+from service.blueprints.arguments import query, text_path
 from service.blueprints.asking import ask_any
 from service.blueprints.context import web_of
 from service.blueprints.files import absolute
@@ -38,10 +39,15 @@ _SHA = r"^[0-9a-fA-F]{4,64}$"
 Sha = Annotated[str, StringConstraints(pattern=_SHA)]
 
 
-class ChangesQuery(BaseModel):
-    """Query of `changes`."""
+class CommitChangesQuery(BaseModel):
+    """Query of a commit's changes."""
 
     path: str = Field(description="A directory.")
+
+
+class ChangesQuery(CommitChangesQuery):
+    """Query of `changes`."""
+
     ref: str | None = Field(None, description="Commit to compare with; by default where the branch came from.")
 
 
@@ -52,17 +58,10 @@ class DiffQuery(ChangesQuery):
     commit: Sha | None = Field(None, description="Commit to compare with its first parent.")
 
 
-class CommitsQuery(BaseModel):
+class CommitsQuery(CommitChangesQuery):
     """Query of `commits`."""
 
-    path: str = Field(description="A directory.")
     limit: int = Field(50, ge=1, le=200)
-
-
-class CommitChangesQuery(BaseModel):
-    """Query of a commit's changes."""
-
-    path: str = Field(description="A directory.")
 
 
 class GitChange(BaseModel):
@@ -177,8 +176,7 @@ async def list_commits(request: Request, runtime_conversation_id: str | None = N
     wanted = query(request, CommitsQuery)
     where = await _place(request, wanted.path, runtime_conversation_id)
     found, has_more = await _ask_in(request, where, lambda directory: commits(directory, wanted.limit)) or ([], False)
-    page = GitCommitPage(commits=[GitCommit(**commit._asdict()) for commit in found], has_more=has_more)
-    return json_answer(page.model_dump_json().encode())
+    return json_answer(to_json({"commits": [commit._asdict() for commit in found], "has_more": has_more}))
 
 
 @_route("GET", "/commits/<sha:str>/changes")
@@ -192,10 +190,9 @@ async def list_changes_of_commit(
     request: Request, sha: str, runtime_conversation_id: str | None = None
 ) -> HTTPResponse:
     wanted = query(request, CommitChangesQuery)
-    if not 4 <= len(sha) <= 64 or not all(digit in "0123456789abcdefABCDEF" for digit in sha):
-        raise invalid_value("string_pattern_mismatch", ["path", "sha"], f"String should match pattern '{_SHA}'", sha)
+    commit = text_path(sha, "sha", _SHA)
     where = await _place(request, wanted.path, runtime_conversation_id)
-    return await _changes(request, where, lambda directory: changes_of(directory, sha))
+    return await _changes(request, where, lambda directory: changes_of(directory, commit))
 
 
 @blueprint.get("/repositories/search")
@@ -215,8 +212,7 @@ async def search_repositories(request: Request) -> HTTPResponse:
 
 async def _changes(request: Request, where: Place, find: Callable[[Path], list[Change]]) -> HTTPResponse:
     found = await _ask_in(request, where, find) or []
-    listed = [GitChange(status=each.status, path=each.path) for each in found]
-    return json_answer(b"[" + b",".join(each.model_dump_json().encode() for each in listed) + b"]")
+    return json_answer(to_json([{"status": each.status, "path": each.path} for each in found]))
 
 
 async def _diff(request: Request, where: Place, ref: str | None, commit: str | None) -> HTTPResponse:
@@ -228,7 +224,7 @@ async def _diff(request: Request, where: Place, ref: str | None, commit: str | N
             file = File(where.path, directory, "/".join((*rest, where.parts[-1])), lambda: _open(where))
             return diff(file, ref) if commit is None else diff_of(file, commit)
 
-    return json_answer(GitDiff(**(await _ask(request, find))._asdict()).model_dump_json().encode())
+    return json_answer(to_json((await _ask(request, find))._asdict()))
 
 
 async def _place_of_file(request: Request, path: str, runtime_conversation_id: str | None = None) -> Place:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
-
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.answers import json_answer
-from service.blueprints.arguments import body, invalid_value
+from service.blueprints.arguments import body, text_path
 from service.blueprints.asking import ask_any
 from service.blueprints.openapi import documented
 
 NETWORK_SECONDS = 300.0
 """For what may have to be fetched first."""
 
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 
 
 class Install(BaseModel):
@@ -93,7 +91,5 @@ def add_routes(blueprint: Blueprint, kind: str, noun: str, model: type[Installed
     async def _asked(
         request: Request, what: str, content: bytes | BaseModel = b"", name: str | None = None
     ) -> HTTPResponse:
-        if name is not None and not _NAME.fullmatch(name):
-            raise invalid_value("string_pattern_mismatch", ["path", "name"], "Not a name in kebab-case", name)
-        arguments = {} if name is None else {"name": name}
+        arguments = {} if name is None else {"name": text_path(name, "name", _NAME)}
         return await ask_any(request, f"{kind}.{what}", content, arguments=arguments, timeout_seconds=NETWORK_SECONDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 from uuid import UUID
 
@@ -11,7 +10,7 @@ from pydantic_core import from_json, to_json
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import text
 
-from service.blueprints.arguments import body, checked_json, invalid_value, query
+from service.blueprints.arguments import body, checked_json, query, text_path
 from service.blueprints.asking import ask_any
 from service.blueprints.context import web_of
 from service.blueprints.openapi import documented
@@ -145,17 +144,13 @@ async def put_secret(request: Request) -> HTTPResponse:
     summary="The value of a secret", response={"type": "string"}, media_type="text/plain", errors=(404, 409, 422)
 )
 async def get_secret(request: Request, name: str) -> HTTPResponse:
-    answer = await web_of(request).requester.ask("secrets.get", arguments={"name": _named(name)})
+    answer = await web_of(request).requester.ask(
+        "secrets.get", arguments={"name": text_path(name, "name", _SECRET_NAME)}
+    )
     return text(from_json(answer.body))
 
 
 @blueprint.delete("/secrets/<name:str>")
 @documented(summary="Delete a secret", response=Deleted, errors=(404, 409, 422, 503))
 async def delete_secret(request: Request, name: str) -> HTTPResponse:
-    return await ask_any(request, "secrets.delete", arguments={"name": _named(name)})
-
-
-def _named(name: str) -> str:
-    if not re.fullmatch(_SECRET_NAME, name):
-        raise invalid_value("string_pattern_mismatch", ["path", "name"], f"String should match {_SECRET_NAME}", name)
-    return name
+    return await ask_any(request, "secrets.delete", arguments={"name": text_path(name, "name", _SECRET_NAME)})

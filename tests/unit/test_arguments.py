@@ -7,11 +7,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from sanic import Request
 from sanic.compat import Header
 
-from service.blueprints.arguments import body, idempotency, json_body, json_bytes, query, uuid_path
+from service.blueprints.arguments import body, idempotency, json_body, json_bytes, query, text_path, uuid_path
 from service.errors import BadRequest, InvalidRequest, JsonObject
 
 ID = "01234567-89ab-cdef-0123-456789abcdef"
@@ -137,6 +137,21 @@ def test_blank_flag_is_a_problem_and_not_false() -> None:
 
 
 # --- path -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["abc", "x1", "", "1\n"])
+def test_text_that_does_not_match_has_the_problem_that_a_model_would_find(text: str) -> None:
+    class Model(BaseModel):
+        digits: str = Field(pattern="^[0-9]+$")
+
+    assert text_path("12", "digits", "^[0-9]+$") == "12"
+    with pytest.raises(InvalidRequest) as refused:
+        text_path(text, "digits", "^[0-9]+$")
+    with pytest.raises(ValidationError) as expected:
+        Model(digits=text)
+    assert problems(refused.value) == [
+        {**found, "loc": ["path", *found["loc"]]} for found in expected.value.errors(include_url=False)
+    ]
 
 
 @pytest.mark.parametrize(
