@@ -20,8 +20,8 @@ class Command:
     starts_run: bool = False
     key: str | None = None
     """Idempotency key of the client's request (`store.inbox.key_name`)."""
-    number: int | None = None
-    """Its place in the inbox, whether or not it is stored there."""
+    number: int = 0
+    """Its place in the inbox, whether or not it is stored there; 0 before it has one."""
     entry: InboxEntry | None = None
     stored: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the command is in the inbox, or need not be."""

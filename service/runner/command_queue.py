@@ -76,6 +76,7 @@ class CommandQueue:
         self._emptied = asyncio.Event()
         self._emptied.set()
         self._tasks = TaskSet()
+        self._storing = TaskSet()
         self._in_hand: Command | None = None
         self._is_stopped = False
 
@@ -135,9 +136,12 @@ class CommandQueue:
         command.traceparent = traceparent()
         command.number = self._inbox.reserve()
         self._enqueue(command)
-        if patience_seconds is not None:
-            await self._store_command(command, command.number)
-        command.stored.set()
+        if patience_seconds is None:
+            command.stored.set()
+        else:
+            # In a task of its own: who has asked for it may go away, and those behind it wait for this.
+            self._storing.start(self._store_command(command), f"store command {self._conversation_id}")
+            await command.stored.wait()
         await asyncio.wait([command.outcome], timeout=patience_seconds)
         if command.has_failed:
             await asyncio.wait([command.outcome])
@@ -157,14 +161,17 @@ class CommandQueue:
         self._emptied.clear()
         self._news.set()
 
-    async def _store_command(self, command: Command, number: int) -> None:
+    async def _store_command(self, command: Command) -> None:
         try:
             content = self._sealed(command)
-            command.entry = await self._workers.call(self._inbox.put, number, command.kind, content, command.key)
-        except OSError as error:
+            put = self._inbox.put
+            command.entry = await self._workers.call(put, command.number, command.kind, content, command.key)
+        except (OSError, OwnershipLost) as error:
             self._commands.remove(command)
-            command.stored.set()
-            raise RequestFailed(f"The command could not be stored: {error}") from error
+            if not command.outcome.done():
+                refused = RequestFailed(f"The command could not be stored: {error}")
+                command.outcome.set_exception(error if isinstance(error, OwnershipLost) else refused)
+        command.stored.set()
 
     def _sealed(self, command: Command) -> bytes:
         """The command as it may lie on disk: secrets only encrypted."""

@@ -317,6 +317,30 @@ async def test_command_that_a_slow_disk_is_storing_is_accepted_or_did_not_happen
     assert isinstance(outcome, OwnershipLost) == (slow == "fsync")
 
 
+async def test_command_whose_client_goes_away_while_it_is_stored_is_applied(
+    rig: Rig, opened: Opened, workers: Workers
+) -> None:
+    """As one that is stored already, and those behind it after it."""
+    is_storing, go_on = threading.Event(), threading.Event()
+    put = Inbox.put
+
+    def put_slowly(*args: Any) -> Any:
+        is_storing.set()
+        go_on.wait(PATIENCE_SECONDS)
+        return put(*args)
+
+    async with started(rig, opened, workers) as (queue, _):
+        with patch.object(Inbox, "put", put_slowly):
+            gone = asyncio.create_task(queue.submit(Command("message", body("one")), PATIENCE_SECONDS))
+            await workers.call(is_storing.wait, PATIENCE_SECONDS)
+            gone.cancel()
+            await asyncio.wait([gone])
+        go_on.set()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await queue.submit(Command("message", body("two")), None)
+    assert said(opened) == ["one", "two"]
+
+
 # Answers
 
 
