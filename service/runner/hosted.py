@@ -149,11 +149,14 @@ class HostedConversation:
         `drain_seconds` is cut off. Where runs are not resumed, this one is paused.
         """
         await self.goal.stop()
+        if not self._driver.is_active:
+            await self._queue.stop()  # the command that it has in hand may begin a run
         if self._driver.is_active and self._resume_runs:
             await self._freeze(drain_seconds)
             await self._stop()
             await self.webhooks.stop()
         else:
+            self._driver.close()
             await self._driver.interrupt()
             if not await self._driver.wait_ended(drain_seconds):
                 _log.warning("run_does_not_end", conversation_id=str(self.conversation_id))
@@ -164,8 +167,7 @@ class HostedConversation:
 
     async def abandon(self) -> None:
         """Write nothing more, and let go of terminals and other resources."""
-        self._store.discard_writes()
-        self.reporter.discard()
+        self._cut_off()
         await self.goal.stop()
         await self.webhooks.stop()
         await self._driver.interrupt()
@@ -178,21 +180,32 @@ class HostedConversation:
         done, _ = await asyncio.wait([frozen], timeout=drain_seconds)
         if not done:
             _log.warning("tool_cut_off", conversation_id=str(self.conversation_id), drain_seconds=drain_seconds)
-            self._store.discard_writes()
-        self.reporter.discard()
+        self._cut_off()
 
     def _freeze_between_steps(self) -> None:
         # The run holds this lock while tools are at work, and lets go of it while it waits for the LLM, whose answer
-        # it cannot store any more.
-        with self.conversation.state as state:
+        # it cannot store any more. Not `with state`, which would save only when it is too late what is set inside.
+        state = self.conversation.state
+        state.acquire()
+        try:
+            self._driver.close()
             if self._driver.is_starting:
                 state.execution_status = ConversationExecutionStatus.RUNNING
+        except OSError:
+            _log.exception("run_not_left", conversation_id=str(self.conversation_id))
+        finally:
             self._store.discard_writes()
+            state.release()
+
+    def _cut_off(self) -> None:
+        """From here on nothing is written and no run begins."""
+        self._driver.close()
+        self._store.discard_writes()
+        self.reporter.discard()
 
     def tell_deleted(self) -> None:
         """Nothing is written or published after this, and readers know that it is gone."""
-        self._store.discard_writes()
-        self.reporter.discard()
+        self._cut_off()
         self._outbox.deleted()
 
     async def submit(self, kind: str, content: bytes, *, starts_run: bool = False, key: str | None = None) -> None:

@@ -7,6 +7,7 @@ the agent itself runs on the agent loop.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -66,6 +67,7 @@ class RunDriver:
         self._has_entered = False
         """The SDK's status shows the run, or did."""
         self._interrupt_wanted = False
+        self._closed = threading.Event()
         self._is_on_agent_loop = False
         """Between entering and leaving the SDK's `arun`, which is when it can be interrupted."""
 
@@ -96,18 +98,28 @@ class RunDriver:
             AlreadyRunning: there is one.
             RunLimitReached: this runner or the deployment is full.
             BrokerUnavailable: whether the deployment is full cannot be found out.
+            OwnershipLost: after `close`; nothing happened.
         """
         await self.let_end()
-        if self._task is not None or self._is_asking:
+        if self._closed.is_set():
+            raise OwnershipLost
+        if self.is_busy:
             raise AlreadyRunning
         self._is_asking = True
         try:
             await self._slots.take(self._conversation.id)
         finally:
             self._is_asking = False
+        if self._closed.is_set():
+            self._slots.give_back(self._conversation.id)
+            raise OwnershipLost
         self._has_entered = False
         self._interrupt_wanted = False
         self._task = self._tasks.start(self._drive(), f"run {self._conversation.id}")
+
+    def close(self) -> None:
+        """Accept no more runs: what is asked for from here on is the next owner's. Callable from any thread."""
+        self._closed.set()
 
     async def let_end(self) -> None:
         """A client that was just told of the end of a run may start the next at once, while this one wraps up."""

@@ -8,8 +8,8 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,17 +17,19 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from openhands.sdk import LLM, Agent
+from openhands.sdk import LLM, Agent, Message
+from openhands.sdk.conversation.impl.local_conversation import LocalConversation
 from openhands.sdk.conversation.state import ConversationExecutionStatus
 from openhands.sdk.utils.cipher import Cipher
 from openhands.sdk.workspace import LocalWorkspace
 
 from service.catalog.catalog import Catalog
 from service.catalog.keys import Keys
-from service.errors import BrokerUnavailable, InvalidRequest, OwnerMoving, RequestFailed
+from service.errors import BrokerUnavailable, InvalidRequest, OwnerMoving, OwnershipLost, RequestFailed
 from service.identity import RunnerId
 from service.redis_source import RedisSource
 from service.requests.message import Request
+from service.runner import host as host_module
 from service.runner import hosted, reporter, takeover
 from service.runner.agent_loop import PROCESS_AGENT_LOOP
 from service.runner.bash_host import BashHost
@@ -46,10 +48,10 @@ from service.runner.webhooks import Webhooks
 from service.runner.workers import Workers
 from service.settings import Settings
 from service.settings.values import WebhookSpec
-from service.store.owner_record import read_owner
+from service.store.owner_record import NOBODY, claim, read_owner
 from service.store.snapshot import read_snapshot
 from tests.integration.contract.repository import Repository
-from tests.unit.runner.rig import RecordingPublisher, ScriptedLLM
+from tests.unit.runner.rig import RecordingPublisher, ScriptedLLM, says
 from tests.unit.runner.small_disk import SmallDisk
 from tests.waiting import wait_until_async
 
@@ -95,24 +97,46 @@ async def webhooks(
     await webhooks.letters.close()
 
 
+Running = Callable[..., AbstractAsyncContextManager[Host]]
+"""Called with a runner's id and changes of its settings."""
+
+
 @pytest.fixture
-async def host(
-    settings: Settings, catalog: Catalog, keys: Keys, workers: Workers, webhooks: Webhooks, stack: AsyncExitStack
-) -> AsyncIterator[Host]:
-    agent_loop = PROCESS_AGENT_LOOP.acquire()
-    stack.callback(PROCESS_AGENT_LOOP.release)
-    opener = Opener(settings, RUNNER, RecordingPublisher(), keys, CIPHER, CredentialBindings(CIPHER, fsync=False))
-    host = Host(settings, RUNNER, opener, catalog, agent_loop, workers, webhooks)
+def running(settings: Settings, catalog: Catalog, keys: Keys, workers: Workers, webhooks: Webhooks) -> Running:
+    """Hosts of runners, all on one disk."""
+
+    @asynccontextmanager
+    async def run(runner_id: RunnerId, **changes: Any) -> AsyncIterator[Host]:
+        own = settings.model_copy(update=changes)
+        agent_loop = PROCESS_AGENT_LOOP.acquire()
+        opener = Opener(own, runner_id, RecordingPublisher(), keys, CIPHER, CredentialBindings(CIPHER, fsync=False))
+        host = Host(own, runner_id, opener, catalog, agent_loop, workers, webhooks)
+        try:
+            yield host
+            await host.drain()
+        finally:
+            PROCESS_AGENT_LOOP.release()
+
+    return run
+
+
+@pytest.fixture
+async def host(running: Running) -> AsyncIterator[Host]:
     with patch.object(hosted, "_LAST_WEBHOOKS_SECONDS", 0.01):
-        yield host
-        await host.drain()
+        async with running(RUNNER) as host:
+            yield host
 
 
-def planned(host: Host, **fields: Any) -> Plan:
+def planned(host: Host, *answers: Message, initial_message: bytes | None = None, **fields: Any) -> Plan:
     """A new conversation, under an id of its own; `fields` are of its record."""
     workspace = LocalWorkspace(working_dir=str(host.root.path.parent / "project"))
     meta = Meta(id=uuid4(), workspace=workspace, **fields)
-    return Plan(meta, Agent(llm=ScriptedLLM.of(), tools=[]), {}, None)
+    return Plan(meta, Agent(llm=ScriptedLLM.of(*answers), tools=[]), {}, initial_message)
+
+
+def body(text: str, *, run: bool = False) -> bytes:
+    """A message as it is posted."""
+    return json.dumps({"content": [{"type": "text", "text": text}], "run": run}).encode()
 
 
 def tasks_of(conversation_id: UUID) -> set[str]:
@@ -440,3 +464,92 @@ async def test_conversation_that_is_let_go_before_its_first_message_is_told_of(
         await Operations(table).handle(request)
     assert len(host.root.ids()) == 1
     extensions.close()
+
+
+# Handing over
+
+
+@contextmanager
+def runs_starting_slowly() -> Iterator[threading.Event]:
+    """No run gets its agent ready before this is set."""
+    go_on, ready = threading.Event(), LocalConversation._ensure_agent_ready
+
+    def wait(conversation: LocalConversation) -> None:
+        if not threading.current_thread().name.startswith("sdk"):  # where commands are applied
+            go_on.wait(20.0)
+        ready(conversation)
+
+    with patch.object(LocalConversation, "_ensure_agent_ready", wait):
+        yield go_on
+        go_on.set()
+
+
+async def wait_let_go(one: HostedConversation) -> None:
+    def is_let_go() -> bool:
+        record = read_owner(one.directory)
+        return record is not None and record.runner_id == NOBODY
+
+    await wait_until_async(is_let_go, "its owner has let go")
+
+
+async def assert_next_owner_runs(one: HostedConversation, catalog: Catalog, running: Running) -> None:
+    assert status_on_disk(one) == "running"
+    assert one.conversation_id in await catalog.index.running()
+    async with running(RunnerId("next")) as other:
+        again = await other.open(one.conversation_id)
+        assert again.reporter.status is ConversationExecutionStatus.RUNNING
+        await again.pause_work()
+
+
+def status_on_disk(one: HostedConversation) -> str:
+    status: str = json.loads(one.directory.base_state.read_bytes())["execution_status"]
+    return status
+
+
+async def test_run_that_was_accepted_and_has_not_started_is_the_next_owners(
+    host: Host, catalog: Catalog, running: Running
+) -> None:
+    """Its client was told `running`, while the agent was still getting ready."""
+    one, _ = await host.create(planned(host, says("done")))
+    with runs_starting_slowly() as go_on:
+        await one.run()
+        draining = asyncio.create_task(host.drain())
+        await wait_let_go(one)
+        go_on.set()
+        await draining
+    await assert_next_owner_runs(one, catalog, running)
+
+
+async def test_run_that_comes_with_the_last_message_is_the_next_owners(
+    host: Host, catalog: Catalog, running: Running
+) -> None:
+    """The conversation was idle when its owner began to let go, and the message was being appended."""
+    one, _ = await host.create(planned(host, says("done")))
+    await one.submit("message", body("first"))
+    with runs_starting_slowly() as go_on, SlowDisk(one.directory.path) as disk:
+        told = asyncio.create_task(one.submit("message", body("second", run=True), starts_run=True))
+        await wait_until_async(disk.is_asked.is_set, "the message is being appended")
+        draining = asyncio.create_task(host.drain())
+        await asyncio.wait([draining], timeout=0.0)
+        disk.go_on.set()
+        await told
+        await wait_let_go(one)
+        go_on.set()
+        await draining
+    await assert_next_owner_runs(one, catalog, running)
+
+
+async def test_run_that_comes_while_an_idle_conversation_is_let_go_is_for_the_next_owner(host: Host) -> None:
+    """Here it would begin and leave no trace."""
+    one, _ = await host.create(planned(host, says("done")))
+    with SlowDisk(one.directory.path) as disk:
+        draining = asyncio.create_task(host.drain())
+        await wait_until_async(disk.is_asked.is_set, "it is being let go")
+        with pytest.raises(OwnershipLost):
+            await one.run()
+        disk.go_on.set()
+        await draining
+    assert status_on_disk(one) == "idle"
+
+
+# Stopping a run
