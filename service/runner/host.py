@@ -81,6 +81,7 @@ class Host:
         self._hosted: dict[UUID, HostedConversation] = {}
         self._claimed: set[UUID] = set()
         self._locks = KeyedLocks[UUID]()
+        self._handing_over = TaskSet()
         self._closing = TaskSet()
         self._has_activity = False
         self._is_draining = False
@@ -238,10 +239,18 @@ class Host:
         Leases must be renewed meanwhile, and requests about what is still here are answered.
         """
         self._is_draining = True
-        await asyncio.gather(*(self._hand_over(conversation) for conversation in list(self._hosted.values())))
+        for hosted in list(self._hosted.values()):
+            self._hand_over_soon(hosted)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_seconds):
+                await self._locks.wait_free()  # what is being made or opened, which is handed over as soon as it is
+        await self._handing_over.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLEAN_UP_SECONDS):
                 await self._closing.wait()
+
+    def _hand_over_soon(self, hosted: HostedConversation) -> None:
+        self._handing_over.start(self._hand_over(hosted), f"hand over {hosted.conversation_id}")
 
     async def _hand_over(self, hosted: HostedConversation) -> None:
         conversation_id = hosted.conversation_id
@@ -271,7 +280,8 @@ class Host:
     async def _make(self, plan: Plan) -> HostedConversation:
         directory = self.root.directory(plan.meta.id)
         try:
-            return await self._host(await self._opened(self._maker.make, directory, plan))
+            opened = await self._opened(self._maker.make, directory, plan)
+            return await self._host(opened, has_beginning=plan.initial_message is not None)
         except BaseException:
             await self._workers.call(self._maker.unmake, directory, plan.meta)
             raise
@@ -373,7 +383,7 @@ class Host:
                 _log.warning("lease_lost", conversation_id=str(conversation_id))
                 self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
 
-    async def _host(self, opened: Opened) -> HostedConversation:
+    async def _host(self, opened: Opened, *, has_beginning: bool = False) -> HostedConversation:
         hosted = HostedConversation(
             opened,
             self._index,
@@ -387,6 +397,7 @@ class Host:
             cipher=self._opener.cipher,
             fsync=self._settings.fsync,
             resume_runs=self._settings.resume_runs,
+            has_beginning=has_beginning,
         )
         try:
             await hosted.start()
@@ -394,4 +405,6 @@ class Host:
             await hosted.abandon()
             raise
         self._hosted[hosted.conversation_id] = hosted
+        if self._is_draining:
+            self._hand_over_soon(hosted)
         return hosted

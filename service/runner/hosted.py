@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -41,6 +42,10 @@ _RUNNING_PATIENCE_SECONDS = 0.1
 _COLD_PATIENCE_SECONDS = 2.0
 """How long an answer waits for its command to be applied before it only says accepted: while a run may hold the
 conversation, and when the first message has to start the agent's tools."""
+
+_LAST_COMMANDS_SECONDS = 2.0
+"""For the first message of a conversation that has just been made, and for commands that no run is in the way of: where
+none is going on, the next owner may come only when somebody asks."""
 
 _LAST_WEBHOOKS_SECONDS = 2.0
 """For what waits to be told to receivers when an idle conversation is let go; its next owner tells the rest."""
@@ -86,7 +91,9 @@ class HostedConversation:
         cipher: Cipher,
         fsync: bool,
         resume_runs: bool,
+        has_beginning: bool,
     ) -> None:
+        """`has_beginning`: whoever has made it submits a message next."""
         self.directory = opened.directory
         self.conversation = opened.conversation
         self.reporter = Reporter(opened, index, workers, note_activity, fsync=fsync)
@@ -110,6 +117,9 @@ class HostedConversation:
         )
         self.goal = GoalLoop(opened, workers, goals, self)
         self._title = AutoTitle(opened.conversation, self.reporter, workers, title_llms)
+        self._begun = asyncio.Event()
+        if not has_beginning:
+            self._begun.set()
         self._is_warm = False
         """Whether the agent's tools are started; the first message starts them, which may take long."""
         self._used_at = time.monotonic()
@@ -149,6 +159,11 @@ class HostedConversation:
         `drain_seconds` is cut off. Where runs are not resumed, this one is paused.
         """
         await self.goal.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_COMMANDS_SECONDS):
+                await self._begun.wait()
+                if not self._driver.is_active:
+                    await self._queue.wait_empty()
         if not self._driver.is_active:
             await self._queue.stop()  # the command that it has in hand may begin a run
         if self._driver.is_active and self._resume_runs:
@@ -176,6 +191,9 @@ class HostedConversation:
 
     async def _freeze(self, drain_seconds: float) -> None:
         """Have the run write nothing more, if possible from the end of its step on, where no tool is at work."""
+        if self._driver.is_starting:
+            with suppress(OSError):
+                await self.reporter.refresh()  # it is in the index that other runners look for runs without an owner
         frozen = asyncio.ensure_future(self._workers.call_that_waits(self._freeze_between_steps))
         done, _ = await asyncio.wait([frozen], timeout=drain_seconds)
         if not done:
@@ -217,6 +235,7 @@ class HostedConversation:
         """
         if kind in _ENDS_GOAL and not self._queue.knows(key):
             await self.goal.interrupt()
+        self._begun.set()
         await self._submit(Command(kind, content, starts_run, key))
 
     async def begin(

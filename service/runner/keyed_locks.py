@@ -14,6 +14,8 @@ class KeyedLocks[Key: Hashable]:
     def __init__(self) -> None:
         self._locks: dict[Key, asyncio.Lock] = {}
         self._users: Counter[Key] = Counter()
+        self._freed = asyncio.Event()
+        self._freed.set()
 
     def __len__(self) -> int:
         return len(self._locks)
@@ -23,6 +25,7 @@ class KeyedLocks[Key: Hashable]:
         """Nobody else holds the lock of this key while the block runs."""
         lock = self._locks.setdefault(key, asyncio.Lock())
         self._users[key] += 1
+        self._freed.clear()
         try:
             async with lock:
                 yield
@@ -30,3 +33,9 @@ class KeyedLocks[Key: Hashable]:
             self._users[key] -= 1
             if not self._users[key]:
                 del self._users[key], self._locks[key]
+            if not self._locks:
+                self._freed.set()
+
+    async def wait_free(self) -> None:
+        """Until nobody holds any of them or waits for it."""
+        await self._freed.wait()

@@ -422,7 +422,7 @@ def leaving(host: Host) -> Iterator[None]:
         await one.let_go(1.0)
         return one, is_new
 
-    with patch.object(host, "create", create_and_let_go):
+    with patch.object(host, "create", create_and_let_go), patch.object(hosted, "_LAST_COMMANDS_SECONDS", 0.0):
         yield
 
 
@@ -536,6 +536,32 @@ async def test_run_that_comes_with_the_last_message_is_the_next_owners(
         await wait_let_go(one)
         go_on.set()
         await draining
+    await assert_next_owner_runs(one, catalog, running)
+
+
+async def test_conversation_that_is_being_made_on_a_stop_is_the_next_owners(
+    host: Host, catalog: Catalog, running: Running
+) -> None:
+    """With its first message, and the run that comes with it."""
+    plan = planned(host, says("done"), initial_message=body("first", run=True))
+
+    async def make() -> HostedConversation:
+        one, is_new = await host.create(plan)
+        await one.reporter.refresh()
+        await one.begin("message", body("first", run=True), starts_run=True, key=None, is_new=is_new)
+        return one
+
+    with runs_starting_slowly() as go_on, SlowDisk(host.root.path) as disk:
+        making = asyncio.create_task(make())
+        await wait_until_async(disk.is_asked.is_set, "it is being made")
+        draining = asyncio.create_task(host.drain())
+        await asyncio.wait([draining], timeout=0.0)
+        disk.go_on.set()
+        one = await making
+        await wait_let_go(one)
+        go_on.set()
+        await draining
+    await assert_let_go(host, catalog, one.conversation_id)
     await assert_next_owner_runs(one, catalog, running)
 
 

@@ -25,3 +25,16 @@ async def test_one_at_a_time_and_nothing_is_left() -> None:
     await asyncio.gather(*(use(key) for key in "aaabbb"))
     assert most == 2
     assert len(locks) == 0
+
+
+async def test_all_are_free_when_the_last_holder_is_done() -> None:
+    """Of whatever key."""
+    locks = KeyedLocks[str]()
+    await locks.wait_free()
+    async with locks.hold("a"):
+        waiting = asyncio.create_task(locks.wait_free())
+        async with locks.hold("b"):
+            pass
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    await waiting
