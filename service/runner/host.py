@@ -220,8 +220,7 @@ class Host:
             may_close = used_before is None or hosted.is_idle_since(used_before)
             if self._hosted.get(conversation_id) is hosted and may_close:
                 del self._hosted[conversation_id]  # from here on requests wait for the lock, and then open it again
-                await hosted.pause_work()
-                await self._hand_over(hosted)
+                await self._hand_over(hosted, pauses=True)
                 _log.info("conversation_evicted", conversation_id=str(conversation_id))
 
     def note_activity(self) -> None:
@@ -250,11 +249,13 @@ class Host:
                 await self._closing.wait()
 
     def _hand_over_soon(self, hosted: HostedConversation) -> None:
-        self._handing_over.start(self._hand_over(hosted), f"hand over {hosted.conversation_id}")
+        self._handing_over.start(self._hand_over(hosted, pauses=False), f"hand over {hosted.conversation_id}")
 
-    async def _hand_over(self, hosted: HostedConversation) -> None:
+    async def _hand_over(self, hosted: HostedConversation, *, pauses: bool) -> None:
         conversation_id = hosted.conversation_id
         try:
+            if pauses:
+                await hosted.pause_work()
             await hosted.let_go(self._settings.drain_seconds)
         except Exception:  # noqa: BLE001  supervisor: the others must be handed over too
             _log.exception("conversation_not_handed_over", conversation_id=str(conversation_id))

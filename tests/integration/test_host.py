@@ -466,6 +466,19 @@ async def test_conversation_that_is_let_go_before_its_first_message_is_told_of(
     extensions.close()
 
 
+async def test_conversation_that_cannot_be_paused_is_let_go(host: Host, catalog: Catalog) -> None:
+    """Else its run would go on beside the next owner's."""
+    one, _ = await host.create(planned(host, says("done")))
+    with runs_starting_slowly() as go_on:
+        await one.start_goal("an objective", 3)
+        with SmallDisk(one.directory.path), patch.object(host_module._log, "exception") as told:
+            await host.close_all()
+        assert told.called
+        go_on.set()
+    await assert_let_go(host, catalog, one.conversation_id)
+    assert await host.open(one.conversation_id) is not one
+
+
 # Handing over
 
 
