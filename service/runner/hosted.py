@@ -219,7 +219,6 @@ class HostedConversation:
         """From here on nothing is written and no run begins."""
         self._driver.close()
         self._store.discard_writes()
-        self.reporter.discard()
 
     def tell_deleted(self) -> None:
         """Nothing is written or published after this, and readers know that it is gone."""

@@ -17,11 +17,11 @@ from openhands.sdk.event import Event
 from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
 
 from service.catalog.index import ConversationIndex, IndexEntry
-from service.errors import BrokerUnavailable
+from service.errors import BrokerUnavailable, OwnershipLost
 from service.metrics import metrics
 from service.runner.description import Describer
 from service.runner.full_disk import once_stored
-from service.runner.meta import write_meta
+from service.runner.meta import Meta, write_meta
 from service.runner.opening import Opened
 from service.runner.outbox import Hold
 from service.runner.run_driver import RunDriver
@@ -60,6 +60,8 @@ class Reporter:
         self._conversation = opened.conversation
         self._describer = Describer(opened.conversation.state)
         self._outbox = opened.outbox
+        self._store = opened.store
+        self._fence = opened.fence
         self._index = index
         self._workers = workers
         self._note_activity = note_activity
@@ -79,7 +81,6 @@ class Reporter:
         self._events_stored = metrics().events_stored
         self._steps = metrics().steps
         self._last_answer: bytes | None = None
-        self._is_discarded = False
         self._is_change_noted = False
         """Whether something has changed since the snapshot was renewed; the loop is woken only for the first change."""
         self._active_at: datetime | None = None
@@ -98,18 +99,13 @@ class Reporter:
         self._conversation.state.set_on_state_change(self._on_state_change)
         self._watch_costs()
 
-    def discard(self) -> None:
-        """Show nothing from here on: the conversation was deleted, or belongs to another runner."""
-        self._is_discarded = True
-        self._cancel_refresh_timer()
-
     async def stop(self) -> None:
         """Tell nothing more by itself."""
         self._cancel_refresh_timer()
         await self._tasks.stop()
 
     async def change_meta(self, **changes: Any) -> None:
-        """Set fields of the record, durably, and show them."""
+        """Set fields of the record, durably, and show them. Raises OwnershipLost when nothing is written any more."""
         async with self._changing_meta:
             await self._change_meta(**changes)
 
@@ -120,27 +116,32 @@ class Reporter:
                 await self._change_meta(title=title)
 
     async def _change_meta(self, **changes: Any) -> None:
-        changed = self.meta.model_copy(update=changes | {"updated_at": datetime.now(UTC)})
-        await self._write(write_meta, self._directory, changed, fsync=self._fsync)
+        await self._write_meta(self.meta.model_copy(update=changes | {"updated_at": datetime.now(UTC)}))
         self.meta = self.meta.model_copy(update=changes | {"updated_at": datetime.now(UTC)})
         await self.refresh()
 
     async def refresh(self) -> Snapshot:
-        """Renew what readers see on disk and in lists."""
+        """Renew what readers see on disk and in lists; where nothing is written any more, the next owner does.
+
+        Raises OwnershipLost when another runner has claimed the conversation.
+        """
         async with self._refreshing:
             self._cancel_refresh_timer()
             # In this order: who sees it noted has said before when that was.
             self._is_change_noted = False
             self._take_activity()
             snapshot = self._describe()
-            # First the index: who has seen a status in the conversation finds it in the lists too.
-            await self._put_in_index(snapshot.header)
-            await self._write(write_snapshot, self._directory, snapshot)
+            try:
+                await self._workers.call(self._require_ownership)
+                # First the index: who has seen a status in the conversation finds it in the lists too.
+                await self._put_in_index(snapshot.header)
+                await self._workers.call(self._write, write_snapshot, self._directory, snapshot)
+            except OwnershipLost:
+                if not self._store.discards_writes:
+                    raise
         return snapshot
 
     async def _put_in_index(self, header: SnapshotHeader) -> None:
-        if self._is_discarded:
-            return
         conversation_id = self._directory.conversation_id
         indexed_status, self._indexed_status = self._indexed_status, None
         with contextlib.suppress(BrokerUnavailable):  # the index is made again from the snapshots
@@ -174,7 +175,7 @@ class Reporter:
 
     async def run_ended(self) -> Snapshot:
         """Readers get the result of the run, and the message that it is over comes last; returns what they get."""
-        await self._save_meta()
+        await self._write_meta(self.meta)
         snapshot = await self.refresh()
         self._outbox.transient(snapshot.full_state)
         self._outbox.release_all()
@@ -237,7 +238,7 @@ class Reporter:
 
     async def _refresh_and_release(self, hold: Hold) -> None:
         try:
-            await self.refresh()
+            await self._refresh_if_owned()
         finally:
             self._outbox.release(hold)
 
@@ -264,8 +265,12 @@ class Reporter:
             self._start_refresh_timer()  # it waits for a full disk; what it shows then may be this change or not
             return
         name = str(self._directory.conversation_id)
-        refreshed = once_stored(self.refresh, "snapshot_not_stored", conversation_id=name)
+        refreshed = once_stored(self._refresh_if_owned, "snapshot_not_stored", conversation_id=name)
         self._due_refresh = self._tasks.start(refreshed, f"snapshot {name}")
+
+    async def _refresh_if_owned(self) -> None:
+        with contextlib.suppress(OwnershipLost):  # the new owner tells
+            await self.refresh()
 
     def _cancel_refresh_timer(self) -> None:
         if self._refresh_timer is not None:
@@ -282,14 +287,20 @@ class Reporter:
                 return self._describer.snapshot(self.meta, self.status)
         return self._describer.snapshot(self.meta, self.status)
 
-    async def _save_meta(self) -> None:
-        await self._write(write_meta, self._directory, self.meta, fsync=self._fsync)
+    async def _write_meta(self, meta: Meta) -> None:
+        await self._workers.call(self._write, write_meta, self._directory, meta, fsync=self._fsync)
 
-    async def _write(self, function: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        if self._is_discarded:
-            return
+    def _write(self, function: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        """Raises as `_require_ownership`. Blocking."""
+        self._require_ownership()
         try:
-            await self._workers.call(function, *args, **kwargs)
+            function(*args, **kwargs)
         except FileNotFoundError:
-            if not self._is_discarded:  # else the directory was removed meanwhile
-                raise
+            self._require_ownership()  # else it was deleted meanwhile
+            raise
+
+    def _require_ownership(self) -> None:
+        """Raises OwnershipLost when the conversation is another's, or is being let go or deleted. Blocking."""
+        if self._store.discards_writes:
+            raise OwnershipLost
+        self._fence.check()

@@ -52,7 +52,9 @@ class RunDriver:
         slots: RunSlots,
         settle: Callable[[], Awaitable[None]],
     ) -> None:
-        """`settle` is awaited after each run, once everything the run appended is on disk; it tells the readers."""
+        """`settle` is awaited after each run, once everything the run appended is on disk; it tells the readers, or
+        raises OwnershipLost.
+        """
         self._conversation = conversation
         self._agent_loop = agent_loop
         self._workers = workers
@@ -183,14 +185,15 @@ class RunDriver:
         try:
             while True:
                 self._is_wanted_again = False
-                if not await self._run_once():
-                    return
+                await self._run_once()
                 if self._must_repeat:
                     continue
                 await self._settle_once_stored()
                 # No await from here to the end: a message that arrives later starts a run of its own.
                 if not self._must_repeat:
                     return
+        except OwnershipLost:  # the next owner tells what became of it
+            _log.info("run_given_up", conversation_id=str(self._conversation.id))
         finally:
             metrics().runs_ended.labels(self._conversation.state.execution_status.value).inc()
             self._task = None
@@ -200,8 +203,8 @@ class RunDriver:
     def _must_repeat(self) -> bool:
         return self._is_wanted_again and self._conversation.state.execution_status in _REPEATABLE
 
-    async def _run_once(self) -> bool:
-        """False when the conversation is no longer this runner's."""
+    async def _run_once(self) -> None:
+        """Raises OwnershipLost."""
         try:
             if type(self._conversation.agent).astep is AgentBase.astep:
                 # a custom agent that only knows the blocking step
@@ -211,18 +214,14 @@ class RunDriver:
         except ConversationRunError as error:
             # The SDK has set the status and appended the ConversationErrorEvent.
             _log.info("run_failed", conversation_id=str(self._conversation.id), error=str(error.original_exception))
-            if not await self._once_recorded(self._close_open_calls):
-                return False
+            await self._once_recorded(self._close_open_calls)
         except OwnershipLost:
-            _log.info("run_given_up", conversation_id=str(self._conversation.id))
-            return False
+            raise
         except Exception as error:  # noqa: BLE001  supervisor: whatever a run raises ends that run only, visibly
             _log.exception("run_crashed", conversation_id=str(self._conversation.id))
-            if not await self._once_recorded(partial(self._record_crash, error)):
-                return False
+            await self._once_recorded(partial(self._record_crash, error))
         await self._pause_if_interrupted()
         self._has_entered = True
-        return True
 
     async def _arun(self) -> None:
         if self._interrupt_wanted:
@@ -245,18 +244,14 @@ class RunDriver:
         if self._interrupt_wanted:
             await self._workers.call_that_waits(self._conversation.pause)  # no effect once paused
 
-    async def _once_recorded(self, record: Callable[[], None]) -> bool:
-        """Once the disk takes it: one that is full may be what the run died of. False when ownership is lost first."""
-        try:
-            await once_stored(
-                lambda: self._workers.call_that_waits(record),
-                "crash_not_recorded",
-                is_passing=lambda refusal: True,
-                conversation_id=str(self._conversation.id),
-            )
-        except OwnershipLost:
-            return False
-        return True
+    async def _once_recorded(self, record: Callable[[], None]) -> None:
+        """Once the disk takes it: one that is full may be what the run died of."""
+        await once_stored(
+            lambda: self._workers.call_that_waits(record),
+            "crash_not_recorded",
+            is_passing=lambda refusal: True,
+            conversation_id=str(self._conversation.id),
+        )
 
     async def _settle_once_stored(self) -> None:
         """Likewise: readers must hear of the end, and a full disk may have taken the run's last event and no more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -74,7 +75,8 @@ class AutoTitle:
         await self._tasks.stop()
 
     async def _name(self, text: str) -> None:
-        await self._reporter.suggest_title(await self._workers.call_that_waits(self._ask, text))
+        with suppress(OwnershipLost):  # the conversation's next message is another occasion
+            await self._reporter.suggest_title(await self._workers.call_that_waits(self._ask, text))
 
     def _ask(self, text: str) -> str:
         meta = self._reporter.meta

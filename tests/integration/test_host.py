@@ -591,4 +591,31 @@ async def test_run_that_comes_while_an_idle_conversation_is_let_go_is_for_the_ne
     assert status_on_disk(one) == "idle"
 
 
+async def test_title_that_comes_while_a_run_is_handed_over_is_for_the_next_owner(host: Host) -> None:
+    """Here it would be answered and not be stored."""
+    one, _ = await host.create(planned(host, says("done")))
+    with runs_starting_slowly() as go_on:
+        await one.run()
+        draining = asyncio.create_task(host.drain())
+        await wait_let_go(one)
+        with pytest.raises(OwnershipLost):
+            await one.reporter.change_meta(title="too late")
+        assert one.reporter.meta.title is None
+        go_on.set()
+        await draining
+
+
+async def test_deposed_owner_changes_nothing_that_readers_see(host: Host, catalog: Catalog) -> None:
+    """It stood still, and has not looked yet whether it still has its lease."""
+    one, _ = await host.create(planned(host))
+    shown = one.directory.snapshot.read_bytes(), one.directory.meta.read_bytes()
+    claim(one.directory, RunnerId("next"), fsync=False)
+    with patch.object(catalog.index, "touch") as touch:
+        for change in (one.reporter.refresh(), one.reporter.change_meta(title="of the former owner")):
+            with pytest.raises(OwnershipLost):
+                await change
+    assert not touch.called
+    assert (one.directory.snapshot.read_bytes(), one.directory.meta.read_bytes()) == shown
+
+
 # Stopping a run
