@@ -91,7 +91,7 @@ class CommandQueue:
     def start(self) -> None:
         """Begin to apply; what a crash left in the inbox comes first."""
         for entry in self._inbox.entries():
-            if self._is_in_log(entry):
+            if self._is_in_log(entry.event_id):
                 self._inbox.finish(entry)
             else:
                 self._enqueue(self._recovered(entry))
@@ -110,12 +110,10 @@ class CommandQueue:
         await self._tasks.stop()
         waiting = await self._workers.call(self._inbox.close)
         for command in self._commands:
-            if command.outcome.done():
-                continue
-            if command.entry is not None or command.number in waiting:
-                command.outcome.set_result(None)
+            if command.entry is not None or command.number in waiting or self._is_in_log(command.event_id):
+                command.answer()
             elif command.stored.is_set() and (command is not in_hand or self._store.discards_writes):
-                command.outcome.set_exception(OwnershipLost())
+                command.answer(OwnershipLost())
 
     async def submit(self, command: Command, patience_seconds: float | None) -> None:
         """Apply a command in its turn.
@@ -168,9 +166,8 @@ class CommandQueue:
             command.entry = await self._workers.call(put, command.number, command.kind, content, command.key)
         except (OSError, OwnershipLost) as error:
             self._commands.remove(command)
-            if not command.outcome.done():
-                refused = RequestFailed(f"The command could not be stored: {error}")
-                command.outcome.set_exception(error if isinstance(error, OwnershipLost) else refused)
+            refused = RequestFailed(f"The command could not be stored: {error}")
+            command.answer(error if isinstance(error, OwnershipLost) else refused)
         command.stored.set()
 
     def _sealed(self, command: Command) -> bytes:
@@ -185,14 +182,14 @@ class CommandQueue:
             secret = self._cipher.decrypt(content.decode())
             content = _WITHOUT_KEY[entry.kind] if secret is None else secret.get_secret_value().encode()
         starts_run = entry.kind == "message" and PostMessageRequest.model_validate_json(content).run
-        command = Command(entry.kind, content, starts_run, entry.key, entry.number, entry, is_acknowledged=True)
+        command = Command(
+            entry.kind, content, starts_run, entry.key, entry.number, entry, entry.event_id, is_acknowledged=True
+        )
         command.stored.set()
         return command
 
-    def _is_in_log(self, entry: InboxEntry | None) -> bool:
-        if entry is None or entry.event_id is None:
-            return False
-        return is_in_log(self._conversation.state, entry.event_id)
+    def _is_in_log(self, event_id: str | None) -> bool:
+        return is_in_log(self._conversation.state, event_id)
 
     async def _run(self) -> None:
         while True:
@@ -223,20 +220,29 @@ class CommandQueue:
         except Exception as error:  # noqa: BLE001  supervisor: a command that fails must not stop those behind it
             await self._fail(command, error)
         else:
-            command.outcome.set_result(None)
+            command.answer()
 
     async def _until_stored(self, command: Command, function: Callable[..., None], *args: Any) -> None:
-        """Call what writes; again and again for an acknowledged command, of which a full disk is not the end."""
+        """Call what writes; again and again for an acknowledged command, of which a full disk is not the end, and for
+        a message that is in the log, whose state must follow.
+        """
         await once_stored(
             lambda: self._workers.call_that_waits(function, *args),
             "command_not_stored",
-            is_passing=lambda error: command.is_acknowledged and is_refusal(error),
+            is_passing=lambda error: is_refusal(error) and self._is_accepted(command),
             kind=command.kind,
             conversation_id=str(self._conversation_id),
         )
 
+    def _is_accepted(self, command: Command) -> bool:
+        """Whether it is to be gone on with; a message that is in the log is, and its client need not wait for more."""
+        if self._is_in_log(command.event_id):
+            command.is_acknowledged = True
+            command.answer()
+        return command.is_acknowledged
+
     def _apply_in_worker(self, command: Command) -> None:
-        if self._is_in_log(command.entry):
+        if self._is_in_log(command.event_id):
             with self._conversation.state:
                 pass  # its event was stored, then the disk refused the state: leaving the block writes that
         else:
@@ -257,8 +263,9 @@ class CommandQueue:
         known = error if isinstance(error, FanoutError) else RequestFailed(f"{type(error).__name__}: {error}")
         if known is not error:
             _log.error("command_failed", kind=command.kind, conversation_id=str(self._conversation_id), exc_info=error)
-        if isinstance(error, OwnershipLost) and command.entry is not None:
-            command.outcome.set_result(None)  # the next owner finds it in the inbox; its client must not send it again
+        is_left = command.entry is not None or self._is_in_log(command.event_id)
+        if isinstance(error, OwnershipLost) and is_left:
+            command.answer()  # the next owner finds it in the inbox or in the log; its client must not send it again
             return
         command.has_failed = True
         try:
@@ -269,13 +276,7 @@ class CommandQueue:
             if command.entry is not None:
                 await self._workers.call(self._inbox.remove, command.entry)
         finally:
-            self._answer_failed(command, known)
-
-    def _answer_failed(self, command: Command, error: FanoutError) -> None:
-        if command.is_acknowledged:
-            command.outcome.set_result(None)
-        else:
-            command.outcome.set_exception(error)
+            command.answer(None if command.is_acknowledged else known)
 
     def _append(self, event: ConversationErrorEvent) -> None:
         with self._conversation.state as state:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from openhands.sdk.conversation.state import ConversationState
 
 
-def is_in_log(state: ConversationState, event_id: str) -> bool:
-    """Whether there is such an event, on whatever branch."""
-    try:
-        return state.events.get_index(event_id) >= 0
-    except KeyError:
-        return False
+def is_in_log(state: ConversationState, event_id: object) -> bool:
+    """Whether there is an event of this id, on whatever branch; `object`, because the SDK's list is one of events."""
+    return event_id in state.events

@@ -119,10 +119,12 @@ class OwnedStore(FileStore):
     def _note_message(self, event_id: str, data: bytes) -> None:
         """Let the inbox know which event its entry becomes, so that a crash from here on cannot apply it twice."""
         command: Command | None = getattr(self._applying, "command", None)
-        if command is None or command.entry is None or command.kind != "message":
+        if command is None or command.kind != "message":
             return
         if b'"source":"user"' in data and data.endswith(b'"kind":"MessageEvent"}'):
-            command.entry = self._inbox.assign(command.entry, event_id)
+            command.event_id = event_id
+            if command.entry is not None:
+                command.entry = self._inbox.assign(command.entry, event_id)
 
     def read(self, path: str) -> str:
         return (self._directory.path / path).read_text("utf-8")

@@ -293,6 +293,41 @@ async def test_stopped_queue_keeps_what_waits(rig: Rig, opened: Opened, workers:
     assert said(rig.open(opened.directory)) == ["one", "two"]
 
 
+async def test_message_that_is_in_the_log_is_accepted_when_its_queue_stops(
+    rig: Rig, opened: Opened, workers: Workers
+) -> None:
+    """What follows it takes too long, as where Redis stands still: its client must not send it to the next owner."""
+    is_applied = asyncio.Event()
+
+    async def stand_still(command: Command) -> None:
+        is_applied.set()
+        await asyncio.Event().wait()
+
+    queue = CommandQueue(opened, workers, rig.opener.cipher, stand_still, lambda: None, {})
+    queue.start()
+    submitted = asyncio.create_task(queue.submit(Command("message", body("one")), None))
+    await is_applied.wait()
+    with patch.object(command_queue, "_IN_HAND_SECONDS", 0.01):
+        await queue.stop()
+        opened.store.discard_writes()
+        await queue.stop()
+    await submitted
+    assert said(rig.open(opened.directory)) == ["one"]
+
+
+async def test_applied_message_whose_owner_is_deposed_is_accepted(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """It is in the log, and what follows it is no longer to be done here."""
+
+    async def be_deposed(command: Command) -> None:
+        raise OwnershipLost
+
+    queue = CommandQueue(opened, workers, rig.opener.cipher, be_deposed, lambda: None, {})
+    queue.start()
+    await queue.submit(Command("message", body("one")), None)
+    await queue.stop()
+    assert said(rig.open(opened.directory)) == ["one"]
+
+
 @pytest.mark.parametrize("slow", ["fsync", "fsync_directory"], ids=["before it is there", "after it is there"])
 async def test_command_that_a_slow_disk_is_storing_is_accepted_or_did_not_happen(
     rig: Rig, opened: Opened, workers: Workers, slow: str
@@ -486,6 +521,26 @@ async def test_message_whose_state_did_not_fit_is_not_doubled(rig: Rig, opened: 
         await drained(queue)
     again = rig.open(opened.directory)
     assert said(again) == ["one"]
+    assert again.conversation.state.leaf_event_id == opened.conversation.state.leaf_event_id
+    assert waiting(opened.directory) == []
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("patience_seconds", [None, PATIENCE_SECONDS])
+async def test_message_whose_state_did_not_fit_is_accepted(
+    rig: Rig, opened: Opened, workers: Workers, patience_seconds: float | None
+) -> None:
+    """It is in the log: its client must not send it again, and if it does, the key is known."""
+    async with started(rig, opened, workers) as (queue, _):
+        await queue.submit(Command("message", body("first")), None)  # now the agent is ready
+        with SmallDisk(opened.directory.path, lambda name: name.startswith(".base_state")):
+            async with asyncio.timeout(PATIENCE_SECONDS / 2):
+                await queue.submit(Command("message", body("one"), key=KEY), patience_seconds)
+        await drained(queue)
+        if patience_seconds is not None:
+            await queue.submit(Command("message", body("one"), key=KEY), patience_seconds)
+    again = rig.open(opened.directory)
+    assert said(again) == ["first", "one"]
     assert again.conversation.state.leaf_event_id == opened.conversation.state.leaf_event_id
     assert waiting(opened.directory) == []
 
