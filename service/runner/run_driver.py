@@ -62,8 +62,11 @@ class RunDriver:
         self._settle = settle
         self._tasks = TaskSet()
         self._task: asyncio.Task[None] | None = None
-        self._is_asking = False
-        """Waiting for a slot."""
+        self._has_slot_answer = asyncio.Event()
+        """Not while a run that is asked for waits for a slot."""
+        self._has_slot_answer.set()
+        self._is_alone = False
+        """Something holds the state lock for long, so no run may begin."""
         self._is_wanted_again = False
         """Something came during the run that it may have missed."""
         self._has_entered = False
@@ -81,7 +84,7 @@ class RunDriver:
     @property
     def is_busy(self) -> bool:
         """Whether a run is active or asked for, or something is done that no run may meet."""
-        return self.is_active or self._is_asking
+        return self.is_active or self._is_alone or not self._has_slot_answer.is_set()
 
     @property
     def is_starting(self) -> bool:
@@ -107,11 +110,11 @@ class RunDriver:
             raise OwnershipLost
         if self.is_busy:
             raise AlreadyRunning
-        self._is_asking = True
+        self._has_slot_answer.clear()
         try:
             await self._slots.take(self._conversation.id)
         finally:
-            self._is_asking = False
+            self._has_slot_answer.set()
         if self._closed.is_set():
             self._slots.give_back(self._conversation.id)
             raise OwnershipLost
@@ -131,13 +134,12 @@ class RunDriver:
 
     async def start_or_repeat(self) -> None:
         """Accept a run, or have the active one go on with what was appended meanwhile. Raises as `start`."""
-        if self._task is not None:
+        while not self._has_slot_answer.is_set():  # there may be none for the run that was asked for
+            await self._has_slot_answer.wait()
+        if self._task is not None or self._is_alone:
             self._is_wanted_again = True
-            return
-        try:
+        else:
             await self.start()
-        except AlreadyRunning:
-            self._is_wanted_again = True
 
     async def alone[Result](self, function: Callable[[], Awaitable[Result]]) -> Result:
         """Await what holds the state lock for long. A run that began meanwhile would wait for that lock on the agent
@@ -146,11 +148,11 @@ class RunDriver:
         await self.let_end()
         if self.is_busy:
             raise AlreadyRunning
-        self._is_asking = True
+        self._is_alone = True
         try:
             return await function()
         finally:
-            self._is_asking = False
+            self._is_alone = False
             if self._is_wanted_again:
                 await self.start_or_repeat()
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from unittest.mock import patch
+from uuid import UUID
 
 import pytest
 from openhands.sdk.conversation.state import ConversationExecutionStatus
 from openhands.sdk.event import AgentErrorEvent, ObservationEvent
 
 from service.catalog.catalog import Catalog
+from service.catalog.cluster_runs import ClusterRuns
 from service.catalog.keys import Keys
+from service.errors import RunLimitReached
 from service.pubsub.envelope import Kind
 from service.redis_source import RedisSource
 from service.runner import full_disk
@@ -43,8 +47,8 @@ async def driver(opened: Opened) -> AsyncIterator[RunDriver]:
 
 
 @asynccontextmanager
-async def driving(opened: Opened) -> AsyncIterator[RunDriver]:
-    """With a reporter that tells what happens, as in a runner."""
+async def driving(opened: Opened, cluster_runs: ClusterRuns | None = None) -> AsyncIterator[RunDriver]:
+    """With a reporter that tells what happens, as in a runner; `cluster_runs`: where the deployment has a limit."""
     async with AsyncExitStack() as stack:
         workers = Workers()
         stack.callback(workers.close)
@@ -59,7 +63,8 @@ async def driving(opened: Opened) -> AsyncIterator[RunDriver]:
         async def settle() -> None:
             await reporter.run_ended()
 
-        driver = RunDriver(opened.conversation, agent_loop, workers, RunSlots(1, catalog.cluster_runs, None), settle)
+        slots = RunSlots(1, cluster_runs or catalog.cluster_runs, 1 if cluster_runs else None)
+        driver = RunDriver(opened.conversation, agent_loop, workers, slots, settle)
         reporter.watch(driver)
         opened.store.on_append = reporter.on_append
         yield driver
@@ -115,3 +120,26 @@ async def test_call_whose_result_could_not_be_stored_is_not_made_again(rig: Rig)
     results = [event for event in state.events if isinstance(event, ObservationEvent | AgentErrorEvent)]
     assert [getattr(event, "error", None) for event in results] == [RESULT_NOT_STORED]
     assert state.execution_status.value == "finished"
+
+
+async def test_run_that_waits_for_another_to_get_a_slot_is_refused_with_it(opened: Opened) -> None:
+    """Its message was to be answered by a run: nobody else would start that, or tell that there is none."""
+
+    class Full(ClusterRuns):
+        """A deployment that says only when it is told to that it has no slot."""
+
+        def __init__(self) -> None:
+            self.answers = asyncio.Event()
+
+        async def take(self, conversation_id: UUID, limit: int) -> bool:
+            await self.answers.wait()
+            return False
+
+    full = Full()
+    async with driving(opened, full) as driver:
+        asked = [asyncio.create_task(ask) for ask in (driver.start(), *(driver.start_or_repeat() for _ in "ab"))]
+        await asyncio.wait(asked, timeout=0.0)
+        full.answers.set()
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [RunLimitReached] * 3
+        assert not driver.is_busy
