@@ -17,7 +17,7 @@ from openhands.sdk.utils.cipher import Cipher
 
 from service.catalog.conversation_set import ConversationSet
 from service.catalog.index import ConversationIndex
-from service.errors import AlreadyRunning, BrokerUnavailable, NotFound, RunLimitReached
+from service.errors import AlreadyRunning, NotFound, RunLimitReached
 from service.runner.agent_loop import AgentLoop
 from service.runner.command import Command
 from service.runner.command_queue import CommandQueue
@@ -147,9 +147,9 @@ class HostedConversation:
         snapshot = await self.reporter.refresh()
         self.webhooks.note_state(snapshot.full_state)
         self.reporter.tell_new_owner()
-        self._queue.start()
         if must_resume:
-            await self._resume()
+            self._driver.resume()
+        self._queue.start()
         await self.goal.open(will_resume=self._resume_runs)
 
     async def let_go(self, drain_seconds: float) -> None:
@@ -370,12 +370,6 @@ class HostedConversation:
             with state:
                 state.append_event(ConversationErrorEvent(source="environment", code=_POISONED, detail=_WHY_POISONED))
         return will_resume
-
-    async def _resume(self) -> None:
-        try:
-            await self.run()
-        except (RunLimitReached, BrokerUnavailable) as error:
-            _log.warning("run_not_resumed", conversation_id=str(self.conversation_id), error=str(error))
 
     def _patience_seconds(self, command: Command) -> float | None:
         """None: nothing can be in the way and nothing is to be remembered, so the inbox is not needed."""

@@ -32,16 +32,16 @@ def recover(state: ConversationState, navigation: Navigation | None, *, will_res
     """Repair HEAD and close the tool calls that were in flight.
 
     Every in-flight call, all of a parallel batch, gets an error observation in its order. A run that had been going on
-    leaves the status `idle` when the caller will go on with it, else `error`, from which a client can start a new one
-    (a client that waits for the run takes `error` as its end). Pending confirmations are left as they are. Safe on a
-    conversation that needs nothing: it then writes nothing.
+    leaves the status `running` when the caller will go on with it, else `error`, from which a client can start a new
+    one (a client that waits for the run takes `error` as its end). Pending confirmations are left as they are. Safe on
+    a conversation that needs nothing: it then writes nothing.
     """
     with state:
         _repair_head(state, navigation)
         if state.execution_status is ConversationExecutionStatus.RUNNING:
             close_open_calls(state, INTERRUPTED_TOOL_CALL)
-            after = ConversationExecutionStatus.IDLE if will_resume else ConversationExecutionStatus.ERROR
-            state.execution_status = after
+            if not will_resume:
+                state.execution_status = ConversationExecutionStatus.ERROR
         # Mandatory after moving HEAD: the cached view drops an action without a result, and its later error would
         # reach the LLM as a tool message that answers nothing.
         state.rebuild_view()

@@ -18,7 +18,7 @@ from openhands.sdk.conversation.impl.local_conversation import LocalConversation
 from openhands.sdk.conversation.state import ConversationExecutionStatus
 from openhands.sdk.event.conversation_error import ConversationErrorEvent
 
-from service.errors import AlreadyRunning, OwnershipLost
+from service.errors import AlreadyRunning, BrokerUnavailable, OwnershipLost, RunLimitReached
 from service.metrics import metrics
 from service.runner.agent_loop import AgentLoop
 from service.runner.full_disk import once_stored
@@ -36,6 +36,8 @@ RESULT_NOT_STORED = (
 )
 _INTERRUPT_WAIT_SECONDS = 5.0
 _WRAP_UP_SECONDS = 5.0
+_SLOT_SECONDS = 0.5
+"""How often a run that is to be gone on with asks for a slot."""
 _RUNNING = ConversationExecutionStatus.RUNNING
 _REPEATABLE = (ConversationExecutionStatus.IDLE, ConversationExecutionStatus.PAUSED)
 """Where a run asked for while the last one ended is still to be done; an error is the answer to both."""
@@ -119,8 +121,12 @@ class RunDriver:
             self._slots.give_back(self._conversation.id)
             raise OwnershipLost
         self._has_entered = False
-        self._interrupt_wanted = False
-        self._task = self._tasks.start(self._drive(), f"run {self._conversation.id}")
+        self._begin(has_slot=True)
+
+    def resume(self) -> None:
+        """Accept a run that the SDK's status shows already; it goes on once it has a slot, however long that takes."""
+        self._has_entered = True
+        self._begin(has_slot=False)
 
     def close(self) -> None:
         """Accept no more runs: what is asked for from here on is the next owner's. Callable from any thread."""
@@ -179,12 +185,18 @@ class RunDriver:
         done, _ = await asyncio.wait([self._task], timeout=timeout_seconds)
         return bool(done)
 
-    async def _drive(self) -> None:
-        with traced("run", conversation_id=str(self._conversation.id)):
-            await self._drive_to_end()
+    def _begin(self, *, has_slot: bool) -> None:
+        self._interrupt_wanted = False
+        self._task = self._tasks.start(self._drive(has_slot=has_slot), f"run {self._conversation.id}")
 
-    async def _drive_to_end(self) -> None:
+    async def _drive(self, *, has_slot: bool) -> None:
+        with traced("run", conversation_id=str(self._conversation.id)):
+            await self._drive_to_end(has_slot=has_slot)
+
+    async def _drive_to_end(self, *, has_slot: bool) -> None:
         try:
+            if not has_slot:
+                await self._wait_for_slot()
             while True:
                 self._is_wanted_again = False
                 await self._run_once()
@@ -200,6 +212,18 @@ class RunDriver:
             metrics().runs_ended.labels(self._conversation.state.execution_status.value).inc()
             self._task = None
             self._slots.give_back(self._conversation.id)
+
+    async def _wait_for_slot(self) -> None:
+        """Returns without one when the run is paused or interrupted first."""
+        while self._conversation.state.execution_status is _RUNNING and not self._interrupt_wanted:
+            try:
+                await self._slots.take(self._conversation.id)
+            except (RunLimitReached, BrokerUnavailable) as error:
+                _log.warning("run_waits_for_slot", conversation_id=str(self._conversation.id), error=str(error))
+                await asyncio.sleep(_SLOT_SECONDS)
+            else:
+                return
+        self._interrupt_wanted = True
 
     @property
     def _must_repeat(self) -> bool:

@@ -621,4 +621,57 @@ async def test_deposed_owner_changes_nothing_that_readers_see(host: Host, catalo
     assert (one.directory.snapshot.read_bytes(), one.directory.meta.read_bytes()) == shown
 
 
+@pytest.fixture
+async def cut_off(running: Running) -> HostedConversation:
+    """A conversation with a run whose owner let go before it started."""
+    async with running(RunnerId("former")) as host:
+        one, _ = await host.create(planned(host, says("done")))
+        with runs_starting_slowly() as go_on:
+            await one.run()
+            draining = asyncio.create_task(host.drain())
+            await wait_let_go(one)
+            go_on.set()
+            await draining
+    return one
+
+
+@pytest.fixture
+async def full(running: Running) -> AsyncIterator[Host]:
+    """Of a runner that may have one run, and has it; that ends when it is interrupted."""
+    async with running(RUNNER, max_concurrent_runs=1) as host:
+        other, _ = await host.create(planned(host, says("done")))
+        with runs_starting_slowly():
+            await other.run()
+            yield host
+
+
+async def test_run_that_was_cut_off_goes_on_once_there_is_a_slot(cut_off: HostedConversation, full: Host) -> None:
+    """Nobody would ask for it again; readers see it running meanwhile."""
+    [other] = full._hosted.values()
+    one = await full.open(cut_off.conversation_id)
+    assert one.reporter.status is ConversationExecutionStatus.RUNNING
+    await other.interrupt()
+    await wait_until_async(lambda: one.conversation_id in full.slots._taken, "it has the slot")
+    assert one.reporter.status is ConversationExecutionStatus.RUNNING
+
+
+@pytest.mark.parametrize("how", ["interrupt", "pause"])
+async def test_run_that_waits_for_a_slot_can_be_stopped(cut_off: HostedConversation, full: Host, how: str) -> None:
+    """It does not begin afterwards."""
+    one = await full.open(cut_off.conversation_id)
+    await (one.interrupt() if how == "interrupt" else one.submit("pause", b"{}"))
+    await wait_until_async(lambda: not one._driver.is_active, "it has ended")
+    assert one.reporter.status is ConversationExecutionStatus.PAUSED
+    assert status_on_disk(one) == "paused"
+
+
+async def test_run_that_waits_for_a_slot_is_left_to_the_next_owner(
+    cut_off: HostedConversation, full: Host, catalog: Catalog, running: Running
+) -> None:
+    """As one that has its slot."""
+    one = await full.open(cut_off.conversation_id)
+    await full.drain()
+    await assert_next_owner_runs(one, catalog, running)
+
+
 # Stopping a run

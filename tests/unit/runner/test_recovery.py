@@ -275,7 +275,7 @@ def test_run_that_will_be_resumed_is_not_an_error(rig: Rig, tmp_path: Path) -> N
 
     again = recovered(rig, killed(points, after="ActionEvent"), will_resume=True)
 
-    assert again.conversation.state.execution_status is ConversationExecutionStatus.IDLE
+    assert again.conversation.state.execution_status is ConversationExecutionStatus.RUNNING
     llm = continue_with(again, says("went on"))
     assert roles(llm.asked[0])[-2:] == ["assistant", "tool"]
 
