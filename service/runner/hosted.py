@@ -21,7 +21,7 @@ from service.errors import AlreadyRunning, NotFound, RunLimitReached
 from service.runner.agent_loop import AgentLoop
 from service.runner.command import Command
 from service.runner.command_queue import CommandQueue
-from service.runner.commands import condense
+from service.runner.commands import condense, pause
 from service.runner.event_tree import is_in_log
 from service.runner.goal_loop import GoalLoop
 from service.runner.opening import Opened
@@ -113,7 +113,7 @@ class HostedConversation:
             cipher,
             self._applied,
             self.reporter.note_change,
-            {"navigate": self._navigate, "condense": condense},
+            {"navigate": self._navigate, "condense": condense, "pause": self._pause},
         )
         self.goal = GoalLoop(opened, workers, goals, self)
         self._title = AutoTitle(opened.conversation, self.reporter, workers, title_llms)
@@ -345,6 +345,10 @@ class HostedConversation:
         """Interrupt a run or a goal; nothing where there is none."""
         if self._driver.is_busy or self.goal.is_active:
             await self.interrupt()
+
+    def _pause(self, conversation: LocalConversation, content: bytes) -> None:
+        self._driver.pause_start()
+        pause(conversation, content)
 
     def _navigate(self, conversation: LocalConversation, content: bytes) -> None:
         event_id = NavigateRequest.model_validate_json(content).event_id

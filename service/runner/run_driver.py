@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -171,12 +172,19 @@ class RunDriver:
         task = self._task
         if task is None:
             return False
-        self._interrupt_wanted = True
         self._is_wanted_again = False
-        # On the agent loop, so that it cannot fall between the check in `_arun` and the SDK's own bookkeeping.
-        self._agent_loop.loop.call_soon_threadsafe(self._interrupt_on_agent_loop)
+        self._interrupt()
+        if self._has_blocking_step:
+            self._tasks.start(self._interrupt_blocking_run(), f"interrupt {self._conversation.id}")
         await asyncio.wait([task], timeout=_INTERRUPT_WAIT_SECONDS)
         return True
+
+    def pause_start(self) -> None:
+        """Have a run that has not begun not begin: the SDK, told to pause before that, would run all the same. Callable
+        from any thread.
+        """
+        if self.is_starting:
+            self._interrupt()
 
     async def wait_ended(self, timeout_seconds: float | None = None) -> bool:
         """Until no run is active; False when the time was over first."""
@@ -200,12 +208,12 @@ class RunDriver:
             while True:
                 self._is_wanted_again = False
                 await self._run_once()
-                if self._must_repeat:
-                    continue
-                await self._settle_once_stored()
-                # No await from here to the end: a message that arrives later starts a run of its own.
                 if not self._must_repeat:
-                    return
+                    await self._settle_once_stored()
+                    # No await from here to the end: a message that arrives later starts a run of its own.
+                    if not self._must_repeat:
+                        return
+                self._interrupt_wanted = False  # what is still to be done was asked for afterwards
         except OwnershipLost:  # the next owner tells what became of it
             _log.info("run_given_up", conversation_id=str(self._conversation.id))
         finally:
@@ -229,14 +237,18 @@ class RunDriver:
     def _must_repeat(self) -> bool:
         return self._is_wanted_again and self._conversation.state.execution_status in _REPEATABLE
 
+    @property
+    def _has_blocking_step(self) -> bool:
+        """Whether this is a custom agent that knows no other."""
+        return type(self._conversation.agent).astep is AgentBase.astep
+
     async def _run_once(self) -> None:
         """Raises OwnershipLost."""
         try:
-            if type(self._conversation.agent).astep is AgentBase.astep:
-                # a custom agent that only knows the blocking step
-                await self._workers.call_that_waits(untyped(self._conversation).run)
-            else:
+            if not self._has_blocking_step:
                 await asyncio.wrap_future(self._agent_loop.submit(self._arun()))
+            elif not self._interrupt_wanted:
+                await self._workers.call_that_waits(untyped(self._conversation).run)
         except ConversationRunError as error:
             # The SDK has set the status and appended the ConversationErrorEvent.
             _log.info("run_failed", conversation_id=str(self._conversation.id), error=str(error.original_exception))
@@ -261,10 +273,20 @@ class RunDriver:
         finally:
             self._is_on_agent_loop = False
 
+    def _interrupt(self) -> None:
+        self._interrupt_wanted = True
+        # On the agent loop, so that it cannot fall between the check in `_arun` and the SDK's own bookkeeping.
+        self._agent_loop.loop.call_soon_threadsafe(self._interrupt_on_agent_loop)
+
     def _interrupt_on_agent_loop(self) -> None:
         # Without a task to cancel the SDK would fall back to `pause`, which takes the state lock on this thread.
         if self._is_on_agent_loop:
             self._conversation.interrupt()
+
+    async def _interrupt_blocking_run(self) -> None:
+        """Without a task to cancel the SDK pauses it, and tells the tools."""
+        with suppress(OwnershipLost):
+            await self._workers.call_that_waits(self._conversation.interrupt)
 
     async def _pause_if_interrupted(self) -> None:
         if self._interrupt_wanted:

@@ -675,3 +675,18 @@ async def test_run_that_waits_for_a_slot_is_left_to_the_next_owner(
 
 
 # Stopping a run
+
+
+async def test_pause_of_a_run_that_has_not_started_keeps_it_from_starting(host: Host) -> None:
+    """The agent is getting ready, which may take long."""
+    plan = planned(host, says("done"))
+    one, _ = await host.create(plan)
+    with runs_starting_slowly() as go_on:
+        await one.run()
+        await one.submit("pause", b"{}")
+        go_on.set()
+        await wait_until_async(lambda: not one._driver.is_active, "the run has ended")
+    assert one.reporter.status is ConversationExecutionStatus.PAUSED
+    assert status_on_disk(one) == "paused"
+    assert isinstance(plan.agent.llm, ScriptedLLM)
+    assert plan.agent.llm.asked == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from unittest.mock import patch
 from uuid import UUID
 
 import pytest
+from openhands.sdk import Agent, Message
+from openhands.sdk.agent.base import AgentBase
 from openhands.sdk.conversation.state import ConversationExecutionStatus
 from openhands.sdk.event import AgentErrorEvent, ObservationEvent
 
@@ -28,6 +31,7 @@ from service.runner.run_slots import RunSlots
 from service.runner.workers import Workers
 from tests.unit.runner.rig import Rig, ScriptedLLM, says, send, thinks
 from tests.unit.runner.small_disk import SmallDisk
+from tests.waiting import wait_until_async
 
 
 @pytest.fixture
@@ -143,3 +147,40 @@ async def test_run_that_waits_for_another_to_get_a_slot_is_refused_with_it(opene
         outcomes = await asyncio.gather(*asked, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [RunLimitReached] * 3
         assert not driver.is_busy
+
+
+@asynccontextmanager
+async def interrupted(rig: Rig, *answers: Message) -> AsyncIterator[tuple[Opened, RunDriver]]:
+    """In its first step, which ends with the block; of an agent that knows only the blocking step."""
+    is_asked, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        is_asked.set()
+        go_on.wait(10.0)
+
+    opened = rig.create(ScriptedLLM.of(*answers, before={0: wait}))
+    with patch.object(Agent, "astep", AgentBase.astep):
+        async with driving(opened) as driver:
+            send(opened, "hello")
+            await driver.start()
+            await wait_until_async(is_asked.is_set, "a step is being taken")
+            interrupting = asyncio.create_task(driver.interrupt())
+            await asyncio.wait([interrupting], timeout=0.0)
+            yield opened, driver
+            go_on.set()
+            await interrupting
+            assert not driver.is_active
+
+
+async def test_run_of_an_agent_that_knows_only_the_blocking_step_can_be_interrupted(rig: Rig) -> None:
+    """At the end of the step, like a pause: there is no task to cancel."""
+    async with interrupted(rig, *(thinks() for _ in range(100)), says("done")) as (opened, _):
+        pass
+    assert opened.conversation.state.execution_status is ConversationExecutionStatus.PAUSED
+
+
+async def test_run_that_is_asked_for_while_one_is_interrupted_comes_after_it(rig: Rig) -> None:
+    """It was not what the interruption was about."""
+    async with interrupted(rig, thinks(), says("done")) as (opened, driver):
+        await driver.start_or_repeat()
+    assert opened.conversation.state.execution_status is ConversationExecutionStatus.FINISHED
