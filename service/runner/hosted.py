@@ -199,6 +199,7 @@ class HostedConversation:
         if not done:
             _log.warning("tool_cut_off", conversation_id=str(self.conversation_id), drain_seconds=drain_seconds)
         self._cut_off()
+        self._slots.leave(self.conversation_id)
 
     def _freeze_between_steps(self) -> None:
         # The run holds this lock while tools are at work, and lets go of it while it waits for the LLM, whose answer

@@ -46,9 +46,16 @@ class RunSlots:
             raise
 
     def give_back(self, conversation_id: UUID) -> None:
+        """The run is over; no effect after `leave`."""
+        if conversation_id not in self._taken:
+            return
         self._taken.discard(conversation_id)
         if self._cluster_limit:
             self._tasks.start(self._give_back_to_cluster(conversation_id), f"give back slot {conversation_id}")
+
+    def leave(self, conversation_id: UUID) -> None:
+        """The next owner goes on with the run, and takes its slot in the deployment over."""
+        self._taken.discard(conversation_id)
 
     async def renew(self) -> None:
         """Hold the deployment's slots for another while. Raises BrokerUnavailable."""

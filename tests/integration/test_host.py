@@ -536,6 +536,21 @@ async def test_run_that_was_accepted_and_has_not_started_is_the_next_owners(
     await assert_next_owner_runs(one, catalog, running)
 
 
+async def test_slot_of_a_run_goes_with_it_to_the_next_owner(running: Running, catalog: Catalog) -> None:
+    """What is left of the run here ends only when that has begun: else the deployment would have one run too many."""
+    async with running(RUNNER, max_cluster_runs=1) as host:
+        one, _ = await host.create(planned(host, says("done")))
+        with runs_starting_slowly() as go_on:
+            await one.run()
+            draining = asyncio.create_task(host.drain())
+            await wait_let_go(one)
+            go_on.set()
+            await draining
+        assert not tasks_of(one.conversation_id)
+        assert not await catalog.cluster_runs.take(uuid4(), 1)
+        assert await catalog.cluster_runs.take(one.conversation_id, 1)
+
+
 async def test_run_that_comes_with_the_last_message_is_the_next_owners(
     host: Host, catalog: Catalog, running: Running
 ) -> None:
