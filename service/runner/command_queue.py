@@ -88,13 +88,10 @@ class CommandQueue:
         """Until everything that was submitted is applied."""
         await self._emptied.wait()
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Begin to apply; what a crash left in the inbox comes first."""
-        for entry in self._inbox.entries():
-            if self._is_in_log(entry.event_id):
-                self._inbox.finish(entry)
-            else:
-                self._enqueue(self._recovered(entry))
+        for entry, content in await self._workers.call(self._left_in_inbox):
+            self._enqueue(self._recovered(entry, content))
         self._tasks.start(self._run(), f"commands {self._conversation_id}")
 
     async def stop(self) -> None:
@@ -176,8 +173,16 @@ class CommandQueue:
             return command.content
         return str(self._cipher.encrypt(SecretStr(command.content.decode()))).encode()
 
-    def _recovered(self, entry: InboxEntry) -> Command:
-        content = entry.read()
+    def _left_in_inbox(self) -> list[tuple[InboxEntry, bytes]]:
+        left = []
+        for entry in self._inbox.entries():
+            if self._is_in_log(entry.event_id):
+                self._inbox.finish(entry)
+            else:
+                left.append((entry, entry.read()))
+        return left
+
+    def _recovered(self, entry: InboxEntry, content: bytes) -> Command:
         if entry.kind in ENCRYPTED_KINDS:
             secret = self._cipher.decrypt(content.decode())
             content = _WITHOUT_KEY[entry.kind] if secret is None else secret.get_secret_value().encode()

@@ -149,7 +149,7 @@ class HostedConversation:
         self.reporter.tell_new_owner()
         if must_resume:
             self._driver.resume()
-        self._queue.start()
+        await self._queue.start()
         await self.goal.open(will_resume=self._resume_runs)
 
     async def let_go(self, drain_seconds: float) -> None:

@@ -75,7 +75,7 @@ async def started(rig: Rig, opened: Opened, workers: Workers) -> AsyncIterator[t
     """A queue that applies, what a crash left behind first."""
     applied = Applied()
     queue = CommandQueue(opened, workers, rig.opener.cipher, applied.note, applied.note_failure, {})
-    queue.start()
+    await queue.start()
     try:
         yield queue, applied
     finally:
@@ -304,7 +304,7 @@ async def test_message_that_is_in_the_log_is_accepted_when_its_queue_stops(
         await asyncio.Event().wait()
 
     queue = CommandQueue(opened, workers, rig.opener.cipher, stand_still, lambda: None, {})
-    queue.start()
+    await queue.start()
     submitted = asyncio.create_task(queue.submit(Command("message", body("one")), None))
     await is_applied.wait()
     with patch.object(command_queue, "_IN_HAND_SECONDS", 0.01):
@@ -322,7 +322,7 @@ async def test_applied_message_whose_owner_is_deposed_is_accepted(rig: Rig, open
         raise OwnershipLost
 
     queue = CommandQueue(opened, workers, rig.opener.cipher, be_deposed, lambda: None, {})
-    queue.start()
+    await queue.start()
     await queue.submit(Command("message", body("one")), None)
     await queue.stop()
     assert said(rig.open(opened.directory)) == ["one"]
