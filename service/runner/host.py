@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from uuid import UUID
 
 import structlog
 
 from service.catalog.catalog import Catalog
-from service.catalog.liveness import Pulse, has_let_lease_lapse, is_dead
+from service.catalog.liveness import Pulse
 from service.errors import (
     BrokerUnavailable,
     Conflict,
@@ -26,6 +26,7 @@ from service.errors import (
 from service.identity import RunnerId
 from service.metrics import metrics
 from service.runner.agent_loop import AgentLoop
+from service.runner.claims import Claims
 from service.runner.creation import Plan
 from service.runner.hosted import HostedConversation
 from service.runner.keyed_locks import KeyedLocks
@@ -39,7 +40,6 @@ from service.runner.webhooks import Webhooks
 from service.runner.workers import Workers
 from service.settings import Settings
 from service.store.layout import ConversationDirectory, ConversationsRoot
-from service.store.owner_record import NOBODY, OwnerRecord, read_owner
 from service.store.snapshot import Snapshot
 from service.tasks import TaskSet
 
@@ -66,11 +66,9 @@ class Host:
         self.slots = RunSlots(settings.max_concurrent_runs, catalog.cluster_runs, settings.max_cluster_runs)
         self.pulse = Pulse(time.monotonic())
         self._settings = settings
-        self._runner_id = runner_id
         self._opener = opener
         self._maker = Maker(settings, opener)
-        self._owners = catalog.owners
-        self._runners = catalog.runners
+        self._claims = Claims(settings, runner_id, catalog, workers, self.pulse)
         self._index = catalog.index
         self._agent_loop = agent_loop
         self._workers = workers
@@ -79,7 +77,6 @@ class Host:
         self._untold = catalog.untold
         self._goals = catalog.goals
         self._hosted: dict[UUID, HostedConversation] = {}
-        self._claimed: set[UUID] = set()
         self._locks = KeyedLocks[UUID]()
         self._handing_over = TaskSet()
         self._closing = TaskSet()
@@ -94,7 +91,7 @@ class Host:
     @property
     def claimed(self) -> AbstractSet[UUID]:
         """What this runner holds the lease of: it is hosted here, being opened or being let go."""
-        return self._claimed
+        return self._claims.held
 
     @property
     def waiting_webhook_events(self) -> int:
@@ -135,7 +132,7 @@ class Host:
                 raise NoRunner
             if self.slots.is_full:
                 raise RunLimitReached
-            async with self._claiming(conversation_id):
+            async with self._claims.claiming(conversation_id):
                 return await self._make(plan), True
 
     async def fork(
@@ -153,7 +150,7 @@ class Host:
                 raise Conflict(f"Conversation {conversation_id} already exists")
             if self._is_draining:
                 raise OwnerMoving(str(source.conversation_id))
-            async with self._claiming(conversation_id):
+            async with self._claims.claiming(conversation_id):
                 opened = await self._opened(
                     self._maker.fork, source.conversation, source.reporter.meta, conversation_id, request
                 )
@@ -185,13 +182,12 @@ class Host:
                 return await self._delete(hosted.directory, hosted.reporter.meta)
             finally:
                 self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
-                await self._release(conversation_id)
+                await self._claims.release(conversation_id)
 
     async def renew_leases(self) -> None:
         """Hold what is owned, and the slots of its runs, for another TTL; drop what another runner has taken over."""
         await self.slots.renew()
-        for conversation_id in await self._owners.renew(list(self._claimed), self._runner_id):
-            self._claimed.discard(conversation_id)
+        for conversation_id in await self._claims.renew():
             # Beside this: one that is just being opened or let go must not keep the others' leases waiting.
             self._closing.start(self._lose(conversation_id), f"lose {conversation_id}")
         for hosted in self._hosted.values():
@@ -260,7 +256,7 @@ class Host:
         except Exception:  # noqa: BLE001  supervisor: the others must be handed over too
             _log.exception("conversation_not_handed_over", conversation_id=str(conversation_id))
         self._hosted.pop(conversation_id, None)
-        await self._release(conversation_id)
+        await self._claims.release(conversation_id)
         self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
 
     async def _open(self, conversation_id: UUID) -> HostedConversation:
@@ -268,7 +264,7 @@ class Host:
             raise ConversationNotFound(str(conversation_id))
         if self._is_draining:
             raise OwnerMoving(str(conversation_id))
-        async with self._claiming(conversation_id):
+        async with self._claims.claiming(conversation_id):
             try:
                 opened = await self._opened(self._opener.open, self.root.directory(conversation_id))
                 return await self._host(opened)
@@ -292,13 +288,13 @@ class Host:
         directory = self.root.directory(conversation_id)
         if not self.root.exists(conversation_id):
             raise ConversationNotFound(str(conversation_id))
-        async with self._claiming(conversation_id):
+        async with self._claims.claiming(conversation_id):
             try:
                 meta = await self._workers.call(read_meta, directory)
             except (OSError, ValueError) as error:
                 raise RequestFailed(f"Conversation {conversation_id} cannot be deleted: {error}") from error
             last = await self._delete(directory, meta)
-        await self._release(conversation_id)
+        await self._claims.release(conversation_id)
         return last
 
     async def _delete(self, directory: ConversationDirectory, meta: Meta) -> Snapshot | None:
@@ -321,59 +317,6 @@ class Host:
                 opened.store.discard_writes()
                 await self._workers.call_that_waits(opened.conversation.close)
             raise
-
-    @contextlib.asynccontextmanager
-    async def _claiming(self, conversation_id: UUID) -> AsyncIterator[None]:
-        """The lease is taken, and given back if the block fails or is cancelled. Raises as `_claim`."""
-        await self._claim(conversation_id)
-        try:
-            yield
-        except BaseException:
-            await self._release(conversation_id)
-            raise
-
-    async def _claim(self, conversation_id: UUID) -> None:
-        """Take the lease; from another runner only if that is dead for certain.
-
-        Redis may have lost the lease of a living owner, so the record on disk is asked as well.
-        """
-        record = await self._last_claim(conversation_id)
-        if record is not None and record.runner_id not in (NOBODY, self._runner_id):
-            await self._require_lost(conversation_id, record.runner_id)
-        holder = await self._owners.acquire(conversation_id, self._runner_id)
-        if holder != self._runner_id:
-            await self._require_dead(conversation_id, holder)
-            metrics().leases.labels("taken_over").inc()
-            _log.warning("lease_taken_over", conversation_id=str(conversation_id), dead_runner_id=holder)
-            holder = await self._owners.acquire(conversation_id, self._runner_id, dead=holder)
-        if holder != self._runner_id:
-            raise OwnerMoving(str(conversation_id))
-        metrics().leases.labels("claimed").inc()
-        self._claimed.add(conversation_id)
-
-    async def _last_claim(self, conversation_id: UUID) -> OwnerRecord | None:
-        """Raises RequestFailed when the record cannot be read."""
-        try:
-            return await self._workers.call(read_owner, self.root.directory(conversation_id))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            _log.exception("owner_record_unreadable", conversation_id=str(conversation_id))
-            raise RequestFailed(f"Conversation {conversation_id} cannot be opened: {error}") from error
-
-    async def _require_lost(self, conversation_id: UUID, runner_id: RunnerId) -> None:
-        """Raises OwnerMoving unless the runner is dead, or no longer renews its lease."""
-        is_free = await self._owners.find(conversation_id) is None
-        ttl_seconds = self._settings.lease_ttl_seconds
-        if not (is_free and await has_let_lease_lapse(runner_id, self._runners, self.pulse, ttl_seconds)):
-            await self._require_dead(conversation_id, runner_id)
-
-    async def _require_dead(self, conversation_id: UUID, runner_id: RunnerId) -> None:
-        if not await is_dead(runner_id, self._runners, self.pulse):
-            raise OwnerMoving(str(conversation_id))
-
-    async def _release(self, conversation_id: UUID) -> None:
-        self._claimed.discard(conversation_id)
-        with contextlib.suppress(BrokerUnavailable):  # it runs out by itself
-            await self._owners.release(conversation_id, self._runner_id)
 
     async def _lose(self, conversation_id: UUID) -> None:
         """Another runner owns it: stop at once, write nothing."""

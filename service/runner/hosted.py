@@ -12,7 +12,6 @@ from uuid import UUID
 import structlog
 from openhands.sdk.conversation.impl.local_conversation import LocalConversation
 from openhands.sdk.conversation.state import ConversationExecutionStatus
-from openhands.sdk.event.conversation_error import ConversationErrorEvent
 from openhands.sdk.utils.cipher import Cipher
 
 from service.catalog.conversation_set import ConversationSet
@@ -25,7 +24,7 @@ from service.runner.commands import condense, pause
 from service.runner.event_tree import is_in_log
 from service.runner.goal_loop import GoalLoop
 from service.runner.opening import Opened
-from service.runner.recovery import Navigation, recover
+from service.runner.recovery import take_up
 from service.runner.reporter import Reporter
 from service.runner.request_models import NavigateRequest
 from service.runner.run_driver import RunDriver
@@ -34,7 +33,7 @@ from service.runner.titles import AutoTitle, TitleLlms
 from service.runner.webhooks import ConversationWebhooks
 from service.runner.workers import Workers
 from service.store.inbox import KEY_SECONDS
-from service.store.owner_record import INTERRUPTION_SECONDS, give_up, note_interruption, note_navigation
+from service.store.owner_record import give_up, note_navigation
 
 _log = structlog.get_logger(__name__)
 
@@ -55,13 +54,6 @@ _ENDS_GOAL = ("message", "history", "pause")
 
 _FIRST = "first"
 """The key of the command that a conversation begins with; no client's, which are hashes."""
-
-_INTERRUPTION_LIMIT = 3
-_POISONED = "RunInterruptedRepeatedly"
-_WHY_POISONED = (
-    f"The runner of this conversation died {_INTERRUPTION_LIMIT} times within {INTERRUPTION_SECONDS / 60:g} minutes "
-    "while running it. The run is not continued automatically; start it again when the cause is gone."
-)
 
 
 class HostedConversation:
@@ -98,8 +90,7 @@ class HostedConversation:
         self.conversation = opened.conversation
         self.reporter = Reporter(opened, index, workers, note_activity, fsync=fsync)
         self.webhooks = webhooks
-        self._claim = opened.claim
-        self._was_handed_over = opened.was_handed_over
+        self._opened = opened
         self._fsync = fsync
         self._resume_runs = resume_runs
         self._store = opened.store
@@ -143,7 +134,7 @@ class HostedConversation:
         await self.webhooks.start(self._outbox.last_seq + 1)
         self._store.on_append = self._on_append
         self.reporter.watch(self._driver)
-        must_resume = await self._workers.call(self._recover)
+        must_resume = await self._workers.call(take_up, self._opened, resume_runs=self._resume_runs, fsync=self._fsync)
         snapshot = await self.reporter.refresh()
         self.webhooks.note_state(snapshot.full_state)
         self.reporter.tell_new_owner()
@@ -164,6 +155,7 @@ class HostedConversation:
                 await self._begun.wait()
                 if not self._driver.is_active:
                     await self._queue.wait_empty()
+        self._begun.set()  # it is not waited for again
         if not self._driver.is_active:
             await self._queue.stop()  # the command that it has in hand may begin a run
         if self._driver.is_active and self._resume_runs:
@@ -178,7 +170,7 @@ class HostedConversation:
             await self._stop()
             await self.reporter.refresh()
             await self.webhooks.finish(_LAST_WEBHOOKS_SECONDS)
-        await self._workers.call(give_up, self.directory, self._claim, fsync=self._fsync)
+        await self._workers.call(give_up, self.directory, self._opened.claim, fsync=self._fsync)
 
     async def abandon(self) -> None:
         """Write nothing more, and let go of terminals and other resources."""
@@ -361,20 +353,7 @@ class HostedConversation:
             length = len(state.events)
             conversation.navigate_to(event_id)
         # Else its next owner would take HEAD to the end of the log again.
-        note_navigation(self.directory, self._claim, length, fsync=self._fsync)
-
-    def _recover(self) -> bool:
-        """True when a run is to be resumed. Blocking."""
-        state = self.conversation.state
-        was_running = state.execution_status is ConversationExecutionStatus.RUNNING
-        was_cut_off = was_running and not self._was_handed_over
-        times = note_interruption(self.directory, self._claim, time.time(), fsync=self._fsync) if was_cut_off else 0
-        will_resume = was_running and self._resume_runs and times < _INTERRUPTION_LIMIT
-        recover(state, Navigation(self._claim.settled_length, state.leaf_event_id), will_resume=will_resume)
-        if times >= _INTERRUPTION_LIMIT:
-            with state:
-                state.append_event(ConversationErrorEvent(source="environment", code=_POISONED, detail=_WHY_POISONED))
-        return will_resume
+        note_navigation(self.directory, self._opened.claim, length, fsync=self._fsync)
 
     def _patience_seconds(self, command: Command) -> float | None:
         """None: nothing can be in the way and nothing is to be remembered, so the inbox is not needed."""

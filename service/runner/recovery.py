@@ -7,16 +7,28 @@ the branch that the agent sees. HEAD is always the last tree event appended, unl
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 from openhands.sdk.conversation.state import ConversationExecutionStatus, ConversationState
 from openhands.sdk.event import ActionEvent, AgentErrorEvent, MessageEvent
+from openhands.sdk.event.conversation_error import ConversationErrorEvent
 from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
 from openhands.sdk.event.error_classification import ErrorClassification, FailureKind
+
+from service.runner.opening import Opened
+from service.store.owner_record import INTERRUPTION_SECONDS, note_interruption
 
 INTERRUPTED_TOOL_CALL = (
     "A restart occurred while this tool was in progress. The call was interrupted and its outcome is unknown; "
     "check what it did before doing it again."
+)
+
+_INTERRUPTION_LIMIT = 3
+_POISONED = "RunInterruptedRepeatedly"
+_WHY_POISONED = (
+    f"The runner of this conversation died {_INTERRUPTION_LIMIT} times within {INTERRUPTION_SECONDS / 60:g} minutes "
+    "while running it. The run is not continued automatically; start it again when the cause is gone."
 )
 
 
@@ -45,6 +57,23 @@ def recover(state: ConversationState, navigation: Navigation | None, *, will_res
         # Mandatory after moving HEAD: the cached view drops an action without a result, and its later error would
         # reach the LLM as a tool message that answers nothing.
         state.rebuild_view()
+
+
+def take_up(opened: Opened, *, resume_runs: bool, fsync: bool) -> bool:
+    """Make a conversation that has just been opened whole; True when a run of it is to be gone on with. Blocking.
+
+    Raises OwnershipLost when another has claimed it.
+    """
+    state = opened.conversation.state
+    was_running = state.execution_status is ConversationExecutionStatus.RUNNING
+    was_cut_off = was_running and not opened.was_handed_over
+    times = note_interruption(opened.directory, opened.claim, time.time(), fsync=fsync) if was_cut_off else 0
+    will_resume = was_running and resume_runs and times < _INTERRUPTION_LIMIT
+    recover(state, Navigation(opened.claim.settled_length, state.leaf_event_id), will_resume=will_resume)
+    if times >= _INTERRUPTION_LIMIT:
+        with state:
+            state.append_event(ConversationErrorEvent(source="environment", code=_POISONED, detail=_WHY_POISONED))
+    return will_resume
 
 
 def close_open_calls(state: ConversationState, error: str) -> None:
