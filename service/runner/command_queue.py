@@ -109,7 +109,7 @@ class CommandQueue:
         for command in self._commands:
             if command.entry is not None or command.number in waiting or self._is_in_log(command.event_id):
                 command.answer()
-            elif command.stored.is_set() and (command is not in_hand or self._store.discards_writes):
+            elif command.stored.is_set() and (command is not in_hand or self._store.is_closed):
                 command.answer(OwnershipLost())
 
     async def submit(self, command: Command, patience_seconds: float | None) -> None:
@@ -122,7 +122,7 @@ class CommandQueue:
 
         Raises:
             OwnershipLost: the conversation is no longer here; nothing happened.
-            FanoutError: it failed; nothing is left of it.
+            FanoutError: why it was not done to its end. It is not tried again; what it had appended by then stays.
         """
         if self._is_stopped:
             raise OwnershipLost
@@ -260,7 +260,7 @@ class CommandQueue:
         with nullcontext() if command.kind in _TOLD_STEP_BY_STEP else self._outbox.together():
             with self._store.applying(command):
                 self._apply_table[command.kind](self._conversation, command.content)
-            if self._store.discards_writes and command.kind != "message":
+            if self._store.is_closed and command.kind != "message":
                 raise OwnershipLost  # what changes state only has vanished; a message would have been refused
 
     async def _fail(self, command: Command, error: Exception) -> None:

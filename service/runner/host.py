@@ -314,7 +314,7 @@ class Host:
             await asyncio.wait([opening])
             if opening.exception() is None:
                 opened = opening.result()
-                opened.store.discard_writes()
+                opened.store.close()
                 await self._workers.call_that_waits(opened.conversation.close)
             raise
 

@@ -205,13 +205,13 @@ class HostedConversation:
         except OSError:
             _log.exception("run_not_left", conversation_id=str(self.conversation_id))
         finally:
-            self._store.discard_writes()
+            self._store.close()
             state.release()
 
     def _cut_off(self) -> None:
         """From here on nothing is written and no run begins."""
         self._driver.close()
-        self._store.discard_writes()
+        self._store.close()
 
     def tell_deleted(self) -> None:
         """Nothing is written or published after this, and readers know that it is gone."""
@@ -261,8 +261,8 @@ class HostedConversation:
         await self.reporter.refresh()
 
     async def meets_run(self, key: str | None) -> bool:
-        """Whether a command that is submitted next, with nothing awaited in between, comes while the agent is at work;
-        one that was submitted before does not come again.
+        """Whether a message submitted right now (no await in between) would find the agent at work. False for a key
+        that is known: it will not be applied again.
         """
         await self._driver.let_end()
         return (self._driver.is_busy or self.goal.is_active) and not self._queue.knows(key)

@@ -1,4 +1,4 @@
-"""Opening a conversation for writing: claim, fence, construct, recover. Blocking; runs in a worker thread."""
+"""Opening a conversation for writing: claim, fence, construct. Blocking; runs in a worker thread."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ OnAppend = Callable[[int, str, bytes], None]
 
 
 def _nobody_listens(seq: int, event_id: str, data: bytes) -> None:
-    """Until the conversation is hosted, nothing is appended but by its constructor."""
+    """Until the conversation is hosted, whose readers are then told all of its state."""
 
 
 class OwnedStore(FileStore):
@@ -45,20 +45,20 @@ class OwnedStore(FileStore):
         self._listing = EventListing(directory)
         self.on_append: OnAppend = _nobody_listens
         self._lock = threading.RLock()
-        self._is_black_hole = False
+        self._is_closed = False
         self._applying = threading.local()
 
     @property
-    def discards_writes(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether what was written last may have vanished."""
-        return self._is_black_hole
+        return self._is_closed
 
-    def discard_writes(self) -> None:
+    def close(self) -> None:
         """From now on nothing is written: the conversation belongs to another runner or is being deleted.
 
         State vanishes; an event is refused, or the tool whose action it is would be started.
         """
-        self._is_black_hole = True
+        self._is_closed = True
 
     def sync_names(self) -> None:
         """Make the files written so far survive a power cut under their names; before acknowledging."""
@@ -82,7 +82,7 @@ class OwnedStore(FileStore):
         data = contents.encode() if isinstance(contents, str) else contents
         folder, file_name = os.path.split(path)
         name = parse_event_name(file_name) if folder == _EVENTS else None
-        if self._is_black_hole:
+        if self._is_closed:
             if name is not None:
                 raise OwnershipLost
             return
@@ -111,7 +111,7 @@ class OwnedStore(FileStore):
     @contextmanager
     def _while_owned(self) -> Iterator[None]:
         """Asks once more when the bytes are on disk, which may have taken seconds."""
-        if self._is_black_hole:
+        if self._is_closed:
             raise OwnershipLost
         self._fence.check()
         yield
@@ -137,7 +137,7 @@ class OwnedStore(FileStore):
             return [f"{path}/{entry.name}/" if entry.is_dir() else f"{path}/{entry.name}" for entry in entries]
 
     def delete(self, path: str) -> None:
-        if not self._is_black_hole and not path.endswith(".marker"):
+        if not self._is_closed and not path.endswith(".marker"):
             (self._directory.path / path).unlink(missing_ok=True)
 
     def exists(self, path: str) -> bool:

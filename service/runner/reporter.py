@@ -137,7 +137,7 @@ class Reporter:
                 await self._put_in_index(snapshot.header)
                 await self._workers.call(self._write, write_snapshot, self._directory, snapshot)
             except OwnershipLost:
-                if not self._store.discards_writes:
+                if not self._store.is_closed:
                     raise
         return snapshot
 
@@ -301,6 +301,6 @@ class Reporter:
 
     def _require_ownership(self) -> None:
         """Raises OwnershipLost when the conversation is another's, or is being let go or deleted. Blocking."""
-        if self._store.discards_writes:
+        if self._store.is_closed:
             raise OwnershipLost
         self._fence.check()

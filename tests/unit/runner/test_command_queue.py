@@ -259,7 +259,7 @@ async def test_message_that_a_frozen_conversation_stored_is_accepted(
     rig: Rig, opened: Opened, workers: Workers
 ) -> None:
     """It cannot be applied any more, and the next owner finds it: its client must not send it again."""
-    opened.store.discard_writes()
+    opened.store.close()
     async with started(rig, opened, workers) as (queue, _):
         await queue.submit(Command("message", body("one")), PATIENCE_SECONDS)
     assert waiting(opened.directory) == ["message"]
@@ -270,10 +270,10 @@ async def test_message_that_a_frozen_conversation_stored_is_accepted(
 
 
 async def test_abandoned_conversation_leaves_accepted_commands(rig: Rig, opened: Opened, workers: Workers) -> None:
-    """What is applied into a black hole was not applied."""
+    """What is applied to a closed store was not applied."""
     accept(opened.directory, "message", body("one"))
     abandoned = rig.open(opened.directory)
-    abandoned.store.discard_writes()
+    abandoned.store.close()
     async with started(rig, abandoned, workers) as (queue, _):
         await drained(queue)
     assert waiting(opened.directory) == ["message"]
@@ -309,7 +309,7 @@ async def test_message_that_is_in_the_log_is_accepted_when_its_queue_stops(
     await is_applied.wait()
     with patch.object(command_queue, "_IN_HAND_SECONDS", 0.01):
         await queue.stop()
-        opened.store.discard_writes()
+        opened.store.close()
         await queue.stop()
     await submitted
     assert said(rig.open(opened.directory)) == ["one"]

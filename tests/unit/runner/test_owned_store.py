@@ -232,12 +232,12 @@ def test_constructor_of_a_deposed_owner_writes_nothing(tmp_path: Path) -> None:
     assert opened.directory.base_state.read_bytes() == before
 
 
-def test_discarding_store_is_a_black_hole(store: OwnedStore, directory: ConversationDirectory) -> None:
+def test_closed_store_is_a_black_hole(store: OwnedStore, directory: ConversationDirectory) -> None:
     """What still runs in an abandoned conversation has no effect, and cannot begin an action."""
     store.write(EVENT, "{}")
     appended = watched(store)
-    store.discard_writes()
-    assert store.discards_writes
+    store.close()
+    assert store.is_closed
     store.write("base_state.json", "new")
     with pytest.raises(OwnershipLost):
         store.write("events/event-00004-aaaaaaaa.json", "{}")
