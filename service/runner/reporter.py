@@ -132,7 +132,7 @@ class Reporter:
             self._take_activity()
             snapshot = self._describe()
             try:
-                await self._workers.call(self._require_ownership)
+                self._require_ownership()  # one stat, for which a thread would cost ten times as much
                 # First the index: who has seen a status in the conversation finds it in the lists too.
                 await self._put_in_index(snapshot.header)
                 await self._workers.call(self._write, write_snapshot, self._directory, snapshot)

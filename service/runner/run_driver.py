@@ -223,11 +223,13 @@ class RunDriver:
 
     async def _wait_for_slot(self) -> None:
         """Returns without one when the run is paused or interrupted first."""
+        log = _log.warning  # once
         while self._conversation.state.execution_status is _RUNNING and not self._interrupt_wanted:
             try:
                 await self._slots.take(self._conversation.id)
             except (RunLimitReached, BrokerUnavailable) as error:
-                _log.warning("run_waits_for_slot", conversation_id=str(self._conversation.id), error=str(error))
+                log("run_waits_for_slot", conversation_id=str(self._conversation.id), error=str(error))
+                log = _log.debug
                 await asyncio.sleep(_SLOT_SECONDS)
             else:
                 return
