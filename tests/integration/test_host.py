@@ -522,10 +522,8 @@ def status_on_disk(one: HostedConversation) -> str:
     return status
 
 
-async def test_run_that_was_accepted_and_has_not_started_is_the_next_owners(
-    host: Host, catalog: Catalog, running: Running
-) -> None:
-    """Its client was told `running`, while the agent was still getting ready."""
+async def left_before_its_run(host: Host) -> HostedConversation:
+    """A conversation whose run was accepted; its owner let go before it began."""
     one, _ = await host.create(planned(host, says("done")))
     with runs_starting_slowly() as go_on:
         await one.run()
@@ -533,19 +531,21 @@ async def test_run_that_was_accepted_and_has_not_started_is_the_next_owners(
         await wait_let_go(one)
         go_on.set()
         await draining
+    return one
+
+
+async def test_run_that_was_accepted_and_has_not_started_is_the_next_owners(
+    host: Host, catalog: Catalog, running: Running
+) -> None:
+    """Its client was told `running`, while the agent was still getting ready."""
+    one = await left_before_its_run(host)
     await assert_next_owner_runs(one, catalog, running)
 
 
 async def test_slot_of_a_run_goes_with_it_to_the_next_owner(running: Running, catalog: Catalog) -> None:
     """What is left of the run here ends only when that has begun: else the deployment would have one run too many."""
     async with running(RUNNER, max_cluster_runs=1) as host:
-        one, _ = await host.create(planned(host, says("done")))
-        with runs_starting_slowly() as go_on:
-            await one.run()
-            draining = asyncio.create_task(host.drain())
-            await wait_let_go(one)
-            go_on.set()
-            await draining
+        one = await left_before_its_run(host)
         assert not tasks_of(one.conversation_id)
         assert not await catalog.cluster_runs.take(uuid4(), 1)
         assert await catalog.cluster_runs.take(one.conversation_id, 1)
@@ -640,14 +640,7 @@ async def test_deposed_owner_changes_nothing_that_readers_see(host: Host, catalo
 async def cut_off(running: Running) -> HostedConversation:
     """A conversation with a run whose owner let go before it started."""
     async with running(RunnerId("former")) as host:
-        one, _ = await host.create(planned(host, says("done")))
-        with runs_starting_slowly() as go_on:
-            await one.run()
-            draining = asyncio.create_task(host.drain())
-            await wait_let_go(one)
-            go_on.set()
-            await draining
-    return one
+        return await left_before_its_run(host)
 
 
 @pytest.fixture
