@@ -38,7 +38,7 @@ _STEM = 24
 _NUMBER = slice(7 + _STEM, 7 + 32)
 """Where a line has the event's number: at the end of the id, after `{"id":"`."""
 _INDEX_LINE = 16 + 1 + _STEM + 1 + 8 + 1
-_BLOCK_LINES = 128
+_BLOCK_LINES = 64
 """Read at once of an index."""
 _ID = re.compile("[0-9a-f]{32}")
 _KNOWN_FILES = 16
@@ -242,34 +242,34 @@ class _CommandFile:
         return None
 
 
+_SHORTENED = "9" * 16
+"""Where the file ended meanwhile."""
+
+
 class _Lines:
-    """What an open index says, as a sorted sequence."""
+    """What an open index says, sorted."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-
-    def __len__(self) -> int:
-        return os.fstat(self._descriptor).st_size // _INDEX_LINE
-
-    def __getitem__(self, position: int) -> Entry:
-        [entry] = self.read(position, 1)
-        return entry
+        self._length = os.fstat(descriptor).st_size // _INDEX_LINE
 
     @property
     def last_micros(self) -> int:
         """Of its last line; 0 when there is none."""
-        length = len(self)
-        return self[length - 1].micros if length else 0
-
-    def read(self, start: int, count: int) -> list[Entry]:
-        """Fewer than `count` where the file ends."""
-        lines = os.pread(self._descriptor, count * _INDEX_LINE, start * _INDEX_LINE).decode().splitlines()
-        columns = (line.split() for line in lines if len(line) == _INDEX_LINE - 1)
-        return [Entry(int(micros), stem + number, stem + "0" * 8) for micros, stem, number in columns]
+        return self._micros(self._length - 1) if self._length else 0
 
     def position(self, micros: int) -> int:
         """Of the first line that is not older."""
-        return bisect_left(self, micros, key=lambda entry: entry.micros)
+        return bisect_left(range(self._length), micros, key=self._micros)
+
+    def read(self, start: int, count: int) -> list[Entry]:
+        """Fewer than `count` where the file ends."""
+        block = os.pread(self._descriptor, count * _INDEX_LINE, start * _INDEX_LINE).decode()
+        lines = (block[at : at + _INDEX_LINE].split() for at in range(0, len(block) - _INDEX_LINE + 1, _INDEX_LINE))
+        return [Entry(int(micros), stem + number, stem + "0" * 8) for micros, stem, number in lines]
+
+    def _micros(self, position: int) -> int:
+        return int(os.pread(self._descriptor, 16, position * _INDEX_LINE) or _SHORTENED)
 
 
 def _between(path: Path, first: int, last: int, *, descending: bool) -> Iterator[Entry]:
