@@ -24,8 +24,10 @@ class Backoff:
 
     def wait_seconds(self, name: str, now: float) -> float:
         """For how long a dead process is not to be started yet; the first question after a death sets the time."""
+        if name not in self._started:
+            return 0.0
         if name not in self._due:
-            lived = now - self._started.get(name, now)
+            lived = now - self._started[name]
             delay = 0.0 if lived >= _STEADY_SECONDS else self._delays.get(name, 0.0)
             self._delays[name] = min(2 * delay, _LONGEST_DELAY_SECONDS) or _FIRST_DELAY_SECONDS
             self._due[name] = now + delay

@@ -165,7 +165,8 @@ class CommandQueue:
             self._commands.remove(command)
             refused = RequestFailed(f"The command could not be stored: {error}")
             command.answer(error if isinstance(error, OwnershipLost) else refused)
-        command.stored.set()
+        finally:
+            command.stored.set()
 
     def _sealed(self, command: Command) -> bytes:
         """The command as it may lie on disk: secrets only encrypted."""

@@ -325,6 +325,7 @@ class Host:
             if hosted is not None:
                 metrics().leases.labels("lost").inc()
                 _log.warning("lease_lost", conversation_id=str(conversation_id))
+                self.slots.leave(conversation_id)
                 self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
 
     async def _host(self, opened: Opened, *, has_beginning: bool = False) -> HostedConversation:

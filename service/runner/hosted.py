@@ -183,7 +183,7 @@ class HostedConversation:
 
     async def _freeze(self, drain_seconds: float) -> None:
         """Have the run write nothing more, if possible from the end of its step on, where no tool is at work."""
-        if self._driver.is_starting:
+        if self._driver.is_unseen:
             with suppress(OSError):
                 await self.reporter.refresh()  # it is in the index that other runners look for runs without an owner
         frozen = asyncio.ensure_future(self._workers.call_that_waits(self._freeze_between_steps))
@@ -199,8 +199,9 @@ class HostedConversation:
         state = self.conversation.state
         state.acquire()
         try:
+            is_unseen = self._driver.is_unseen
             self._driver.close()
-            if self._driver.is_starting:
+            if is_unseen:
                 state.execution_status = ConversationExecutionStatus.RUNNING
         except OSError:
             _log.exception("run_not_left", conversation_id=str(self.conversation_id))
@@ -340,6 +341,7 @@ class HostedConversation:
             await self.interrupt()
 
     def _pause(self, conversation: LocalConversation, content: bytes) -> None:
+        self._driver.forget_repeat()
         self._driver.pause_start()
         pause(conversation, content)
 
@@ -380,7 +382,6 @@ class HostedConversation:
         await self.reporter.refresh()
         await self.webhooks.register()
         if command.kind == "pause":
-            self._driver.forget_repeat()
             self.reporter.publish_full_state()
 
     async def _start_run(self) -> None:

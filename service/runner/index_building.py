@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 from uuid import UUID
 
@@ -43,7 +43,8 @@ class IndexBuilding:
         self._receiver_ids = receiver_ids(settings.webhooks)
         self._catalog = catalog
         self._workers = workers
-        self._must_look = True
+        self._has_looked = False
+        self._must_look = False
 
     def look_again(self) -> None:
         """Redis has lost something, and may have come back with an index of a while ago."""
@@ -52,34 +53,31 @@ class IndexBuilding:
     async def run(self) -> list[UUID]:
         """Make the index if nobody has; returns the conversations that were left in the middle of something.
 
-        Those are found by looking at the disk: the first time, after `look_again`, and when the index is made here.
-        Else there are none. An index that was made by another is brought up to what the disk says.
+        Those are found by looking at the disk: the first time, and when this runner makes the index or, after
+        `look_again`, brings it up to what the disk says. Else there are none.
 
         Raises:
             BrokerUnavailable: Redis does not answer; this can be repeated.
         """
         left: list[UUID] = []
-        if await self._catalog.index_build.run(self._look(left)):
+        must_look = self._must_look
+        is_made = await self._catalog.index_build.run(self._look(left), again=must_look)
+        if not is_made and not self._has_looked:
+            left.clear()
+            async for entries in self._look(left):
+                await self._catalog.index.add(entries)
+        if not self._has_looked or (is_made and must_look):
+            await self._forget_vanished()
+        self._has_looked = True
+        if must_look:  # if it is not made, another is at it
             self._must_look = False
-        elif self._must_look:
-            self._must_look = False
-            try:
-                await self._repair(left)
-            except BaseException:
-                self._must_look = True
-                raise
         return left
 
-    async def _repair(self, left: list[UUID]) -> None:
-        left.clear()
-        is_empty = True
-        async for entries in self._look(left):
-            await self._catalog.index.add(entries)
-            is_empty = False
-        if is_empty:
-            return  # it is more likely that a disk is not mounted than that everything was deleted
-        for batch in itertools.batched(await self._catalog.index.ids(), _BATCH):
-            await self._forget_deleted(batch)
+    async def _forget_vanished(self) -> None:
+        """What the index has and the disk has not. A disk without anything is taken for one that is not mounted."""
+        there = set(await self._workers.call(self._root.ids))
+        if there:
+            await self._forget_deleted([each for each in await self._catalog.index.ids() if each not in there])
 
     async def _look(self, left: list[UUID]) -> AsyncIterator[list[IndexEntry]]:
         """What is on disk; adds to `left`. Whoever takes the next entries has put those before into the index."""
@@ -105,8 +103,8 @@ class IndexBuilding:
                 seen.untold.append(found.conversation_id)
         return seen
 
-    async def _forget_deleted(self, conversation_ids: Iterable[UUID]) -> None:
-        """Of those in the index: who deletes one may have been done with it before it was put in."""
+    async def _forget_deleted(self, conversation_ids: list[UUID]) -> None:
+        """Of those: who deletes one may have been done with it before it was put in."""
         directories = [self._root.directory(each) for each in conversation_ids]
         deleted = await self._workers.call(lambda: [each for each in directories if _says(each, _is_deleted)])
         for directory in deleted:

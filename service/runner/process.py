@@ -180,7 +180,7 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         if retention_seconds is not None:
             delete_old = partial(bash.delete_old, retention_seconds)
             _repeated(stack, delete_old, "bash-retention", max(60.0, retention_seconds / 2))
-        _repeated(stack, partial(_take_over, takeover, catalog), "takeover", _TAKEOVER_SECONDS)
+        _repeated(stack, partial(_take_over, takeover, catalog, host), "takeover", _TAKEOVER_SECONDS)
         _repeated(stack, partial(_keep_index, build, takeover), "index", _INDEX_SECONDS)
         idle_seconds = settings.conversation_idle_ttl_seconds
         if idle_seconds is not None:
@@ -238,8 +238,10 @@ async def _keep_index(build: IndexBuilding, takeover: Takeover) -> None:
     await takeover.begin(await build.run())
 
 
-async def _take_over(takeover: Takeover, catalog: Catalog) -> None:
-    """Go on with what dead runners were running."""
+async def _take_over(takeover: Takeover, catalog: Catalog, host: Host) -> None:
+    """Go on with what dead runners were running, if there is a slot here for one of these runs."""
+    if host.slots.is_full:
+        return
     await takeover.begin(await catalog.index.running())
 
 

@@ -58,7 +58,8 @@ class Publisher:
     async def run(self) -> None:
         """Publish what is queued, until cancelled."""
         while True:
-            await self._news.wait()
+            if not self._queue:
+                await self._news.wait()
             self._news.clear()
             while self._queue:
                 await self._publish(self._take())

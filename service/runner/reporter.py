@@ -132,7 +132,8 @@ class Reporter:
             self._take_activity()
             snapshot = self._describe()
             try:
-                self._require_ownership()  # one stat, for which a thread would cost ten times as much
+                if self._store.is_closed:
+                    raise OwnershipLost
                 # First the index: who has seen a status in the conversation finds it in the lists too.
                 await self._put_in_index(snapshot.header)
                 await self._workers.call(self._write, write_snapshot, self._directory, snapshot)
@@ -161,7 +162,13 @@ class Reporter:
     def index_again(self) -> None:
         """Redis may have lost what it was told last."""
         self._indexed_status = None
-        self.note_change()
+        self._tasks.start(self._put_in_index_late(), f"index {self._directory.conversation_id}")
+
+    async def _put_in_index_late(self) -> None:
+        with contextlib.suppress(OwnershipLost):
+            await self._workers.call(self._require_ownership)
+            async with self._refreshing:
+                await self._put_in_index(self._describe().header)
 
     def tell_new_owner(self) -> None:
         """Nothing more will come of what the former owner was in the middle of telling."""
@@ -265,11 +272,17 @@ class Reporter:
             self._start_refresh_timer()  # it waits for a full disk; what it shows then may be this change or not
             return
         name = str(self._directory.conversation_id)
-        refreshed = once_stored(self._refresh_if_owned, "snapshot_not_stored", conversation_id=name)
+        refreshed = once_stored(self._refresh_late, "snapshot_not_stored", conversation_id=name)
         self._due_refresh = self._tasks.start(refreshed, f"snapshot {name}")
 
     async def _refresh_if_owned(self) -> None:
         with contextlib.suppress(OwnershipLost):  # the new owner tells
+            await self.refresh()
+
+    async def _refresh_late(self) -> None:
+        """This process may have stood still since it was due, and the index asks no fence."""
+        with contextlib.suppress(OwnershipLost):
+            await self._workers.call(self._require_ownership)
             await self.refresh()
 
     def _cancel_refresh_timer(self) -> None:

@@ -90,6 +90,11 @@ class RunDriver:
         return self.is_active or self._is_alone or not self._has_slot_answer.is_set()
 
     @property
+    def is_unseen(self) -> bool:
+        """Whether a run is accepted, first or again, that the SDK's status does not show."""
+        return self.is_starting or (self.is_active and self._has_more)
+
+    @property
     def is_starting(self) -> bool:
         """Whether a run is accepted and the SDK's status does not show it yet."""
         status = self._conversation.state.execution_status
@@ -118,9 +123,7 @@ class RunDriver:
             await self._slots.take(self._conversation.id)
         finally:
             self._has_slot_answer.set()
-        if self._closed.is_set():
-            self._slots.give_back(self._conversation.id)
-            raise OwnershipLost
+        self._leave_slot_if_closed()
         self._has_entered = False
         self._begin(has_slot=True)
 
@@ -164,7 +167,7 @@ class RunDriver:
                 await self.start_or_repeat()
 
     def forget_repeat(self) -> None:
-        """What was asked for before a pause is not to be done after it."""
+        """What was asked for before a pause is not to be done after it. Callable from any thread."""
         self._is_wanted_again = False
 
     async def interrupt(self) -> bool:
@@ -203,11 +206,13 @@ class RunDriver:
 
     async def _drive_to_end(self, *, has_slot: bool) -> None:
         try:
-            if not has_slot:
-                await self._wait_for_slot()
             while True:
-                self._is_wanted_again = False
-                await self._run_once()
+                has_slot = has_slot or await self._wait_for_slot()
+                if has_slot:
+                    self._is_wanted_again = False
+                    await self._run_once()
+                else:
+                    await self._pause_if_interrupted()
                 if not self._must_repeat:
                     await self._settle_once_stored()
                     # No await from here to the end: a message that arrives later starts a run of its own.
@@ -221,10 +226,12 @@ class RunDriver:
             self._task = None
             self._slots.give_back(self._conversation.id)
 
-    async def _wait_for_slot(self) -> None:
-        """Returns without one when the run is paused or interrupted first."""
+    async def _wait_for_slot(self) -> bool:
+        """False when the run is paused or interrupted first. Raises OwnershipLost after `close`."""
         log = _log.warning  # once
-        while self._conversation.state.execution_status is _RUNNING and not self._interrupt_wanted:
+        while self._is_owed and not self._interrupt_wanted:
+            if self._closed.is_set():
+                raise OwnershipLost
             try:
                 await self._slots.take(self._conversation.id)
             except (RunLimitReached, BrokerUnavailable) as error:
@@ -232,11 +239,27 @@ class RunDriver:
                 log = _log.debug
                 await asyncio.sleep(_SLOT_SECONDS)
             else:
-                return
-        self._interrupt_wanted = True
+                self._leave_slot_if_closed()
+                return True
+        return False
+
+    def _leave_slot_if_closed(self) -> None:
+        """Raises OwnershipLost then: the slot is the next owner's, who may have taken it already."""
+        if self._closed.is_set():
+            self._slots.leave(self._conversation.id)
+            raise OwnershipLost
+
+    @property
+    def _is_owed(self) -> bool:
+        """Whether a run that has no slot yet is still to be gone on with."""
+        return self._is_wanted_again or self._conversation.state.execution_status is _RUNNING
 
     @property
     def _must_repeat(self) -> bool:
+        return self._has_more and not self._closed.is_set()
+
+    @property
+    def _has_more(self) -> bool:
         return self._is_wanted_again and self._conversation.state.execution_status in _REPEATABLE
 
     @property

@@ -43,6 +43,7 @@ from service.runner.hosted import HostedConversation
 from service.runner.meta import Meta
 from service.runner.opening import Opener
 from service.runner.operations import Operations
+from service.runner.reporter import Reporter
 from service.runner.request_models import ForkConversationRequest
 from service.runner.webhooks import Webhooks
 from service.runner.workers import Workers
@@ -623,16 +624,25 @@ async def test_title_that_comes_while_a_run_is_handed_over_is_for_the_next_owner
         await draining
 
 
+def is_quiet(reporter: Reporter) -> bool:
+    """Whether nothing is due to be told or is being told."""
+    return reporter._refresh_timer is None and not reporter._tasks._tasks
+
+
 async def test_deposed_owner_changes_nothing_that_readers_see(host: Host, catalog: Catalog) -> None:
     """It stood still, and has not looked yet whether it still has its lease."""
     one, _ = await host.create(planned(host))
     shown = one.directory.snapshot.read_bytes(), one.directory.meta.read_bytes()
     claim(one.directory, RunnerId("next"), fsync=False)
-    with patch.object(catalog.index, "touch") as touch:
-        for change in (one.reporter.refresh(), one.reporter.change_meta(title="of the former owner")):
-            with pytest.raises(OwnershipLost):
-                await change
+    with patch.object(catalog.index, "touch") as touch, patch.object(catalog.index, "put") as put:
+        one.reporter.note_change()
+        one.reporter.index_again()
+        await wait_until_async(lambda: is_quiet(one.reporter), "what was due is done")
     assert not touch.called
+    assert not put.called
+    for change in (one.reporter.refresh(), one.reporter.change_meta(title="of the former owner")):
+        with pytest.raises(OwnershipLost):
+            await change
     assert (one.directory.snapshot.read_bytes(), one.directory.meta.read_bytes()) == shown
 
 
@@ -685,12 +695,16 @@ async def test_run_that_waits_for_a_slot_is_left_to_the_next_owner(
 # Stopping a run
 
 
-async def test_pause_of_a_run_that_has_not_started_keeps_it_from_starting(host: Host) -> None:
-    """The agent is getting ready, which may take long."""
+@pytest.mark.parametrize("messages", [0, 2])
+async def test_pause_of_a_run_that_has_not_started_keeps_it_from_starting(host: Host, messages: int) -> None:
+    """The agent is getting ready, which may take long. Nor is what was asked for before done after it."""
     plan = planned(host, says("done"))
     one, _ = await host.create(plan)
     with runs_starting_slowly() as go_on:
-        await one.run()
+        for _ in range(messages):
+            await one.submit("message", body("hello", run=True), starts_run=True)
+        if not messages:
+            await one.run()
         await one.submit("pause", b"{}")
         go_on.set()
         await wait_until_async(lambda: not one._driver.is_active, "the run has ended")

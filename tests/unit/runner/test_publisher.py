@@ -174,3 +174,15 @@ async def test_what_cannot_be_made_holds_nothing_up(broker: MemoryBroker) -> Non
         publisher.put(NEWS, *[make] * 256, b"1")
         await published(broker, 2)
     assert payloads(broker) == numbers(2)
+
+
+async def test_publishing_goes_on_after_an_unexpected_error(broker: MemoryBroker) -> None:
+    """Whoever runs it again need not wait for news: what waits is more than one round trip carries."""
+    publisher = Publisher(broker)
+    for number in numbers(600):
+        publisher.put(NEWS, number)
+    with patch.object(broker, "publish", side_effect=RuntimeError), pytest.raises(RuntimeError):
+        await publisher.run()
+    async with running(publisher):
+        await published(broker, 344)
+    assert payloads(broker) == numbers(600)[256:]  # readers have the log for the rest

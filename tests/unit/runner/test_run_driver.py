@@ -22,7 +22,7 @@ from service.catalog.keys import Keys
 from service.errors import RunLimitReached
 from service.pubsub.envelope import Kind
 from service.redis_source import RedisSource
-from service.runner import full_disk
+from service.runner import full_disk, run_driver
 from service.runner.agent_loop import PROCESS_AGENT_LOOP
 from service.runner.opening import Opened
 from service.runner.reporter import Reporter
@@ -184,3 +184,67 @@ async def test_run_that_is_asked_for_while_one_is_interrupted_comes_after_it(rig
     async with interrupted(rig, thinks(), says("done")) as (opened, driver):
         await driver.start_or_repeat()
     assert opened.conversation.state.execution_status is ConversationExecutionStatus.FINISHED
+
+
+class Sometimes(ClusterRuns):
+    """A deployment that has a slot only when it is told to; knows what was asked of it."""
+
+    def __init__(self) -> None:
+        self.is_free = False
+        self.refused = 0
+        self.given_back: list[UUID] = []
+
+    async def take(self, conversation_id: UUID, limit: int) -> bool:
+        self.refused += not self.is_free
+        return self.is_free
+
+    async def give_back(self, conversation_id: UUID) -> None:
+        self.given_back.append(conversation_id)
+
+
+@asynccontextmanager
+async def waiting_for_a_slot(opened: Opened) -> AsyncIterator[tuple[RunDriver, Sometimes]]:
+    """A run that was cut off and is to be gone on with, where there is no slot."""
+    slots = Sometimes()
+    with patch.object(run_driver, "_SLOT_SECONDS", 0.1):
+        async with driving(opened, slots) as driver:
+            send(opened, "hello")
+            with opened.conversation.state as state:
+                state.execution_status = ConversationExecutionStatus.RUNNING
+            driver.resume()
+            await wait_until_async(lambda: slots.refused > 0, "it waits for a slot")
+            yield driver, slots
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+async def test_message_after_a_pause_has_its_run(opened: Opened, *, is_interrupted: bool) -> None:
+    """Though the run that was paused still waited for a slot, and so had not ended."""
+    async with waiting_for_a_slot(opened) as (driver, slots):
+        if is_interrupted:
+            driver._interrupt()
+        await asyncio.to_thread(opened.conversation.pause)
+        send(opened, "go on")
+        slots.is_free = True
+        await driver.start_or_repeat()
+        assert await driver.wait_ended(10.0)
+    assert opened.conversation.state.execution_status is ConversationExecutionStatus.FINISHED
+
+
+async def test_run_that_waits_for_a_slot_is_left_to_the_next_owner(opened: Opened) -> None:
+    """With the slot: it may have been taken there already."""
+    async with waiting_for_a_slot(opened) as (driver, slots):
+        driver.close()
+        slots.is_free = True
+        assert await driver.wait_ended(10.0)
+    assert opened.conversation.state.execution_status is ConversationExecutionStatus.RUNNING
+    assert slots.given_back == []
+    assert isinstance(opened.conversation.agent.llm, ScriptedLLM)
+    assert opened.conversation.agent.llm.asked == []
+
+
+async def test_closed_driver_repeats_no_run(rig: Rig) -> None:
+    """It was interrupted for good; a message that was applied meanwhile is for the next owner."""
+    async with interrupted(rig, *(thinks() for _ in range(5)), says("done")) as (opened, driver):
+        driver.close()
+        await driver.start_or_repeat()
+    assert opened.conversation.state.execution_status is ConversationExecutionStatus.PAUSED
