@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from cachetools import LRUCache
 
@@ -40,6 +40,9 @@ _NUMBER = slice(7 + _STEM, 7 + 32)
 _INDEX_LINE = 16 + 1 + _STEM + 1 + 8 + 1
 _BLOCK_LINES = 64
 """Read at once of an index."""
+_LINE = re.compile(rf"(\d{{16}}) ([0-9a-f]{{{_STEM}}}) ([0-9a-f]{{8}})\n")
+_AHEAD_MICROS = 10_000_000
+"""So far events may be stamped later than it is."""
 _ID = re.compile("[0-9a-f]{32}")
 _KNOWN_FILES = 16
 """Of commands that ran at the same time, whose events alternate; in each it is known what stands where."""
@@ -175,15 +178,19 @@ class BashHistory:
     def _write(self, stem: str, number: int, fields: dict[str, Any], kind: str) -> bytes:
         with open(f"{self.directory}/index/{socket.gethostname()}", "a+b", buffering=0, opener=_private) as indexed:
             fcntl.flock(indexed, fcntl.LOCK_EX)
-            # What it says is asked for now: until the lock was ours others appended, or removed it as empty.
-            status = os.fstat(indexed.fileno())
-            if status.st_nlink == 0:
+            # What it says is asked for now: until the lock was ours others appended, or put it away.
+            if _is_put_away(indexed):
                 raise FileNotFoundError(indexed.name)
+            status = os.fstat(indexed.fileno())
             # A crash may have left half a line.
             if status.st_size % _INDEX_LINE:
                 indexed.truncate(status.st_size // _INDEX_LINE * _INDEX_LINE)
-            # A clock that was set back would leave the lines unsorted.
-            micros = max(time.time_ns() // 1000, _Lines(indexed.fileno()).last_micros + 1)
+            # A clock that was set back would leave the lines unsorted: a little is made up for, else an index begins.
+            micros, last_micros = time.time_ns() // 1000, _Lines(indexed.fileno()).last_micros
+            if last_micros > micros + _AHEAD_MICROS:
+                os.rename(indexed.name, f"{indexed.name}.{last_micros}")
+                raise FileNotFoundError(indexed.name)
+            micros = max(micros, last_micros + 1)
             event = {"id": f"{stem}{number:08x}", "timestamp": _stamp(micros), **fields, "kind": kind}
             line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
             with open(self._file(stem), "ab", buffering=0, opener=_private) as file:
@@ -242,10 +249,6 @@ class _CommandFile:
         return None
 
 
-_SHORTENED = "9" * 16
-"""Where the file ended meanwhile."""
-
-
 class _Lines:
     """What an open index says, sorted."""
 
@@ -263,13 +266,14 @@ class _Lines:
         return bisect_left(range(self._length), micros, key=self._micros)
 
     def read(self, start: int, count: int) -> list[Entry]:
-        """Fewer than `count` where the file ends."""
-        block = os.pread(self._descriptor, count * _INDEX_LINE, start * _INDEX_LINE).decode()
-        lines = (block[at : at + _INDEX_LINE].split() for at in range(0, len(block) - _INDEX_LINE + 1, _INDEX_LINE))
-        return [Entry(int(micros), stem + number, stem + "0" * 8) for micros, stem, number in lines]
+        """Fewer than `count` where the file ends, or something is no line."""
+        block = os.pread(self._descriptor, count * _INDEX_LINE, start * _INDEX_LINE).decode("ascii", "replace")
+        return [Entry(int(micros), stem + number, stem + "0" * 8) for micros, stem, number in _LINE.findall(block)]
 
     def _micros(self, position: int) -> int:
-        return int(os.pread(self._descriptor, 16, position * _INDEX_LINE) or _SHORTENED)
+        """0 for what is no line: zeros that a power cut left, or the end of a file that was shortened meanwhile."""
+        digits = os.pread(self._descriptor, 16, position * _INDEX_LINE)
+        return int(digits) if digits.isdigit() else 0
 
 
 def _between(path: Path, first: int, last: int, *, descending: bool) -> Iterator[Entry]:
@@ -288,8 +292,10 @@ def _between(path: Path, first: int, last: int, *, descending: bool) -> Iterator
 
 def _drop_before(path: Path, micros: int) -> None:
     """Leave out what is older; whoever appends does so before or after. What then is empty goes: hosts come and go."""
-    with path.open("r+b") as file:
+    with suppress(FileNotFoundError), path.open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        if _is_put_away(file):
+            return
         file.seek(_Lines(file.fileno()).position(micros) * _INDEX_LINE)
         rest = file.read()
         if not rest:
@@ -297,6 +303,14 @@ def _drop_before(path: Path, micros: int) -> None:
         file.seek(0)
         file.write(rest)
         file.truncate()
+
+
+def _is_put_away(index: IO[bytes]) -> bool:
+    """Whether another file has its name by now, or none."""
+    try:
+        return not os.path.samestat(os.fstat(index.fileno()), os.stat(index.name))
+    except FileNotFoundError:
+        return True
 
 
 def micros_of(moment: datetime) -> int:

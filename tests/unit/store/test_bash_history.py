@@ -11,6 +11,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO, Any
 from unittest.mock import patch
 
 import pytest
@@ -186,18 +187,57 @@ def test_hosts_are_merged_without_keeping_their_files_open(history: BashHistory)
     assert len(list(entries)) == 399
 
 
-@pytest.mark.parametrize("descending", [False, True])
-def test_events_after_the_clock_was_set_back_are_in_order(history: BashHistory, *, descending: bool) -> None:
-    """Else the index is not sorted, and what is in it cannot be found."""
-    first = run(history, "first")
-    with patch.object(time, "time_ns", return_value=time.time_ns() - 3600 * 1_000_000_000):
+@pytest.mark.parametrize("seconds_back", [5, 3600])
+def test_events_after_the_clock_was_set_back_are_found(history: BashHistory, seconds_back: int) -> None:
+    """A little is made up for; far back they have the time that it is, in an index of their own."""
+    run(history, "first")
+    early = time.time_ns() - seconds_back * 1_000_000_000
+    with patch.object(time, "time_ns", return_value=early):
         second = run(history, "second")
-    entries = list(history.entries(0, FOREVER, descending=descending))
-    assert [entry.command_id for entry in entries] == [each for each in (first, second) for _ in range(2)][
-        :: -1 if descending else 1
-    ]
-    later = entries[0 if descending else -1].micros
-    assert list(history.entries(later, FOREVER, descending=descending)) == [entries[0 if descending else -1]]
+        third = run(history, "third")
+    entries = list(history.entries(0, FOREVER, descending=False))
+    assert [entry.micros for entry in entries] == sorted(entry.micros for entry in entries)
+    assert len({entry.event_id for entry in entries}) == 6
+    assert list(history.entries(0, FOREVER, descending=True)) == entries[::-1]
+    late = [entry for entry in entries if entry.command_id in (second, third)]
+    if seconds_back > 10:
+        assert [abs(entry.micros - early // 1000) < 10 for entry in late] == [True] * 4
+    else:
+        assert late == entries[2:]
+    assert list(history.entries(late[0].micros, late[-1].micros, descending=False)) == late[:-1]
+
+
+def test_line_of_zeros_is_passed_over(history: BashHistory) -> None:
+    """As a power cut leaves it: what comes before and after is found, and commands go on."""
+    first = run(history, "first")
+    [index] = (history.directory / "index").iterdir()
+    with index.open("ab") as file:
+        file.write(bytes(51))
+    second = run(history, "second")
+    found = list(history.entries(0, FOREVER, descending=False))
+    assert [entry.command_id for entry in found] == [first, first, second, second]
+    assert list(history.entries(found[1].micros, FOREVER, descending=False))[-2:] == found[2:]
+
+
+def test_index_that_was_put_away_takes_no_other_with_it(history: BashHistory) -> None:
+    """Two purge at once; between them a command begins a new index."""
+    run(history, "old")
+    [index] = (history.directory / "index").iterdir()
+    open_file = Path.open
+
+    def purge_before(path: Path, mode: str = "r", **options: Any) -> IO[Any]:
+        file = open_file(path, mode, **options)
+        if mode == "r+b" and not purged:
+            purged.append(path)
+            index.unlink()
+            purged.append(run(history, "new"))
+        return file
+
+    purged: list[Any] = []
+    boundary = next(history.entries(0, FOREVER, descending=True)).micros + 1
+    with patch.object(Path, "open", purge_before):
+        history.purge(boundary)
+    assert [entry.command_id for entry in history.entries(0, FOREVER, descending=False)] == [purged[1]] * 2
 
 
 def test_output_of_a_deleted_conversation_does_not_bring_it_back(tmp_path: Path) -> None:
