@@ -80,7 +80,8 @@ async def _send_events(web: WebContext, socket: Socket, admitted: Admitted) -> N
         await _send_full_state(web, socket, conversation_id)
         deliveries = metrics().deliveries
         after_seq = await _resend(socket, log, length, admitted.resend, sized)
-        feed = Feed(log, subscriber, after_seq, partial(socket.take_at_once, sized.of_arrival))
+        stream_epoch = web.stream_epochs.of(web.root.directory(conversation_id))
+        feed = Feed(log, subscriber, after_seq, partial(socket.take_at_once, sized.of_arrival), stream_epoch)
         async for batch in feed.batches():
             if batch:
                 await socket.write(b"".join(map(sized.of_arrival, batch)))

@@ -83,9 +83,10 @@ async def follow(
         length = await log.length()
         if length is None:
             raise ConversationGone
-        start = Start(wanted, length, web.stream_epochs.of(web.root.directory(conversation_id)))
+        stream_epoch = web.stream_epochs.of(web.root.directory(conversation_id))
+        start = Start(wanted, length, stream_epoch)
         await write(frames.of(**start.sync))
-        feed = Feed(log, subscriber, start.after_seq, take_at_once)
+        feed = Feed(log, subscriber, start.after_seq, take_at_once, stream_epoch)
         deliveries = metrics().deliveries
         is_caught_up = False
         if feed.position >= start.through_seq:

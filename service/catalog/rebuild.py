@@ -22,29 +22,31 @@ class IndexBuild:
         self._keys = keys
         self._index = index
 
-    async def run(self, batches: AsyncIterable[list[IndexEntry]]) -> bool:
+    async def run(self, batches: AsyncIterable[list[IndexEntry]], *, again: bool = False) -> bool:
         """Put every entry into the index, unless that is done or another process is at it; True when it was done here.
 
-        Nothing is asked of `batches` unless it is. What owners put in meanwhile stays as it is.
+        Nothing is asked of `batches` unless it is. What owners put in meanwhile stays as it is. `again`: though it was
+        done, since it may be of a while ago.
 
         Raises:
             BrokerUnavailable: Redis does not answer; the build can be run again.
         """
-        if await self._index.is_complete():
+        if not again and await self._index.is_complete():
             return False
         builder = uuid.uuid4().hex
         with redis_errors():
             if not await self._redis.set(self._keys.index_building, builder, nx=True, ex=_BUILDING_SECONDS):
                 return False
         try:
-            return await self._build(builder, batches)
+            return await self._build(builder, batches, again=again)
         finally:  # also when this process is told to stop: another would wait for as long as the mark lasts
             with redis_errors():
                 if await self._is_at_it(builder):
                     await self._redis.delete(self._keys.index_building)
 
-    async def _build(self, builder: str, batches: AsyncIterable[list[IndexEntry]]) -> bool:
-        if await self._index.is_complete():  # by another, between the question before and its letting go of the mark
+    async def _build(self, builder: str, batches: AsyncIterable[list[IndexEntry]], *, again: bool) -> bool:
+        # By another, between the question before and its letting go of the mark.
+        if not again and await self._index.is_complete():
             return False
         async for batch in batches:  # they come from the disk, whose errors are not Redis's
             await self._index.add(batch)

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Sequence
 from enum import Enum, auto
 from typing import Protocol
 
-from service.identity import UNKNOWN_STREAM_EPOCH
+from service.identity import UNKNOWN_STREAM_EPOCH, StreamEpoch
 from service.metrics import metrics
 from service.pubsub.envelope import Envelope, Kind
 from service.pubsub.hub import Arrival, Subscriber, TakeAtOnce
@@ -76,19 +76,24 @@ class Feed:
     """Follows one conversation for one reader. Iterate `batches` once."""
 
     def __init__(
-        self, log: EventReader, subscriber: Subscriber, after_seq: int, take_at_once: TakeAtOnce | None = None
+        self,
+        log: EventReader,
+        subscriber: Subscriber,
+        after_seq: int,
+        take_at_once: TakeAtOnce | None = None,
+        stream_epoch: StreamEpoch | None = None,
     ) -> None:
         """Read nothing yet.
 
         Args:
+            stream_epoch: of the history that is followed, if known; else that of the first that is published.
             take_at_once: how the reader takes what arrives while it waits for the next batch, which then lacks it.
         """
         self._log = log
         self._subscriber = subscriber
         self._take_at_once = take_at_once
         self._replay_bytes = metrics().replay_bytes
-        self._stream_epoch = UNKNOWN_STREAM_EPOCH
-        """Of what was published so far."""
+        self._stream_epoch = stream_epoch or UNKNOWN_STREAM_EPOCH
         self.position = after_seq
         """The last seq handed out; where the reader may resume."""
 

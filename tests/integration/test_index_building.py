@@ -168,6 +168,20 @@ async def test_index_of_a_redis_that_came_back_old_is_mended(
     assert await catalog.index.ids() == [old_index["ran"]]
 
 
+async def test_one_runner_is_enough_to_look_again(
+    building: IndexBuilding, catalog: Catalog, redis: Redis, keys: Keys, root: Path
+) -> None:
+    """All notice at the same time that Redis was away."""
+    await building.run()
+    make_conversation(root)
+    await redis.set(keys.index_building, "another", ex=60)
+    building.look_again()
+    await building.run()
+    await redis.delete(keys.index_building)
+    await building.run()
+    assert await catalog.index.count(None) == 0  # that is for the other to put in
+
+
 async def test_disk_without_any_conversation_takes_nothing_from_the_index(
     building: IndexBuilding, catalog: Catalog, root: Path, old_index: dict[str, UUID]
 ) -> None:
