@@ -7,11 +7,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 
 from service.git.program import given_up
+from service.thread_pool import ThreadPool
 
 _THREADS = 8
 """For calls of which one may take minutes (guess)."""
@@ -21,7 +21,7 @@ class Workers:
     """Threads for what may take long, so that it keeps nothing from the disk; `close` waits for none."""
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(_THREADS, "long")
+        self._executor = ThreadPool(_THREADS, "long")
 
     async def call_that_takes_long[**P, R](self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The result of `function`, run in a thread.

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 
-import structlog
-
-_log = structlog.get_logger(__name__)
+from service.thread_pool import ThreadPool
 
 _THREADS = 64
 """For calls of which none takes long (guess)."""
@@ -18,29 +15,11 @@ _WAITING_THREADS_PER_RUN = 3
 """A run may keep a command waiting, its interruption, and itself where the agent knows only the blocking step."""
 
 
-class _Pool(ThreadPoolExecutor):
-    """Goes on with the threads it has where the machine gives no more; the library has queued the work then, and does
-    it, but says that it failed.
-    """
-
-    def __init__(self, max_workers: int, thread_name_prefix: str) -> None:
-        super().__init__(max_workers, thread_name_prefix)
-        self.submit(int).result()  # so that there is one
-
-    def _adjust_thread_count(self) -> None:
-        try:
-            super()._adjust_thread_count()
-        except RuntimeError as error:
-            if not self._threads:
-                raise
-            _log.warning("no_more_threads", threads=len(self._threads), error=str(error))
-
-
 class Threads:
     """One pool of threads; `close` waits for none of them."""
 
     def __init__(self, threads: int) -> None:
-        self._executor = _Pool(threads, "sdk")
+        self._executor = ThreadPool(threads, "sdk")
 
     async def call[**P, R](self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The result of `function`, run in a thread. Cancelling the caller does not stop the thread.
@@ -59,7 +38,7 @@ class Workers(Threads):
     def __init__(self, threads: int = _THREADS, *, runs: int = 0) -> None:
         """`runs`: how many there may be at once."""
         super().__init__(threads)
-        self._waiting = _Pool(threads + runs * _WAITING_THREADS_PER_RUN, "sdk-waiting")
+        self._waiting = ThreadPool(threads + runs * _WAITING_THREADS_PER_RUN, "sdk-waiting")
 
     async def call_that_waits[**P, R](self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """As `call`, for what may wait for a tool, which holds its conversation's state lock, or for an LLM."""
@@ -70,6 +49,6 @@ class Workers(Threads):
         self._waiting.shutdown(wait=False, cancel_futures=True)
 
 
-async def _call[R](executor: ThreadPoolExecutor, function: Callable[[], R]) -> R:
+async def _call[R](executor: ThreadPool, function: Callable[[], R]) -> R:
     context = copy_context()
     return await asyncio.get_running_loop().run_in_executor(executor, lambda: context.run(function))

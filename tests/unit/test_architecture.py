@@ -19,7 +19,7 @@ MAX_LINES = 400
 VALUES = frozenset({"errors", "identity", "open_directory"})
 COUNTED = VALUES | {"metrics", "tracing"}
 REDIS = COUNTED | {"redis_source", "embedded_redis", "exchange"}
-SHARED = REDIS | {"settings", "redaction", "tasks"}
+SHARED = REDIS | {"settings", "redaction", "tasks", "thread_pool"}
 
 ALLOWED = {
     "blueprints": SHARED | {"requests", "pubsub", "catalog", "store", "git"},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from unittest.mock import patch
 
 import pytest
 
@@ -41,14 +40,3 @@ async def test_tools_of_all_runs_leave_threads_for_others(workers: Workers) -> N
     finally:
         go_on.set()
         await asyncio.gather(*waiting)
-
-
-async def test_work_is_done_once_where_the_machine_gives_no_more_threads() -> None:
-    """By those that there are; the caller of `submit` would hear of a failure, and send it again."""
-    workers = Workers(4)
-    done: list[int] = []
-    with patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
-        await asyncio.gather(*(workers.call(done.append, number) for number in range(8)))
-        await asyncio.gather(*(workers.call_that_waits(done.append, number) for number in range(8)))
-    assert sorted(done) == sorted([*range(8), *range(8)])
-    workers.close()

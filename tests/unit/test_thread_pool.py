@@ -1,0 +1,24 @@
+"""Threads of both roles on a machine that gives no more."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from unittest.mock import patch
+
+from service.blueprints.workers import Workers as WebWorkers
+from service.runner.workers import Workers
+
+
+async def test_work_is_done_once_where_the_machine_gives_no_more_threads() -> None:
+    """By those that there are; the caller of `submit` would hear of a failure, and send it again or close what the
+    work writes to.
+    """
+    workers, web = Workers(4), WebWorkers()
+    done: list[int] = []
+    with patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+        for call in (workers.call, workers.call_that_waits, web.call_that_takes_long):
+            await asyncio.gather(*(call(done.append, number) for number in range(8)))
+    assert sorted(done) == sorted([*range(8)] * 3)
+    workers.close()
+    web.close()
