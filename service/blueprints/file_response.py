@@ -14,9 +14,9 @@ from urllib.parse import quote
 
 from sanic import HTTPResponse, Request
 
+from service.blueprints.request_body import STALL_SECONDS
+
 _CHUNK_BYTES = 256 * 1024
-_STALL_SECONDS = 600.0
-"""A client that does not take one chunk in this time is gone, or as good as (guess)."""
 _RANGE = re.compile(r"bytes=\s*(\d{0,20})-(\d{0,20})", re.ASCII | re.IGNORECASE)
 """More digits than any size has are no range: the interpreter converts only so many."""
 
@@ -84,7 +84,7 @@ async def _stream(request: Request, source: IO[bytes], span: Span, headers: dict
         await asyncio.to_thread(source.seek, span.first)
         while length > 0 and (chunk := await asyncio.to_thread(source.read, min(_CHUNK_BYTES, length))):
             try:
-                async with asyncio.timeout(_STALL_SECONDS):
+                async with asyncio.timeout(STALL_SECONDS):
                     await response.send(chunk)
             except TimeoutError:
                 cast(asyncio.WriteTransport, request.transport).abort()

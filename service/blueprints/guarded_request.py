@@ -8,6 +8,7 @@ from sanic import Request
 
 from service.blueprints.arguments import invalid_value
 from service.blueprints.auth import require_key
+from service.blueprints.request_body import parts_of_body
 
 
 class GuardedRequest(Request):
@@ -30,7 +31,7 @@ class GuardedRequest(Request):
 
     async def receive_body(self) -> None:
         require_key(self)
-        await super().receive_body()  # type: ignore[no-untyped-call]
+        self.body = b"".join([data async for data in parts_of_body(self)])
 
 
 def _decoded(name: str, value: str) -> str:

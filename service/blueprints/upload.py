@@ -18,6 +18,7 @@ from sanic.exceptions import PayloadTooLarge
 
 from service.blueprints.arguments import invalid_value
 from service.blueprints.places import Place
+from service.blueprints.request_body import parts_of_body
 from service.errors import BadRequest
 
 _FIELD = b"file"
@@ -108,6 +109,7 @@ async def take_upload(request: Request, place: Place, limit_bytes: int, *, fsync
     Raises:
         InvalidRequest: the body is no multipart form with such a part, or ends within it; nothing was stored.
         PayloadTooLarge: it is larger than `limit_bytes`; nothing was stored.
+        RequestTimeout: the client has stopped sending it; nothing was stored.
         OSError: it cannot be stored.
     """
     media_type, options = parse_options_header(request.headers.getone("content-type", ""))
@@ -118,7 +120,7 @@ async def take_upload(request: Request, place: Place, limit_bytes: int, *, fsync
     async with _replacement(place, fsync) as replacement:
         part = _FilePart(options[b"boundary"], replacement.file)
         try:
-            while (data := await request.stream.read()) is not None:  # type: ignore[union-attr]
+            async for data in parts_of_body(request):
                 await _in_thread(part.feed, data)
                 if part.size_bytes > limit_bytes:
                     raise PayloadTooLarge(f"The file is larger than {limit_bytes} bytes")

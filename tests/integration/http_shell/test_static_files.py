@@ -95,7 +95,7 @@ async def test_client_that_does_not_take_a_file_is_given_up(paged: SanicClient, 
     """It would hold the file and its connection for as long as it likes."""
     with (tmp_path / "ui" / "large").open("wb") as file:
         file.truncate(256 << 20)  # far more than the kernel keeps for a client
-    with patch.object(file_response, "_STALL_SECONDS", 0.2):
+    with patch.object(file_response, "STALL_SECONDS", 0.2):
         async with paged.http.stream("GET", "/static/large") as response:
             assert response.status_code == 200
             await wait_until_async(lambda: paged.server.connections == 0, "the server lets go of the connection")
