@@ -50,7 +50,7 @@ from service.runner.workers import Workers
 from service.settings import Settings
 from service.settings.values import WebhookSpec
 from service.store.owner_record import NOBODY, claim, read_owner
-from service.store.snapshot import read_snapshot
+from service.store.snapshot import Snapshot, read_snapshot
 from tests.integration.contract.repository import Repository
 from tests.unit.runner.rig import RecordingPublisher, ScriptedLLM, says
 from tests.unit.runner.small_disk import SmallDisk
@@ -540,6 +540,30 @@ async def test_run_that_was_accepted_and_has_not_started_is_the_next_owners(
 ) -> None:
     """Its client was told `running`, while the agent was still getting ready."""
     one = await left_before_its_run(host)
+    await assert_next_owner_runs(one, catalog, running)
+
+
+async def test_message_that_comes_while_a_run_ends_is_the_next_owners(
+    host: Host, catalog: Catalog, running: Running
+) -> None:
+    """It was accepted, and the run that is still wrapping up would have been repeated for it."""
+    is_ending, go_on = asyncio.Event(), asyncio.Event()
+    run_ended = Reporter.run_ended
+
+    async def end_slowly(reporter: Reporter) -> Snapshot:
+        is_ending.set()
+        await go_on.wait()
+        return await run_ended(reporter)
+
+    one, _ = await host.create(planned(host, says("done")))
+    with patch.object(Reporter, "run_ended", end_slowly):
+        await one.submit("message", body("first", run=True), starts_run=True)
+        await is_ending.wait()
+        await one.submit("message", body("second", run=True), starts_run=True)
+        draining = asyncio.create_task(host.drain())
+        await wait_let_go(one)
+        go_on.set()
+        await draining
     await assert_next_owner_runs(one, catalog, running)
 
 
