@@ -48,7 +48,7 @@ class IndexBuilding:
 
     def look_again(self) -> None:
         """Redis has lost something, and may have come back with an index of a while ago."""
-        self._must_look = True
+        self._must_look = self._has_looked  # else the first look is to come
 
     async def run(self) -> list[UUID]:
         """Make the index if nobody has; returns the conversations that were left in the middle of something.

@@ -89,7 +89,7 @@ class Reporter:
     @property
     def status(self) -> ConversationExecutionStatus:
         """What clients are told: a run counts as running from the moment it is accepted."""
-        if self._driver.is_starting:
+        if self._driver.is_unseen:
             return ConversationExecutionStatus.RUNNING
         return self._conversation.state.execution_status
 
