@@ -131,14 +131,14 @@ class Reporter:
             self._is_change_noted = False
             self._take_activity()
             snapshot = self._describe()
+            if self._store.is_closed:
+                return snapshot
             try:
-                if self._store.is_closed:
-                    raise OwnershipLost
                 # First the index: who has seen a status in the conversation finds it in the lists too.
                 await self._put_in_index(snapshot.header)
                 await self._workers.call(self._write, write_snapshot, self._directory, snapshot)
             except OwnershipLost:
-                if not self._store.is_closed:
+                if not self._store.is_closed:  # else it was closed meanwhile
                     raise
         return snapshot
 
@@ -245,7 +245,8 @@ class Reporter:
 
     async def _refresh_and_release(self, hold: Hold) -> None:
         try:
-            await self._refresh_if_owned()
+            with contextlib.suppress(OwnershipLost):  # the new owner tells
+                await self.refresh()
         finally:
             self._outbox.release(hold)
 
@@ -274,10 +275,6 @@ class Reporter:
         name = str(self._directory.conversation_id)
         refreshed = once_stored(self._refresh_late, "snapshot_not_stored", conversation_id=name)
         self._due_refresh = self._tasks.start(refreshed, f"snapshot {name}")
-
-    async def _refresh_if_owned(self) -> None:
-        with contextlib.suppress(OwnershipLost):  # the new owner tells
-            await self.refresh()
 
     async def _refresh_late(self) -> None:
         """This process may have stood still since it was due, and the index asks no fence."""
