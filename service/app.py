@@ -23,8 +23,6 @@ from service.blueprints import (
     branches,
     conversations,
     editor,
-    event_socket,
-    event_stream,
     events,
     files,
     git,
@@ -32,12 +30,10 @@ from service.blueprints import (
     init,
     llm,
     mcp,
-    openai_gateway,
     plugins,
     profiles,
     runtime,
     sandbox,
-    session_socket,
     shell,
     skills,
     subscription,
@@ -47,11 +43,11 @@ from service.blueprints import (
     workspace_session,
     workspaces,
 )
-from service.blueprints import (
-    settings as settings_routes,
-)
-from service.blueprints.context import WebContext
-from service.blueprints.socket import close_all
+from service.blueprints import settings as settings_routes
+from service.blueprints.http.context import WebContext
+from service.blueprints.openai import gateway as openai_gateway
+from service.blueprints.streams import event_socket, event_stream, session_socket
+from service.blueprints.streams.socket import close_all
 from service.logs import configure_logging
 from service.metrics import share_metrics
 from service.node_directory import make_node_directory, remove_node_directory

@@ -30,7 +30,7 @@
     └── RequestFailed               500, a failure of the work itself, with its text
 
 An error raised in a runner reaches the client through a web worker: `to_wire` and `from_wire` carry it
-across as its `code` and fields. `service.blueprints.errors` maps each leaf to a status, once.
+across as its `code` and fields. `service.blueprints.http.errors` maps each leaf to a status, once.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from sanic.server.websockets.impl import WebsocketImplProtocol
 
 from service import errors
 from service.blueprints import shell
-from service.blueprints.arguments import body, json_body, query, uuid_path
-from service.blueprints.auth import authenticate
-from service.blueprints.openapi import array_of, documented
+from service.blueprints.http.arguments import body, json_body, query, uuid_path
+from service.blueprints.http.auth import authenticate
+from service.blueprints.http.openapi import array_of, documented
 from service.errors import BrokerUnavailable, JsonObject
 from service.settings import Settings
 from tests.conftest import StartClient

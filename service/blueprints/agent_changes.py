@@ -5,11 +5,11 @@ from __future__ import annotations
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty
 
-from service.blueprints.arguments import checked_json, uuid_path
-from service.blueprints.asking import ask_owner
-from service.blueprints.context import web_of
 from service.blueprints.conversations import LLM_TIMEOUT_SECONDS, Success
-from service.blueprints.openapi import documented
+from service.blueprints.http.arguments import checked_json, uuid_path
+from service.blueprints.http.asking import ask_owner
+from service.blueprints.http.context import web_of
+from service.blueprints.http.openapi import documented
 
 blueprint = Blueprint("agent_changes", url_prefix="/api/conversations/<conversation_id:str>")
 

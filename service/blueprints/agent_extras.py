@@ -7,11 +7,11 @@ from typing import Any
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.answers import json_answer
-from service.blueprints.arguments import body
-from service.blueprints.asking import ask_any
+from service.blueprints.http.answers import json_answer
+from service.blueprints.http.arguments import body
+from service.blueprints.http.asking import ask_any
+from service.blueprints.http.openapi import documented
 from service.blueprints.installed_extensions import NETWORK_SECONDS
-from service.blueprints.openapi import documented
 
 blueprint = Blueprint("agent_extras", url_prefix="/api")
 

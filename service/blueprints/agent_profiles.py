@@ -8,9 +8,9 @@ from uuid import UUID
 from pydantic import BaseModel
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import body, checked_json, uuid_path
-from service.blueprints.asking import ask_any
-from service.blueprints.openapi import documented
+from service.blueprints.http.arguments import body, checked_json, uuid_path
+from service.blueprints.http.asking import ask_any
+from service.blueprints.http.openapi import documented
 from service.blueprints.profiles import NewName, ProfileMessage
 
 blueprint = Blueprint("agent_profiles", url_prefix="/api/agent-profiles")

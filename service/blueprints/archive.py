@@ -12,12 +12,12 @@ from urllib.parse import quote
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import query
-from service.blueprints.context import web_of
-from service.blueprints.file_response import as_attachment, send_open_file
-from service.blueprints.openapi import documented
-from service.blueprints.places import Place, place
-from service.blueprints.scopes import SCOPED_PREFIX, Routes, workspace_of
+from service.blueprints.http.arguments import query
+from service.blueprints.http.context import web_of
+from service.blueprints.http.file_response import as_attachment, send_open_file
+from service.blueprints.http.openapi import documented
+from service.blueprints.http.places import Place, place
+from service.blueprints.http.scopes import SCOPED_PREFIX, Routes, workspace_of
 from service.errors import BadRequest, NotFound, RequestFailed
 from service.git.archive import (
     DEFAULT_EXCLUDES,

@@ -17,14 +17,14 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.answers import SUCCESS, json_answer
-from service.blueprints.arguments import body, query, uuid_path
-from service.blueprints.batch import event_ids
-from service.blueprints.context import WebContext, web_of
 from service.blueprints.conversations import Success
-from service.blueprints.openapi import array_of, documented
-from service.blueprints.places import place
-from service.blueprints.scopes import SCOPED_PREFIX, Routes, workspace_of
+from service.blueprints.http.answers import SUCCESS, json_answer
+from service.blueprints.http.arguments import body, query, uuid_path
+from service.blueprints.http.batch import event_ids
+from service.blueprints.http.context import WebContext, web_of
+from service.blueprints.http.openapi import array_of, documented
+from service.blueprints.http.places import place
+from service.blueprints.http.scopes import SCOPED_PREFIX, Routes, workspace_of
 from service.errors import BadRequest, NoRunner, NotFound, OutcomeUnknown
 from service.pubsub.broker import Channel
 from service.store.bash_history import BashHistory, Entry, micros_of, new_command_id

@@ -10,12 +10,12 @@ from typing import Literal
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.answers import SUCCESS, json_answer
-from service.blueprints.arguments import body
 from service.blueprints.bash import TerminalSize, ask_runner_of, scope_of
 from service.blueprints.conversations import Success
-from service.blueprints.openapi import documented
-from service.blueprints.scopes import SCOPED_PREFIX, Routes
+from service.blueprints.http.answers import SUCCESS, json_answer
+from service.blueprints.http.arguments import body
+from service.blueprints.http.openapi import documented
+from service.blueprints.http.scopes import SCOPED_PREFIX, Routes
 from service.errors import Conflict
 
 blueprint = Blueprint("bash_input", url_prefix="/api/bash")

@@ -12,11 +12,11 @@ from functools import partial
 
 from sanic import Blueprint, Request
 
-from service.blueprints.arguments import invalid_value, uuid_path
 from service.blueprints.bash import Scope, scope_of
-from service.blueprints.openapi import documented
-from service.blueprints.scopes import SCOPED_PREFIX, Routes
-from service.blueprints.server_sent import EventStream, answer_with_events
+from service.blueprints.http.arguments import invalid_value, uuid_path
+from service.blueprints.http.openapi import documented
+from service.blueprints.http.scopes import SCOPED_PREFIX, Routes
+from service.blueprints.streams.server_sent import EventStream, answer_with_events
 from service.errors import NotFound
 from service.pubsub.broker import Channel
 from service.store.live_output import STREAMS, Delta, LiveOutput, Position, deltas_of

@@ -13,14 +13,14 @@ from pydantic_core import to_json
 from sanic import Blueprint, Request
 from sanic.server.websockets.impl import WebsocketImplProtocol
 
-from service.blueprints.arguments import query
-from service.blueprints.auth import authenticate, is_auth_frame
 from service.blueprints.bash import BashSearch, ExecuteBashRequest, Scope, search, start
 from service.blueprints.bash_live import delta_event
-from service.blueprints.context import WebContext, web_of
-from service.blueprints.frames import event_frame, text_frame
-from service.blueprints.inbound import NotJson, parse_frame
-from service.blueprints.socket import Socket, serving
+from service.blueprints.http.arguments import query
+from service.blueprints.http.auth import authenticate, is_auth_frame
+from service.blueprints.http.context import WebContext, web_of
+from service.blueprints.streams.frames import event_frame, text_frame
+from service.blueprints.streams.inbound import NotJson, parse_frame
+from service.blueprints.streams.socket import Socket, serving
 from service.errors import FanoutError
 from service.metrics import metrics
 from service.pubsub.broker import Channel

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import checked_json, idempotency, query
-from service.blueprints.asking import ask_owner
 from service.blueprints.conversations import LLM_TIMEOUT_SECONDS, IncludeSkills, Success
-from service.blueprints.openapi import documented
+from service.blueprints.http.arguments import checked_json, idempotency, query
+from service.blueprints.http.asking import ask_owner
+from service.blueprints.http.openapi import documented
 
 blueprint = Blueprint("branches", url_prefix="/api/conversations/<conversation_id:str>")
 

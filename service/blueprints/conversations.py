@@ -12,12 +12,12 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.answers import json_answer
-from service.blueprints.arguments import checked_json, idempotency, json_body, json_bytes, query, uuid_path
-from service.blueprints.asking import ask_owner
-from service.blueprints.context import WebContext, web_of
+from service.blueprints.http.answers import json_answer
+from service.blueprints.http.arguments import checked_json, idempotency, json_body, json_bytes, query, uuid_path
+from service.blueprints.http.asking import ask_owner
+from service.blueprints.http.context import WebContext, web_of
+from service.blueprints.http.openapi import array_of, documented
 from service.blueprints.observability import with_observability
-from service.blueprints.openapi import array_of, documented
 from service.catalog.index import SortOrder
 from service.errors import BadRequest, ConversationNotFound, NotFound, RequestFailed
 from service.identity import keyed_id

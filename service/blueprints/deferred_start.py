@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import structlog
 
-from service.blueprints.auth import ApiKeys
-from service.blueprints.context import WebContext
+from service.blueprints.http.auth import ApiKeys
+from service.blueprints.http.context import WebContext
 from service.catalog.init_record import Initialization, InitRecord
 from service.catalog.keys import Keys
 from service.errors import BadRequest, BrokerUnavailable, Dormant, RequestFailed, Unauthorized

@@ -11,9 +11,9 @@ from sanic.response import html
 from sanic_ext import Extend
 from sanic_ext.extensions.base import Extension
 
-from service.blueprints.context import web_of
-from service.blueprints.file_response import send_file
-from service.blueprints.openapi import OpenApiDocument
+from service.blueprints.http.context import web_of
+from service.blueprints.http.file_response import send_file
+from service.blueprints.http.openapi import OpenApiDocument
 from service.blueprints.server_details import TITLE, package_version
 from service.errors import NotFound
 

@@ -13,12 +13,12 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.answers import json_answer
-from service.blueprints.arguments import query
-from service.blueprints.context import WebContext, web_of
-from service.blueprints.openapi import documented
-from service.blueprints.places import place
-from service.blueprints.scopes import SCOPED_PREFIX, Routes, workspace_of
+from service.blueprints.http.answers import json_answer
+from service.blueprints.http.arguments import query
+from service.blueprints.http.context import WebContext, web_of
+from service.blueprints.http.openapi import documented
+from service.blueprints.http.places import place
+from service.blueprints.http.scopes import SCOPED_PREFIX, Routes, workspace_of
 from service.requests.requester import Answer
 
 blueprint = Blueprint("vscode", url_prefix="/api/vscode")

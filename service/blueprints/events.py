@@ -6,13 +6,13 @@ from uuid import UUID
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.answers import json_answer
-from service.blueprints.arguments import checked_json, idempotency, query, uuid_path
-from service.blueprints.batch import event_ids
-from service.blueprints.context import WebContext, web_of
 from service.blueprints.conversations import Success
-from service.blueprints.event_query import EventFilter, EventSearch, EventSortOrder
-from service.blueprints.openapi import array_of, documented
+from service.blueprints.http.answers import json_answer
+from service.blueprints.http.arguments import checked_json, idempotency, query, uuid_path
+from service.blueprints.http.batch import event_ids
+from service.blueprints.http.context import WebContext, web_of
+from service.blueprints.http.event_query import EventFilter, EventSearch, EventSortOrder
+from service.blueprints.http.openapi import array_of, documented
 from service.errors import BadRequest, ConversationNotFound, EventNotFound
 from service.store.event_log import EventLog
 

@@ -14,15 +14,15 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.answers import SUCCESS, json_answer
-from service.blueprints.arguments import query, uuid_path
-from service.blueprints.context import web_of
 from service.blueprints.conversations import Success
-from service.blueprints.file_response import as_attachment, send_open_file
-from service.blueprints.openapi import documented
-from service.blueprints.places import Place, open_file, place
-from service.blueprints.scopes import SCOPED_PREFIX, Routes, workspace_of
-from service.blueprints.upload import take_upload
+from service.blueprints.http.answers import SUCCESS, json_answer
+from service.blueprints.http.arguments import query, uuid_path
+from service.blueprints.http.context import web_of
+from service.blueprints.http.file_response import as_attachment, send_open_file
+from service.blueprints.http.openapi import documented
+from service.blueprints.http.places import Place, open_file, place
+from service.blueprints.http.scopes import SCOPED_PREFIX, Routes, workspace_of
+from service.blueprints.http.upload import take_upload
 from service.errors import BadRequest, Forbidden, InvalidRequest, NotFound, RequestFailed
 from service.store.trajectory import write_trajectory
 

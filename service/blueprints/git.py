@@ -17,14 +17,14 @@ from pydantic import BaseModel, Field, StringConstraints
 from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.answers import json_answer
-from service.blueprints.arguments import query, text_path
-from service.blueprints.asking import ask_any
-from service.blueprints.context import web_of
 from service.blueprints.files import absolute
-from service.blueprints.openapi import documented
-from service.blueprints.places import Place, open_file, place
-from service.blueprints.scopes import SCOPED_PREFIX, Routes, workspace_of
+from service.blueprints.http.answers import json_answer
+from service.blueprints.http.arguments import query, text_path
+from service.blueprints.http.asking import ask_any
+from service.blueprints.http.context import web_of
+from service.blueprints.http.openapi import documented
+from service.blueprints.http.places import Place, open_file, place
+from service.blueprints.http.scopes import SCOPED_PREFIX, Routes, workspace_of
 from service.errors import BadRequest
 from service.git.changes import Change, changes, changes_of
 from service.git.commits import commits

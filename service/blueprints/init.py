@@ -9,8 +9,8 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 from sanic_routing.route import Route
 
-from service.blueprints.arguments import body, json_bytes
-from service.blueprints.openapi import documented
+from service.blueprints.http.arguments import body, json_bytes
+from service.blueprints.http.openapi import documented
 from service.errors import NotFound
 from service.settings.late import LateSettings
 

@@ -6,10 +6,10 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.answers import json_answer
-from service.blueprints.arguments import body, text_path
-from service.blueprints.asking import ask_any
-from service.blueprints.openapi import documented
+from service.blueprints.http.answers import json_answer
+from service.blueprints.http.arguments import body, text_path
+from service.blueprints.http.asking import ask_any
+from service.blueprints.http.openapi import documented
 
 NETWORK_SECONDS = 300.0
 """For what may have to be fetched first."""

@@ -6,9 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import body, query
-from service.blueprints.asking import ask_any
-from service.blueprints.openapi import array_of, documented
+from service.blueprints.http.arguments import body, query
+from service.blueprints.http.asking import ask_any
+from service.blueprints.http.openapi import array_of, documented
 from service.errors import InvalidRequest
 from service.redaction import REDACTED_SECRET
 

@@ -8,11 +8,11 @@ from pydantic import BaseModel, Field
 from pydantic_core import from_json, to_json
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.answers import json_answer
-from service.blueprints.arguments import body, checked_json
-from service.blueprints.asking import ask_any
-from service.blueprints.context import web_of
-from service.blueprints.openapi import documented
+from service.blueprints.http.answers import json_answer
+from service.blueprints.http.arguments import body, checked_json
+from service.blueprints.http.asking import ask_any
+from service.blueprints.http.context import web_of
+from service.blueprints.http.openapi import documented
 from service.errors import Conflict, JsonObject, NoRunner, NotFound, OutcomeUnknown
 from service.identity import RunnerId
 

@@ -12,8 +12,8 @@ from sanic import Blueprint, HTTPResponse, Request, Sanic
 from sanic.response import BaseHTTPResponse
 from sanic_routing.route import Route
 
-from service.blueprints.context import web_of
-from service.blueprints.openapi import documented, path_of
+from service.blueprints.http.context import web_of
+from service.blueprints.http.openapi import documented, path_of
 from service.errors import Unauthorized
 from service.metrics import CONTENT_TYPE, exposition, may_scrape, metrics
 

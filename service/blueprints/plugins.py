@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import body
-from service.blueprints.asking import ask_any
+from service.blueprints.http.arguments import body
+from service.blueprints.http.asking import ask_any
+from service.blueprints.http.openapi import documented
 from service.blueprints.installed_extensions import NETWORK_SECONDS, Installed, add_routes
-from service.blueprints.openapi import documented
 
 blueprint = Blueprint("plugins", url_prefix="/api/plugins")
 

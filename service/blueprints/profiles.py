@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import body, checked_json
-from service.blueprints.asking import ask_any
-from service.blueprints.openapi import documented
+from service.blueprints.http.arguments import body, checked_json
+from service.blueprints.http.asking import ask_any
+from service.blueprints.http.openapi import documented
 from service.blueprints.settings import exposure
 
 blueprint = Blueprint("profiles", url_prefix="/api/profiles")

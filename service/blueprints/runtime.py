@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import BaseModel
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.answers import json_answer
-from service.blueprints.openapi import documented
-from service.blueprints.scopes import SCOPED_PREFIX, workspace_of
+from service.blueprints.http.answers import json_answer
+from service.blueprints.http.openapi import documented
+from service.blueprints.http.scopes import SCOPED_PREFIX, workspace_of
 
 blueprint = Blueprint("runtime", url_prefix=f"{SCOPED_PREFIX}/runtime")
 

@@ -7,8 +7,8 @@ import asyncio
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty
 
-from service.blueprints.context import web_of
-from service.blueprints.openapi import documented
+from service.blueprints.http.context import web_of
+from service.blueprints.http.openapi import documented
 
 blueprint = Blueprint("sandbox", url_prefix="/api/conversations/prepare-for-sandbox-pause")
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
-from service.blueprints.context import web_of
-from service.blueprints.openapi import documented
+from service.blueprints.http.context import web_of
+from service.blueprints.http.openapi import documented
 from service.blueprints.static_files import front_page
 from service.catalog.catalog import Catalog
 from service.errors import JsonObject, Unavailable

@@ -10,10 +10,10 @@ from pydantic_core import from_json, to_json
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import text
 
-from service.blueprints.arguments import body, checked_json, query, text_path
-from service.blueprints.asking import ask_any
-from service.blueprints.context import web_of
-from service.blueprints.openapi import documented
+from service.blueprints.http.arguments import body, checked_json, query, text_path
+from service.blueprints.http.asking import ask_any
+from service.blueprints.http.context import web_of
+from service.blueprints.http.openapi import documented
 from service.errors import BadRequest
 from service.redaction import REDACTED_SECRET
 

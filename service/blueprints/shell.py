@@ -8,13 +8,14 @@ from typing import Any
 from sanic import HTTPResponse, Request, Sanic
 from sanic.exceptions import MethodNotAllowed, NotFound
 
-from service.blueprints import documentation, errors, metrics, request_trace, server_details, slashes, static_files
-from service.blueprints.auth import require_key
-from service.blueprints.cors import Cors
-from service.blueprints.handshake import admit_socket, is_socket, refusal, unknown_socket
+from service.blueprints import documentation, metrics, server_details, static_files
+from service.blueprints.http import errors, request_trace, slashes
+from service.blueprints.http.auth import require_key
+from service.blueprints.http.cors import Cors
+from service.blueprints.http.handshake import admit_socket, is_socket, refusal, unknown_socket
+from service.blueprints.http.root_path import request_class
+from service.blueprints.http.routing import handler_at, methods_at
 from service.blueprints.init import needs_configuration
-from service.blueprints.root_path import request_class
-from service.blueprints.routing import handler_at, methods_at
 from service.errors import Dormant
 from service.settings import Settings
 

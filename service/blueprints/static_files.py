@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.context import web_of
-from service.blueprints.file_response import send_file
+from service.blueprints.http.context import web_of
+from service.blueprints.http.file_response import send_file
 from service.errors import NotFound
 
 blueprint = Blueprint("static_files", url_prefix="/static")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import body
-from service.blueprints.asking import ask_any
-from service.blueprints.openapi import documented
+from service.blueprints.http.arguments import body
+from service.blueprints.http.asking import ask_any
+from service.blueprints.http.openapi import documented
 
 blueprint = Blueprint("subscription", url_prefix="/api/llm/subscription/openai")
 

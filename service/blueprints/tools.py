@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.asking import ask_any
-from service.blueprints.openapi import documented
+from service.blueprints.http.asking import ask_any
+from service.blueprints.http.openapi import documented
 
 blueprint = Blueprint("tools", url_prefix="/api/tools")
 

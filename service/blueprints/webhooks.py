@@ -10,10 +10,10 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.answers import json_answer
-from service.blueprints.arguments import body, query
-from service.blueprints.context import WebContext, web_of
-from service.blueprints.openapi import documented
+from service.blueprints.http.answers import json_answer
+from service.blueprints.http.arguments import body, query
+from service.blueprints.http.context import WebContext, web_of
+from service.blueprints.http.openapi import documented
 from service.errors import BadRequest
 from service.store.dead_letters import DeadLetter, DeadLetters
 

@@ -13,12 +13,12 @@ from typing import BinaryIO
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import uuid_path
-from service.blueprints.context import web_of
-from service.blueprints.file_response import content_type, send_open_file
-from service.blueprints.openapi import documented
-from service.blueprints.places import Place, open_file, place
-from service.blueprints.scopes import working_dir_of
+from service.blueprints.http.arguments import uuid_path
+from service.blueprints.http.context import web_of
+from service.blueprints.http.file_response import content_type, send_open_file
+from service.blueprints.http.openapi import documented
+from service.blueprints.http.places import Place, open_file, place
+from service.blueprints.http.scopes import working_dir_of
 from service.blueprints.workspace_session import require_key_or_session
 from service.errors import BadRequest, InvalidRequest, NotFound
 

@@ -13,8 +13,8 @@ import time
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty
 
-from service.blueprints.auth import HEADER, ApiKeys, api_keys
-from service.blueprints.openapi import documented
+from service.blueprints.http.auth import HEADER, ApiKeys, api_keys
+from service.blueprints.http.openapi import documented
 from service.errors import Unauthorized
 
 blueprint = Blueprint("workspace_session", url_prefix="/api/auth/workspace-session")

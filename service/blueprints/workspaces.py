@@ -8,9 +8,9 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.arguments import body, query
-from service.blueprints.asking import ask_any
-from service.blueprints.openapi import documented
+from service.blueprints.http.arguments import body, query
+from service.blueprints.http.asking import ask_any
+from service.blueprints.http.openapi import documented
 from service.blueprints.settings import Deleted
 
 blueprint = Blueprint("workspaces", url_prefix="/api/workspaces")

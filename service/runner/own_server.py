@@ -13,7 +13,7 @@ from openhands.sdk.secret import register_local_secret_resolver, unregister_loca
 
 from service.errors import NotFound
 from service.runner.environment import environment_variables
-from service.runner.settings_store import SecretsStore
+from service.runner.persistence.settings_store import SecretsStore
 from service.settings import Settings
 
 _ADDRESS = "OH_INTERNAL_SERVER_URL"

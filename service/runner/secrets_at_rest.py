@@ -11,7 +11,7 @@ from pathlib import Path
 
 from openhands.sdk.utils.cipher import FERNET_TOKEN_PREFIX, Cipher
 
-from service.runner.command import ENCRYPTED_KINDS
+from service.runner.conversation.command import ENCRYPTED_KINDS
 from service.store.atomic import write_atomically
 from service.store.inbox import waiting_files
 from service.store.layout import ConversationDirectory

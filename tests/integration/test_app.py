@@ -11,7 +11,7 @@ from sanic import HTTPResponse, Request
 from sanic.response import text
 
 from service.app import create_app
-from service.blueprints import request_body
+from service.blueprints.http import request_body
 from service.settings import Settings
 from tests.conftest import StartClient
 from tests.support_shell import send_raw

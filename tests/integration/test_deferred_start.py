@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.blueprints.context import WebContext
 from service.blueprints.deferred_start import DeferredStart
+from service.blueprints.http.context import WebContext
 from service.catalog.init_record import Initialization, InitRecord
 from service.catalog.keys import Keys
 from service.errors import RequestFailed

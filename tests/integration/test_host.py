@@ -29,23 +29,24 @@ from service.errors import BrokerUnavailable, InvalidRequest, OwnerMoving, Owner
 from service.identity import RunnerId
 from service.redis_source import RedisSource
 from service.requests.message import Request
-from service.runner import host as host_module
-from service.runner import hosted, reporter, takeover
 from service.runner.agent_loop import PROCESS_AGENT_LOOP
-from service.runner.bash_host import BashHost
-from service.runner.child_operations import ChildOperations
-from service.runner.conversation_operations import ConversationOperations
-from service.runner.creation import Plan
-from service.runner.credential_bindings import CredentialBindings
-from service.runner.extensions import Extensions
-from service.runner.host import Host
-from service.runner.hosted import HostedConversation
-from service.runner.meta import Meta
-from service.runner.opening import Opener
-from service.runner.operations import Operations
-from service.runner.reporter import Reporter
-from service.runner.request_models import ForkConversationRequest
-from service.runner.webhooks import Webhooks
+from service.runner.bash.host import BashHost
+from service.runner.conversation import hosted, reporter
+from service.runner.conversation.creation import Plan
+from service.runner.conversation.hosted import HostedConversation
+from service.runner.conversation.meta import Meta
+from service.runner.conversation.opening import Opener
+from service.runner.conversation.reporter import Reporter
+from service.runner.extensions.extensions import Extensions
+from service.runner.operations.children import ChildOperations
+from service.runner.operations.conversations import ConversationOperations
+from service.runner.operations.table import Operations
+from service.runner.ownership import host as host_module
+from service.runner.ownership import takeover
+from service.runner.ownership.host import Host
+from service.runner.servers.credential_bindings import CredentialBindings
+from service.runner.webhooks.webhooks import Webhooks
+from service.runner.wire.request_models import ForkConversationRequest
 from service.runner.workers import Workers
 from service.settings import Settings
 from service.settings.values import WebhookSpec

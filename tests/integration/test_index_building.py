@@ -17,9 +17,9 @@ from redis.asyncio import Redis
 from service.catalog.catalog import Catalog
 from service.catalog.index import IndexEntry
 from service.catalog.keys import Keys
-from service.runner import index_building
-from service.runner.index_building import IndexBuilding
-from service.runner.webhook_receiver import receiver_ids
+from service.runner.ownership import index_building
+from service.runner.ownership.index_building import IndexBuilding
+from service.runner.webhooks.receiver import receiver_ids
 from service.runner.workers import Workers
 from service.settings import Settings
 from service.settings.values import WebhookSpec

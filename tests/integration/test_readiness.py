@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service.blueprints import context
-from service.blueprints.context import WebContext
+from service.blueprints.http import context
+from service.blueprints.http.context import WebContext
 from service.redis_source import RedisSource
 from service.settings import Settings
 from tests.waiting import wait_until_async

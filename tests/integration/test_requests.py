@@ -12,7 +12,7 @@ import pytest
 
 from service import redis_source
 from service.blueprints.bash import Scope, ask_runner_of
-from service.blueprints.context import WebContext
+from service.blueprints.http.context import WebContext
 from service.catalog.catalog import Catalog
 from service.catalog.keys import Keys
 from service.catalog.runners import RunnerRecord

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from redis.asyncio import Redis
 
-from service.blueprints.presence import Presence
+from service.blueprints.streams.presence import Presence
 from service.catalog.keys import Keys
 from service.catalog.watchers import LocalWatchers, Watchers
 from service.redis_source import RedisSource

@@ -9,8 +9,8 @@ from sanic import Sanic
 from sanic_routing.route import Route
 
 from service.app import create_app
-from service.blueprints.errors import STATUS
-from service.blueprints.socket import CloseCode
+from service.blueprints.http.errors import STATUS
+from service.blueprints.streams.socket import CloseCode
 from service.settings import Settings
 from tests.server_process import REPOSITORY
 

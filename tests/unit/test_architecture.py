@@ -44,6 +44,39 @@ ALLOWED = {
     "settings": VALUES,
     "demo": frozenset(),
 }
+PARTS = {
+    "blueprints": {
+        "http": frozenset({"streams"}),
+        "streams": frozenset({"http"}),
+        "openai": frozenset({"http", "streams"}),
+    },
+    "runner": {
+        "wire": frozenset(),
+        "bash": frozenset(),
+        "programs": frozenset({"bash"}),
+        "servers": frozenset(),
+        "extensions": frozenset(),
+        "persistence": frozenset(),
+        "webhooks": frozenset({"conversation"}),
+        "conversation": frozenset({"wire", "persistence", "servers", "webhooks"}),
+        "ownership": frozenset({"wire", "conversation", "webhooks"}),
+        "operations": frozenset(
+            {
+                "wire",
+                "bash",
+                "programs",
+                "servers",
+                "extensions",
+                "persistence",
+                "webhooks",
+                "conversation",
+                "ownership",
+            }
+        ),
+    },
+}
+"""The folders of a room, and which others of it each may import."""
+ROUTERS = frozenset(path.stem for path in (SERVICE / "blueprints").glob("*.py"))
 COMPOSITION_ROOTS = frozenset({"app", "cli", "doctor", "__main__"})
 SDK = ("openhands", "litellm")
 SDK_ROOMS = ("runner", "demo")
@@ -86,6 +119,16 @@ def room_of(path: Path) -> str:
     return parts[0] if len(parts) > 1 else path.stem
 
 
+def part_breaches(room: str, part: str, source: str) -> list[str]:
+    """What a module in a folder of a room imports of the room's other folders and must not, one line each."""
+    barred = PARTS[room].keys() - PARTS[room][part] - {part} | (ROUTERS if room == "blueprints" else set())
+    return [
+        f"line {each.line}: {room}/{part} -> {each.name}"
+        for each in imports_of(source)
+        if each.name.startswith(f"service.{room}.") and each.name.split(".")[2] in barred
+    ]
+
+
 def breaches(room: str, source: str) -> list[str]:
     """What a module of `room` imports and must not, one line each."""
     allowed = ALLOWED.get(room, frozenset(other.stem for other in SERVICE.glob("*.py")) | {"settings"})
@@ -112,6 +155,44 @@ def test_imports_point_down(path: Path) -> None:
     assert breaches(room_of(path), path.read_text()) == []
 
 
+PARTED = [
+    pytest.param(room, part, path, id=str(path.relative_to(SERVICE)))
+    for room, parts in PARTS.items()
+    for part in parts
+    for path in sorted((SERVICE / room / part).glob("*.py"))
+]
+
+
+@pytest.mark.parametrize(("room", "part", "path"), PARTED)
+def test_folders_of_a_room_are_layers(room: str, part: str, path: Path) -> None:
+    """A conversation knows nothing of operations, and what routers have in common nothing of a router."""
+    assert part_breaches(room, part, path.read_text()) == []
+
+
+def test_every_folder_of_a_room_has_rules() -> None:
+    """A new folder does not slip past the rules."""
+    folders = {
+        (path.parent.parent.name, path.parent.name)
+        for room in ALLOWED
+        for path in (SERVICE / room).glob("*/__init__.py")
+    }
+    assert folders == {(room, part) for room, parts in PARTS.items() for part in parts}
+
+
+@pytest.mark.parametrize(
+    ("room", "part", "source"),
+    [
+        ("runner", "conversation", "from service.runner.operations.table import Operation"),
+        ("runner", "bash", "from service.runner.ownership.host import Host"),
+        ("blueprints", "http", "from service.blueprints import conversations"),
+        ("blueprints", "streams", "from service.blueprints.openai.run import Run"),
+    ],
+)
+def test_a_breach_between_folders_is_seen(room: str, part: str, source: str) -> None:
+    """The rule above finds what it is there to find."""
+    assert len(part_breaches(room, part, source)) == 1
+
+
 @PATHS
 def test_file_is_not_long(path: Path) -> None:
     """No file outgrows what can be read at a sitting; split by noun before this fails."""
@@ -131,9 +212,9 @@ def test_every_folder_is_a_room_with_rules() -> None:
         ("pubsub", "from service.store import event_log"),
         ("pubsub", "import service.catalog.keys"),
         ("catalog", "from service.settings import Settings"),
-        ("requests", "from service.runner.host import Host"),
+        ("requests", "from service.runner.ownership.host import Host"),
         ("runner", "from service.blueprints import shell"),
-        ("blueprints", "def late() -> None:\n    from service.runner.schemas import sdk_schemas"),
+        ("blueprints", "def late() -> None:\n    from service.runner.wire.schemas import sdk_schemas"),
         ("blueprints", "def late() -> None:\n    import openhands.sdk"),
         ("redis_source", "from litellm import completion"),
         ("settings", "from service.blueprints import auth"),

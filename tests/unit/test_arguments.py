@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 from sanic import Request
 from sanic.compat import Header
 
-from service.blueprints.arguments import body, idempotency, json_body, json_bytes, query, text_path, uuid_path
+from service.blueprints.http.arguments import body, idempotency, json_body, json_bytes, query, text_path, uuid_path
 from service.errors import BadRequest, InvalidRequest, JsonObject
 
 ID = "01234567-89ab-cdef-0123-456789abcdef"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.blueprints.auth import ApiKeys, is_auth_frame
+from service.blueprints.http.auth import ApiKeys, is_auth_frame
 
 
 def test_every_configured_key_is_admitted() -> None:

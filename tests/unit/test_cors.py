@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.blueprints.cors import CorsPolicy
+from service.blueprints.http.cors import CorsPolicy
 from service.settings import Settings
 
 WORKSPACE = "/api/conversations/x/workspace/a/b.html"

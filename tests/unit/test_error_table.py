@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.blueprints.errors import STATUS
+from service.blueprints.http.errors import STATUS
 from service.errors import FanoutError, Refused
 
 

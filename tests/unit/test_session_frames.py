@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from service.blueprints.frames import oversize_marker
-from service.blueprints.session_frames import SERVER_SENT_EVENTS, SessionFrames
+from service.blueprints.streams.frames import oversize_marker
+from service.blueprints.streams.session_frames import SERVER_SENT_EVENTS, SessionFrames
 from service.identity import UNKNOWN_STREAM_EPOCH
 from service.pubsub.envelope import Envelope, Kind
 from service.pubsub.hub import Arrival

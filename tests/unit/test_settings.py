@@ -546,7 +546,7 @@ def test_only_the_settings_read_the_environment() -> None:
         "settings/loading.py",
         "settings/secrets.py",
         "runner/environment.py",
-        "runner/skill_catalog.py",
+        "runner/extensions/skill_catalog.py",
         "metrics.py",
         "demo/own_server.py",
         "demo/play.py",

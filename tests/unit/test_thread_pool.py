@@ -6,7 +6,7 @@ import asyncio
 import threading
 from unittest.mock import patch
 
-from service.blueprints.workers import Workers as WebWorkers
+from service.blueprints.http.workers import Workers as WebWorkers
 from service.runner.workers import Workers
 
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from service.blueprints.archive import ArchiveQuery, write_archive
-from service.blueprints.places import place
+from service.blueprints.http.places import place
 from service.errors import BadRequest
 from service.git.archive import archive_root, base_of_patch, write_patch, write_tar
 from service.git.program import GivenUp, given_up

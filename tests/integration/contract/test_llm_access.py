@@ -21,7 +21,7 @@ from service.catalog.oauth_jobs import OAuthJobs
 from service.demo.scripted_llm import ScriptedLlm
 from service.errors import NotFound, RemoteUnavailable
 from service.requests.message import Request
-from service.runner.subscription_operations import SubscriptionOperations
+from service.runner.operations.subscription import SubscriptionOperations
 from service.runner.workers import Workers
 from tests.integration.contract.conversations import JsonObject
 from tests.server_process import Server, free_port

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from service.blueprints.places import Place, open_file, place
+from service.blueprints.http.places import Place, open_file, place
 from tests.integration.contract.conversations import Conversation, Conversations, JsonObject
 
 SCOPE = "/api/conversations/{runtime_conversation_id}"

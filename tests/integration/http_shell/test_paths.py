@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sanic.compat import Header
 
-from service.blueprints.root_path import request_class
+from service.blueprints.http.root_path import request_class
 from service.settings import Settings
 from tests.live_app import SanicClient
 from tests.support_shell import ID, KEY

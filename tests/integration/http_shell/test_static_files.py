@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 
-from service.blueprints import file_response
+from service.blueprints.http import file_response
 from tests.live_app import SanicClient
 from tests.waiting import wait_until_async
 

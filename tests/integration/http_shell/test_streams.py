@@ -8,8 +8,8 @@ import httpx
 import pytest
 from sanic import Request
 
-from service.blueprints.server_sent import EventStream, answer_with_events
-from service.blueprints.socket import close_all
+from service.blueprints.streams.server_sent import EventStream, answer_with_events
+from service.blueprints.streams.socket import close_all
 from service.settings import Settings
 from tests.conftest import StartClient
 from tests.live_app import SanicClient

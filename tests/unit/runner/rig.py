@@ -26,12 +26,12 @@ from service.catalog.keys import Keys
 from service.identity import RunnerId
 from service.pubsub.broker import Channel
 from service.pubsub.envelope import Envelope, decode
-from service.runner import owned_store
-from service.runner.credential_bindings import CredentialBindings
-from service.runner.meta import Meta, write_meta
-from service.runner.opening import Opened, Opener
+from service.runner.conversation import owned_store
+from service.runner.conversation.meta import Meta, write_meta
+from service.runner.conversation.opening import Opened, Opener
 from service.runner.publisher import Message as Published
 from service.runner.publisher import Publisher
+from service.runner.servers.credential_bindings import CredentialBindings
 from service.settings import Settings
 from service.store.atomic import write_atomically
 from service.store.layout import ConversationDirectory, ConversationsRoot

@@ -11,8 +11,8 @@ from unittest.mock import patch
 
 import pytest
 
-from service.runner.bash_command import CHUNK_CHARACTERS, BashCommand, Output
-from service.runner.command_process import CommandRequest
+from service.runner.bash.command import CHUNK_CHARACTERS, BashCommand, Output
+from service.runner.bash.process import CommandRequest
 from service.runner.workers import Workers
 from tests.waiting import wait_until
 

@@ -16,9 +16,9 @@ from service.catalog.catalog import Catalog
 from service.catalog.keys import Keys
 from service.catalog.liveness import Pulse, new_runner_id
 from service.redis_source import RedisSource
-from service.runner import bash_host
-from service.runner.bash_host import BashHost
-from service.runner.command_process import CommandRequest
+from service.runner.bash import host as bash_host
+from service.runner.bash.host import BashHost
+from service.runner.bash.process import CommandRequest
 from service.runner.workers import Workers
 from service.settings import Settings
 from service.store.bash_history import BashHistory, new_command_id

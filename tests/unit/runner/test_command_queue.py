@@ -22,11 +22,12 @@ from openhands.sdk.llm import content_to_str
 
 from service.errors import OwnershipLost, RequestFailed
 from service.identity import RunnerId
-from service.runner import command_queue, full_disk
-from service.runner.command import Command
-from service.runner.command_queue import CommandQueue
-from service.runner.opening import Opened
-from service.runner.recovery import recover
+from service.runner import full_disk
+from service.runner.conversation import command_queue
+from service.runner.conversation.command import Command
+from service.runner.conversation.command_queue import CommandQueue
+from service.runner.conversation.opening import Opened
+from service.runner.conversation.recovery import recover
 from service.runner.workers import Workers
 from service.store import atomic
 from service.store.inbox import Inbox, key_name

@@ -13,8 +13,8 @@ from openhands.sdk.security.confirmation_policy import AlwaysConfirm, NeverConfi
 from openhands.sdk.security.llm_analyzer import LLMSecurityAnalyzer
 from pydantic import ValidationError
 
-from service.runner.commands import APPLY, SUPERSEDED
-from service.runner.opening import Opened
+from service.runner.conversation.commands import APPLY, SUPERSEDED
+from service.runner.conversation.opening import Opened
 from tests.unit.runner.rig import Rig, ScriptedLLM, echoes, kinds, run, send
 
 

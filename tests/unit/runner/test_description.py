@@ -17,10 +17,10 @@ from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
 from openhands.sdk.llm.utils.metrics import Metrics
 from openhands.sdk.skills import Skill
 
-from service.runner import large_parts
-from service.runner.description import Describer, utc_text
-from service.runner.meta import Meta, read_meta, write_meta
-from service.runner.opening import Opened
+from service.runner.conversation import large_parts
+from service.runner.conversation.description import Describer, utc_text
+from service.runner.conversation.meta import Meta, read_meta, write_meta
+from service.runner.conversation.opening import Opened
 from service.store.snapshot import read_snapshot, write_snapshot
 from tests.unit.runner.rig import ECHO, Rig, ScriptedLLM, run, says, send
 

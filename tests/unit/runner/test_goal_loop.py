@@ -12,7 +12,7 @@ import pytest
 from service.catalog.conversation_set import ConversationSet
 from service.catalog.keys import Keys
 from service.redis_source import RedisSource
-from service.runner.goal_loop import GoalLoop
+from service.runner.conversation.goal_loop import GoalLoop
 from service.runner.workers import Workers
 from tests.unit.runner.rig import Rig, ScriptedLLM
 from tests.waiting import wait_until_async

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from service.runner import desktop
-from service.runner.desktop import Desktop
-from service.runner.host_program import HostProgram, Running
+from service.runner.programs import desktop
+from service.runner.programs.desktop import Desktop
+from service.runner.programs.host_program import HostProgram, Running
 from service.settings import Settings
 from tests.server_process import free_port
 from tests.waiting import wait_until_async

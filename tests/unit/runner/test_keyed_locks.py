@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from service.runner.keyed_locks import KeyedLocks
+from service.runner.ownership.keyed_locks import KeyedLocks
 
 
 async def test_one_at_a_time_and_nothing_is_left() -> None:

@@ -11,9 +11,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from service.runner import letters as letters_module
-from service.runner.letters import Letters
-from service.runner.webhook_receiver import receivers
+from service.runner.webhooks import letters as letters_module
+from service.runner.webhooks.letters import Letters
+from service.runner.webhooks.receiver import receivers
 from service.runner.workers import Workers
 from service.settings import Settings
 from service.settings.values import WebhookSpec

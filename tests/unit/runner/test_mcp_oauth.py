@@ -15,8 +15,8 @@ from service.catalog.oauth_jobs import OAuthJobs
 from service.errors import BrokerUnavailable, JsonObject, Unavailable
 from service.identity import RunnerId
 from service.redis_source import RedisSource
-from service.runner import mcp_oauth
-from service.runner.mcp_oauth import McpOAuth
+from service.runner.servers import mcp_oauth
+from service.runner.servers.mcp_oauth import McpOAuth
 
 SERVER = MCPServer.model_validate({"url": "http://127.0.0.1:9/mcp", "auth": {"strategy": "oauth2"}})
 

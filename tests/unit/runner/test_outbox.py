@@ -10,7 +10,7 @@ import pytest
 from service.identity import StreamEpoch
 from service.pubsub.broker import Channel
 from service.pubsub.envelope import Kind
-from service.runner.outbox import Outbox
+from service.runner.conversation.outbox import Outbox
 from tests.unit.runner.rig import RecordingPublisher
 
 CHANNEL = Channel("t:events:1")

@@ -14,8 +14,8 @@ from openhands.sdk.utils.cipher import Cipher
 
 from service.errors import OwnershipLost
 from service.identity import RunnerId
-from service.runner.command import Command
-from service.runner.owned_store import OwnedStore
+from service.runner.conversation.command import Command
+from service.runner.conversation.owned_store import OwnedStore
 from service.store import event_listing
 from service.store.inbox import Inbox, InboxEntry
 from service.store.layout import ConversationDirectory

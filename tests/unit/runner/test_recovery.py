@@ -14,8 +14,8 @@ from openhands.sdk.llm import content_to_str
 from openhands.sdk.security.confirmation_policy import AlwaysConfirm
 from openhands.sdk.utils.cipher import Cipher
 
-from service.runner.opening import Opened
-from service.runner.recovery import INTERRUPTED_TOOL_CALL, Navigation, recover
+from service.runner.conversation.opening import Opened
+from service.runner.conversation.recovery import INTERRUPTED_TOOL_CALL, Navigation, recover
 from service.store.layout import ConversationDirectory
 from tests.unit.runner.rig import (
     Rig,

@@ -22,12 +22,13 @@ from service.catalog.keys import Keys
 from service.errors import RunLimitReached
 from service.pubsub.envelope import Kind
 from service.redis_source import RedisSource
-from service.runner import full_disk, run_driver
+from service.runner import full_disk
 from service.runner.agent_loop import PROCESS_AGENT_LOOP
-from service.runner.opening import Opened
-from service.runner.reporter import Reporter
-from service.runner.run_driver import RESULT_NOT_STORED, RunDriver
-from service.runner.run_slots import RunSlots
+from service.runner.conversation import run_driver
+from service.runner.conversation.opening import Opened
+from service.runner.conversation.reporter import Reporter
+from service.runner.conversation.run_driver import RESULT_NOT_STORED, RunDriver
+from service.runner.conversation.run_slots import RunSlots
 from service.runner.workers import Workers
 from tests.unit.runner.rig import Rig, ScriptedLLM, says, send, thinks
 from tests.unit.runner.small_disk import SmallDisk

@@ -14,9 +14,9 @@ from service.pubsub.broker import Channel
 from service.pubsub.envelope import Kind
 from service.pubsub.envelope import decode as envelope_of
 from service.pubsub.progress import Progress, Step, decode
-from service.runner.outbox import Outbox
+from service.runner.conversation.outbox import Outbox
+from service.runner.conversation.streaming import Progressing
 from service.runner.publisher import UNMADE_BYTES, Message
-from service.runner.streaming import Progressing
 from tests.unit.runner.rig import RecordingPublisher
 
 

@@ -16,8 +16,8 @@ from openhands.sdk.utils.cipher import Cipher
 
 from service.errors import Unavailable
 from service.requests.message import Request
-from service.runner.host import Host
-from service.runner.switch_operations import SwitchOperations
+from service.runner.operations.switches import SwitchOperations
+from service.runner.ownership.host import Host
 from service.runner.workers import Workers
 
 

@@ -1,0 +1,1 @@
+"""Sockets and server-sent events: what is told as it happens."""

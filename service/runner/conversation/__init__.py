@@ -1,0 +1,1 @@
+"""One conversation in the hands of a runner, from its creation to its end."""

@@ -1,0 +1,1 @@
+"""Skills and plugins: which there are, and which are installed."""

@@ -1,0 +1,130 @@
+"""What is asked of agent profiles, by name: the agents that conversations are started with."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pydantic_core
+from openhands.sdk.launch import preview_launch
+from openhands.sdk.profiles.agent_profile import ACPAgentProfile, OpenHandsAgentProfile, validate_agent_profile
+from openhands.sdk.profiles.agent_profile_store import save_profile_preserving_identity
+from openhands.sdk.utils.cipher import Cipher
+from pydantic import ValidationError
+
+from service.errors import InvalidRequest, JsonObject, NotFound
+from service.requests.message import Request
+from service.requests.requester import Answer
+from service.runner.conversation.launching import launch_runtime
+from service.runner.extensions.extensions import Extensions
+from service.runner.operations.profiles import checked_name, profile_name
+from service.runner.operations.store_access import StoreAccess, store_errors
+from service.runner.operations.table import Operation
+from service.runner.persistence.profile_stores import MOST_PROFILES, ProfileStores
+from service.runner.persistence.settings_store import SettingsStore
+from service.runner.persistence.stored_profiles import StoredProfiles
+from service.runner.wire.validation import invalid
+from service.settings import Settings
+
+_DEFAULT = "default"
+_ACTIVE = "active_agent_profile_id"
+
+
+class AgentProfileOperations:
+    """Over the SDK's own store. Asking makes nothing, also not a default profile."""
+
+    def __init__(self, settings: Settings, cipher: Cipher, access: StoreAccess, extensions: Extensions) -> None:
+        self._server = settings
+        self._stores = ProfileStores(settings.persistence_root)
+        self._settings = SettingsStore(settings.persistence_root, cipher)
+        self._stored = StoredProfiles(settings.persistence_root, cipher)
+        self._extensions = extensions
+        self.table: dict[str, Operation] = {
+            "agent_profiles.list": access.reading(self._list),
+            "agent_profiles.get": access.reading(self._get),
+            "agent_profiles.save": access.changing(self._save, status=201),
+            "agent_profiles.delete": access.changing(self._delete),
+            "agent_profiles.rename": access.changing(self._rename),
+            "agent_profiles.activate": access.changing(self._activate),
+            "agent_profiles.materialize": self._materialize,
+        }
+
+    @property
+    def _has_any(self) -> bool:
+        return self._stores.agent_profiles_path.is_dir()
+
+    def _list(self, request: Request) -> JsonObject:
+        found: Any = (
+            self._stores.agent_profiles.list_summaries() if self._has_any else []
+        )  # the SDK's annotation names its method
+        return {"profiles": found, _ACTIVE: self._settings.read().pointers[_ACTIVE]}
+
+    def _get(self, request: Request) -> JsonObject:
+        name = profile_name(request)
+        return {"name": name, "profile": self._loaded(name)}
+
+    def _save(self, request: Request) -> JsonObject:
+        name = profile_name(request)
+        save_profile_preserving_identity(
+            self._stores.agent_profiles, _profile(name, json.loads(request.body)), max_profiles=MOST_PROFILES
+        )
+        return _told(name, "was saved")
+
+    def _delete(self, request: Request) -> JsonObject:
+        """Where it was the active one, the one called default is, if there is one."""
+        name = profile_name(request)
+        if self._has_any:
+            ids = {each["name"]: each["id"] for each in self._list(request)["profiles"]}
+            with self._settings.changing() as settings:
+                if settings.pointers[_ACTIVE] == ids.pop(name, ""):
+                    settings.pointers[_ACTIVE] = ids.get(_DEFAULT)
+            self._stores.agent_profiles.delete(name)
+        return _told(name, "was deleted")
+
+    def _rename(self, request: Request) -> JsonObject:
+        name, new_name = profile_name(request), checked_name(json.loads(request.body)["new_name"], "new_name")
+        self._loaded(name)
+        self._stores.agent_profiles.rename(name, new_name)
+        return _told(new_name, f"was renamed from '{name}'")
+
+    def _activate(self, request: Request) -> JsonObject:
+        profile_id = request.arguments["id"]
+        name = self._stores.agent_profiles.name_for_id(profile_id) if self._has_any else None
+        if name is None:
+            raise NotFound(f"Agent profile with id '{profile_id}' not found")
+        with self._settings.changing() as settings:
+            settings.pointers[_ACTIVE] = profile_id
+        message = f"Agent profile '{name}' is active"
+        return {"id": profile_id, "message": message, "agent_settings_applied": False}
+
+    async def _materialize(self, request: Request) -> Answer:
+        """What launching it would come to; what it refers to and is not there is told, not raised."""
+        skills = await self._extensions.available_skills(str(self._server.workspace_path))
+
+        def preview() -> bytes:
+            with store_errors():
+                name, draft = profile_name(request), json.loads(request.body or b"{}").get("profile")
+                profile = self._loaded(name) if draft is None else _profile(name, draft)
+                found = preview_launch(profile, self._stored.stores(skills), launch_runtime(self._server))
+                return pydantic_core.to_json(found)
+
+        return Answer(200, await self._extensions.workers.call(preview))
+
+    def _loaded(self, name: str) -> OpenHandsAgentProfile | ACPAgentProfile:
+        if not self._has_any or f"{name}.json" not in self._stores.agent_profiles.list():
+            raise NotFound(f"Agent profile '{name}' not found")
+        return self._stores.agent_profiles.load(name)
+
+
+def _profile(name: str, given: JsonObject) -> OpenHandsAgentProfile | ACPAgentProfile:
+    """Raises InvalidRequest for what is no profile."""
+    try:
+        return validate_agent_profile({**given, "name": name})
+    except ValidationError as error:
+        raise invalid(error) from None
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(str(error)) from error
+
+
+def _told(name: str, what: str) -> JsonObject:
+    return {"name": name, "message": f"Agent profile '{name}' {what}"}

@@ -1,0 +1,1 @@
+"""Which conversations this runner owns: claimed, kept, taken over, let go."""

@@ -1,0 +1,1 @@
+"""Programs for people of which a host runs one: the editor and the desktop."""

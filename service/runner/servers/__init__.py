@@ -1,0 +1,1 @@
+"""Servers that agents use or are: MCP, ACP, and the services that hold their logins."""

@@ -1,0 +1,1 @@
+"""Bodies of requests and answers as models, and the schemas of both."""
