@@ -56,7 +56,7 @@ PARTS = {
         "programs": frozenset({"bash"}),
         "servers": frozenset(),
         "extensions": frozenset(),
-        "persistence": frozenset(),
+        "persistence": frozenset({"extensions"}),
         "webhooks": frozenset({"conversation"}),
         "conversation": frozenset({"wire", "persistence", "servers", "webhooks"}),
         "ownership": frozenset({"wire", "conversation", "webhooks"}),

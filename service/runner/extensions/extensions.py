@@ -10,12 +10,11 @@ import structlog
 from openhands.sdk.plugin import Plugin
 from openhands.sdk.plugin.discovery import load_project_plugins
 from openhands.sdk.plugin.installed import PluginInstallationInterface
-from openhands.sdk.skills import Skill
 from openhands.sdk.skills.installed import SkillInstallationInterface
 
 from service.errors import JsonObject
 from service.runner.extensions.installed import InstalledExtensions
-from service.runner.extensions.skill_catalog import SkillCatalog
+from service.runner.extensions.skill_catalog import AvailableSkills, SkillCatalog
 from service.runner.workers import Threads
 
 _log = structlog.get_logger(__name__)
@@ -54,7 +53,7 @@ class Extensions:
             _log.warning("network_too_slow", waited_seconds=_NETWORK_SECONDS)
             return otherwise
 
-    async def available_skills(self, work_dir: str) -> list[Skill]:
+    async def available_skills(self, work_dir: str) -> AvailableSkills:
         """What an agent in that directory is given; without the public ones where those cannot be had in time."""
         found = await self.in_time(lambda: self.catalog.available(work_dir), None)
         if found is not None:

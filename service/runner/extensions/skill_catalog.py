@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from openhands.sdk.git.cached_repo import try_cached_clone_or_update
@@ -38,6 +38,14 @@ _WORKER = "WORKER_"
 """Names of exposed URLs that lead to what the agent serves."""
 
 
+class AvailableSkills(NamedTuple):
+    """What an agent can be given."""
+
+    skills: list[Skill]
+    public_names: frozenset[str]
+    """Of those that come from the public catalog: the ones that an agent profile's `public_skills` chooses among."""
+
+
 class SkillCatalog:
     """Reads the folders anew each time."""
 
@@ -45,10 +53,11 @@ class SkillCatalog:
         self._root = root
         self._installed = installed
 
-    def available(self, work_dir: str | None, *, with_public: bool = True) -> list[Skill]:
+    def available(self, work_dir: str | None, *, with_public: bool = True) -> AvailableSkills:
         """What an agent in that directory can be given; the project's win over the user's over public ones."""
         public = self.public(DEFAULT_MARKETPLACE_PATH) if with_public else []
-        return merged(public, self.user(), self.project(work_dir))
+        own = merged(self.user(), self.project(work_dir))
+        return AvailableSkills(merged(public, own), names(public) - names(own))
 
     def public(self, marketplace_path: str | None) -> list[Skill]:
         """From the public catalog, which is cloned at the first time; empty where it cannot be reached."""
@@ -137,6 +146,10 @@ def from_folder(folder: Path, excluded: Path | None = None) -> list[Skill]:
         return []
     groups = load_skills_from_dir(folder, strict=False, exclude_dirs={excluded} if excluded else None)
     return [skill for group in groups for skill in group.values()]
+
+
+def names(skills: Iterable[Skill]) -> frozenset[str]:
+    return frozenset(skill.name for skill in skills)
 
 
 def merged(*sources: Iterable[Skill]) -> list[Skill]:

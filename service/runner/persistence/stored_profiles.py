@@ -9,10 +9,10 @@ from openhands.sdk.launch import AgentProfileSource, LaunchStores, ResolvedLaunc
 from openhands.sdk.launch.errors import AgentLaunchError, LaunchStoreError
 from openhands.sdk.profiles.agent_profile import OpenHandsAgentProfile
 from openhands.sdk.profiles.resolver import ProfileNotFound
-from openhands.sdk.skills import Skill
 from openhands.sdk.utils.cipher import Cipher
 
 from service.errors import Conflict, InvalidRequest, NotFound, RequestFailed, Unavailable
+from service.runner.extensions.skill_catalog import AvailableSkills
 from service.runner.persistence.profile_stores import ProfileStores
 from service.runner.persistence.settings_store import SettingsStore
 
@@ -31,7 +31,7 @@ class StoredProfiles:
         """Of the LLM profiles, sorted; does not make their folder."""
         return sorted(path.stem for path in self._stores.llm_profiles_path.glob("*.json"))
 
-    def launch(self, llm_profile: str, skills: list[Skill]) -> ResolvedLaunch:
+    def launch(self, llm_profile: str, skills: AvailableSkills) -> ResolvedLaunch:
         """The active agent profile, or the SDK's default agent where none is, with an LLM profile.
 
         Raises:
@@ -50,7 +50,7 @@ class StoredProfiles:
         except ProfileNotFound as error:
             raise Conflict(f"The active agent profile is gone: {error}") from error
 
-    def launch_profile(self, profile_id: UUID, llm_profile: str | None, skills: list[Skill]) -> ResolvedLaunch:
+    def launch_profile(self, profile_id: UUID, llm_profile: str | None, skills: AvailableSkills) -> ResolvedLaunch:
         """An agent profile, with the LLM profile that a launch wants instead of its own.
 
         Raises:
@@ -62,7 +62,7 @@ class StoredProfiles:
         except ProfileNotFound:
             raise NotFound(f"Agent profile with id '{profile_id}' not found") from None
 
-    def _resolved(self, source: AgentProfileSource, skills: list[Skill], llm_profile: str | None) -> ResolvedLaunch:
+    def _resolved(self, source: AgentProfileSource, skills: AvailableSkills, llm_profile: str | None) -> ResolvedLaunch:
         try:
             return resolve(source, self.stores(skills), llm_profile_ref=llm_profile)
         except AgentLaunchError as error:
@@ -72,13 +72,14 @@ class StoredProfiles:
                 raise Unavailable(str(error)) from error
             raise RequestFailed(str(error)) from error
 
-    def stores(self, skills: list[Skill]) -> LaunchStores:
+    def stores(self, skills: AvailableSkills) -> LaunchStores:
         """What a launch looks into. Raises Conflict when the settings cannot be read."""
         agent = self._settings.read().agent
         return LaunchStores(
             llm_profiles=self._stores.llm_profiles,
             mcp_config=dict(agent.mcp_config or {}),
-            skills=lambda: skills,
+            skills=lambda: skills.skills,
+            public_skill_names=lambda: skills.public_names,
             agent_profiles=self._stores.agent_profiles,
             meta_profiles=self._stores.meta_profiles,
             llm_profile_names=self.llm_names,

@@ -156,8 +156,9 @@ def start(http: httpx.Client, conversation: Conversations, profile_id: str, **fi
 def test_conversation_is_started_with_a_profile(
     http: httpx.Client, conversation: Conversations, llm_profile: str, llm: ScriptedLlm
 ) -> None:
-    """With its LLM and only the secrets it allows; the conversation tells of it, and nothing of the keys."""
-    profile_id = save(http, "coder", secret_refs=["ALLOWED"], system_message_suffix="Mind the gap.")
+    """With its LLM, its persona and only the secrets it allows; the conversation tells of it, and of no key."""
+    words = {"persona": "You are a lighthouse keeper.", "system_message_suffix": "Mind the gap."}
+    profile_id = save(http, "coder", secret_refs=["ALLOWED"], **words)
     secrets = {name: {"kind": "StaticSecret", "value": f"value of {name}"} for name in ("ALLOWED", "OTHER")}
     created = start(http, conversation, profile_id, secrets=secrets)
     assert created.status_code == 201, created.text
@@ -170,7 +171,7 @@ def test_conversation_is_started_with_a_profile(
     assert one.outline[-1] == "agent: from a profile"
     asked = llm.agent_requests[-1]
     assert asked.api_key == API_KEY
-    assert "Mind the gap." in asked.text
+    assert all(each in asked.text for each in words.values())
 
 
 def test_profile_that_cannot_be_launched_starts_nothing(http: httpx.Client, conversation: Conversations) -> None:

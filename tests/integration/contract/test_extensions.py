@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +93,27 @@ def test_sources_can_be_left_out(http: httpx.Client, project: Path) -> None:
     assert posted(http, "/api/skills", nothing | {"project_dir": str(project)})["skills"] == []
     only = posted(http, "/api/skills", nothing | {"load_project": True, "project_dir": str(project)})
     assert names(only["skills"]) == {"of-the-project"}
+
+
+def test_profile_chooses_among_public_skills(http: httpx.Client, server: Server) -> None:
+    """Those of the user stay, also one that has a public skill's name."""
+    own = server.directory / "home" / ".agents" / "skills"
+    write_skill(own, "kept-anyway")
+    http.post("/api/profiles/some", json={"llm": {"model": "openai/some", "api_key": "none"}}).raise_for_status()
+    draft = {"agent_kind": "openhands", "llm_profile_ref": "some", "public_skills": []}
+
+    def resolved() -> set[str]:
+        return set(posted(http, "/api/agent-profiles/draft/materialize", {"profile": draft})["resolved_skills"])
+
+    chosen = resolved()
+    assert "kept-anyway" in chosen
+    assert "public-skill" not in chosen
+    draft["public_skills"] = ["public-skill"]
+    assert resolved() == chosen | {"public-skill"}
+    draft["public_skills"] = []
+    write_skill(own, "public-skill", "the user's")
+    assert "public-skill" in resolved()
+    shutil.rmtree(own / "public-skill")
 
 
 def test_skills_of_an_organization_and_of_a_marketplace(http: httpx.Client, tmp_path: Path) -> None:
