@@ -26,8 +26,21 @@ TITLE = "OpenHands Agent Server"
 
 DISTRIBUTION = "fanout-agent-server"
 
-CAPABILITIES: tuple[str, ...] = ("idempotent_conversation_create_v1",)
-"""Names the contract knows and this server keeps; clients use what they find here. Extend with the routes."""
+CAPABILITIES = (
+    "conversation_runtime_routes_v1",
+    "profile_secret_scope_v1",
+    "profile_persona_v1",
+    "credential_binding_v1",
+    "credential_binding_readiness_probe_v1",
+    "credential_binding_activation_guard_v1",
+    "idempotent_conversation_create_v1",
+    "tool_catalog_v1",
+    "agent_profile_draft_materialize_v1",
+    "agent_launch_pipeline_v1",
+    "profile_public_skills_v1",
+    "skill_catalog_v1",
+)
+"""Of the published server's, what this one keeps: front ends offer only what they find here."""
 
 _FOREGROUND_SHARE = 0.9
 """Share of the host's idle timeout that a foreground command may take (contract)."""

@@ -39,6 +39,7 @@ async def test_server_info_tells_what_a_runner_knows(client: SanicClient) -> Non
     assert (info["sdk_version"], info["tools_version"]) == ("1.58.0", "1.58.1")
     assert (info["usable_tools"], info["idle_time"], info["uptime"]) == (["terminal"], 12.0, 0.0)
     assert (info["title"], info["docs"], info["redoc"]) == ("OpenHands Agent Server", "/docs", "/redoc")
+    assert {"conversation_runtime_routes_v1", "idempotent_conversation_create_v1"} <= set(info["capabilities"])
 
 
 @pytest.mark.parametrize("facts", [{}, None])
