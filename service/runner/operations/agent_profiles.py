@@ -9,6 +9,8 @@ import pydantic_core
 from openhands.sdk.launch import preview_launch
 from openhands.sdk.profiles.agent_profile import ACPAgentProfile, OpenHandsAgentProfile, validate_agent_profile
 from openhands.sdk.profiles.agent_profile_store import save_profile_preserving_identity
+from openhands.sdk.profiles.seed import SEED_PROFILE_NAME, build_seed_profile
+from openhands.sdk.settings.model import ACPAgentSettings, OpenHandsAgentSettings
 from openhands.sdk.utils.cipher import Cipher
 from pydantic import ValidationError
 
@@ -21,26 +23,28 @@ from service.runner.operations.profiles import checked_name, profile_name
 from service.runner.operations.store_access import StoreAccess, store_errors
 from service.runner.operations.table import Operation
 from service.runner.persistence.profile_stores import MOST_PROFILES, ProfileStores
-from service.runner.persistence.settings_store import SettingsStore
+from service.runner.persistence.settings_store import CurrentSettings, SettingsStore
 from service.runner.persistence.stored_profiles import StoredProfiles
 from service.runner.wire.validation import invalid
 from service.settings import Settings
 
-_DEFAULT = "default"
 _ACTIVE = "active_agent_profile_id"
 
 
 class AgentProfileOperations:
-    """Over the SDK's own store. Asking makes nothing, also not a default profile."""
+    """Over the SDK's own store."""
 
     def __init__(self, settings: Settings, cipher: Cipher, access: StoreAccess, extensions: Extensions) -> None:
         self._server = settings
         self._stores = ProfileStores(settings.persistence_root)
         self._settings = SettingsStore(settings.persistence_root, cipher)
         self._stored = StoredProfiles(settings.persistence_root, cipher)
+        self._cipher = cipher
         self._extensions = extensions
+        self._all = access.reading(self._listed)
+        self._all_with_default = access.changing(self._listed_with_default)
         self.table: dict[str, Operation] = {
-            "agent_profiles.list": access.reading(self._list),
+            "agent_profiles.list": self._list,
             "agent_profiles.get": access.reading(self._get),
             "agent_profiles.save": access.changing(self._save, status=201),
             "agent_profiles.delete": access.changing(self._delete),
@@ -53,11 +57,44 @@ class AgentProfileOperations:
     def _has_any(self) -> bool:
         return self._stores.agent_profiles_path.is_dir()
 
-    def _list(self, request: Request) -> JsonObject:
-        found: Any = (
-            self._stores.agent_profiles.list_summaries() if self._has_any else []
-        )  # the SDK's annotation names its method
-        return {"profiles": found, _ACTIVE: self._settings.read().pointers[_ACTIVE]}
+    async def _list(self, request: Request) -> Answer:
+        """Front ends start conversations with the active one, so where none is, one is made active (contract)."""
+        has_active = await self._extensions.workers.call(self._has_active)
+        return await (self._all if has_active else self._all_with_default)(request)
+
+    def _listed(self, request: Request) -> JsonObject:
+        return {"profiles": self._summaries(), _ACTIVE: self._settings.read().pointers[_ACTIVE]}
+
+    def _listed_with_default(self, request: Request) -> JsonObject:
+        with self._settings.changing() as settings:
+            self._require_active(settings)
+        return self._listed(request)
+
+    def _summaries(self) -> Any:  # the SDK's annotation names its own method
+        return self._stores.agent_profiles.list_summaries() if self._has_any else []
+
+    def _has_active(self) -> bool:
+        with store_errors():
+            active = self._settings.read().pointers[_ACTIVE]
+            return any(each["id"] == active for each in self._summaries())
+
+    def _require_active(self, settings: CurrentSettings) -> None:
+        """Where none is active, the profile called default becomes it, which is made of the settings if need be."""
+        ids = {each["name"]: each["id"] for each in self._summaries()}
+        if settings.pointers[_ACTIVE] in ids.values():
+            return
+        if SEED_PROFILE_NAME not in ids and not self._is_stored(SEED_PROFILE_NAME):
+            self._seed(settings)
+            ids = {each["name"]: each["id"] for each in self._summaries()}
+        settings.pointers[_ACTIVE] = ids.get(SEED_PROFILE_NAME)  # none where its file cannot be read
+
+    def _seed(self, settings: CurrentSettings) -> None:
+        agent, llm_profile = settings.agent, settings.pointers["active_profile"]
+        profile = build_seed_profile(agent, llm_profile)
+        save_profile_preserving_identity(self._stores.agent_profiles, profile)
+        if llm_profile is None and isinstance(agent, OpenHandsAgentSettings) and agent.llm.api_key is not None:
+            if SEED_PROFILE_NAME not in self._stored.llm_names():
+                self._stores.llm_profiles.save(SEED_PROFILE_NAME, agent.llm, include_secrets=True, cipher=self._cipher)
 
     def _get(self, request: Request) -> JsonObject:
         name = profile_name(request)
@@ -71,14 +108,16 @@ class AgentProfileOperations:
         return _told(name, "was saved")
 
     def _delete(self, request: Request) -> JsonObject:
-        """Where it was the active one, the one called default is, if there is one."""
+        """Where it was the active one, default is from then on, and the settings are no ACP agent's any more."""
         name = profile_name(request)
         if self._has_any:
-            ids = {each["name"]: each["id"] for each in self._list(request)["profiles"]}
+            ids = {each["name"]: each["id"] for each in self._summaries()}
             with self._settings.changing() as settings:
-                if settings.pointers[_ACTIVE] == ids.pop(name, ""):
-                    settings.pointers[_ACTIVE] = ids.get(_DEFAULT)
-            self._stores.agent_profiles.delete(name)
+                self._stores.agent_profiles.delete(name)
+                if settings.pointers[_ACTIVE] == ids.get(name, ""):
+                    if isinstance(settings.agent, ACPAgentSettings):
+                        settings.agent = OpenHandsAgentSettings(mcp_config=settings.agent.mcp_config)
+                    self._require_active(settings)
         return _told(name, "was deleted")
 
     def _rename(self, request: Request) -> JsonObject:
@@ -110,8 +149,11 @@ class AgentProfileOperations:
 
         return Answer(200, await self._extensions.workers.call(preview))
 
+    def _is_stored(self, name: str) -> bool:
+        return self._has_any and f"{name}.json" in self._stores.agent_profiles.list()
+
     def _loaded(self, name: str) -> OpenHandsAgentProfile | ACPAgentProfile:
-        if not self._has_any or f"{name}.json" not in self._stores.agent_profiles.list():
+        if not self._is_stored(name):
             raise NotFound(f"Agent profile '{name}' not found")
         return self._stores.agent_profiles.load(name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 
 import httpx
@@ -25,10 +26,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left(http: httpx.Client) -> Iterator[None]:
+def _nothing_is_left(server: Server) -> Iterator[None]:
     yield
-    for profile in listed(http)["profiles"]:
-        http.delete(f"{PROFILES}/{profile['name']}").raise_for_status()
+    shutil.rmtree(server.directory / "kept", ignore_errors=True)
 
 
 @pytest.fixture
@@ -50,26 +50,71 @@ def save(http: httpx.Client, name: str, **fields: object) -> str:
     return next(str(each["id"]) for each in listed(http)["profiles"] if each["name"] == name)
 
 
-def test_asking_makes_nothing(http: httpx.Client, server: Server) -> None:
-    """Not a default profile either."""
-    assert listed(http) == {"profiles": [], "active_agent_profile_id": None}
+def active(http: httpx.Client) -> JsonObject:
+    """The active profile as it is listed; it is asked for once, for that makes one."""
+    found = listed(http)
+    return next(each for each in found["profiles"] if each["id"] == found["active_agent_profile_id"])
+
+
+def configure(http: httpx.Client, diff: JsonObject) -> None:
+    http.patch("/api/settings", json={"agent_settings_diff": diff}).raise_for_status()
+
+
+def test_first_list_makes_a_profile_of_the_settings(http: httpx.Client) -> None:
+    """Once, and active; a single profile is asked for in vain before, and an LLM without a key has no profile."""
     assert http.get(f"{PROFILES}/default").status_code == 404
     assert http.delete(f"{PROFILES}/default").status_code == 200
-    assert not list((server.directory / "kept").glob("agent-profiles/*.json"))
+    made = active(http)
+    assert (made["name"], made["agent_kind"], made["revision"]) == ("default", "openhands", 0)
+    assert made["llm_profile_ref"] == "default"
+    assert listed(http)["profiles"] == [made]
+    assert http.get("/api/profiles").json()["profiles"] == []
+    assert http.get("/api/settings").json()["active_agent_profile_id"] == made["id"]
+
+
+def test_profile_of_the_settings_can_be_launched(http: httpx.Client) -> None:
+    """It names the active LLM profile; without one the settings' LLM becomes one, with its key."""
+    configure(http, {"llm": {"model": "openai/scripted", "api_key": API_KEY}})
+    assert active(http)["llm_profile_ref"] == "default"
+    [llm] = http.get("/api/profiles").json()["profiles"]
+    assert (llm["name"], llm["api_key_set"]) == ("default", True)
+    assert http.post(f"{PROFILES}/default/materialize").json()["valid"]
+    http.post("/api/profiles/better", json={"llm": {"model": "openai/b", "api_key": API_KEY}}).raise_for_status()
+    http.post("/api/profiles/better/activate").raise_for_status()
+    http.delete(f"{PROFILES}/default").raise_for_status()
+    assert active(http)["llm_profile_ref"] == "better"
+
+
+def test_settings_of_an_acp_agent_end_with_its_profile(http: httpx.Client) -> None:
+    """The profile made of them is of that kind; MCP servers stay."""
+    configure(http, {"agent_kind": "acp", "acp_server": "codex"})
+    configure(http, {"mcp_config": {"kept": {"command": "true"}}})
+    assert active(http)["agent_kind"] == "acp"
+    http.delete(f"{PROFILES}/default").raise_for_status()
+    settings = http.get("/api/settings").json()["agent_settings"]
+    assert (settings["agent_kind"], list(settings["mcp_config"])) == ("openhands", ["kept"])
+    assert active(http)["agent_kind"] == "openhands"
+
+
+def test_unreadable_default_is_not_replaced(http: httpx.Client, server: Server) -> None:
+    active(http)
+    path = server.directory / "kept" / "agent-profiles" / "default.json"
+    path.write_text("{")
+    assert listed(http) == {"profiles": [], "active_agent_profile_id": None}
+    assert path.read_text() == "{"
 
 
 def test_profile_is_saved_and_keeps_its_id(http: httpx.Client) -> None:
     """The path's name counts; the revision grows; id and revision are nobody's to choose."""
     content = {"agent_kind": "openhands", "llm_profile_ref": "l", "name": "other", "id": UNKNOWN}
     http.post(f"{PROFILES}/coder", json=content).raise_for_status()
-    first = listed(http)["profiles"][0]["id"]
+    first = http.get(f"{PROFILES}/coder").json()["profile"]["id"]
     assert first != UNKNOWN
     assert save(http, "coder", disabled_skills=["x"], revision=40) == first
     profile = http.get(f"{PROFILES}/coder").json()
     assert profile["name"] == profile["profile"]["name"] == "coder"
     assert (profile["profile"]["id"], profile["profile"]["revision"]) == (first, 1)
-    [summary] = listed(http)["profiles"]
-    assert summary == {
+    assert listed(http)["profiles"][0] == {
         "id": first,
         "name": "coder",
         "agent_kind": "openhands",
@@ -91,19 +136,17 @@ def test_profile_is_saved_and_keeps_its_id(http: httpx.Client) -> None:
 )
 def test_what_is_no_profile_is_refused(http: httpx.Client, name: str, content: object, status: int) -> None:
     assert http.post(f"{PROFILES}/{name}", json=content).status_code == status
-    assert listed(http)["profiles"] == []
+    assert http.get(f"{PROFILES}/{name}").status_code in (404, 422)
 
 
 def test_there_are_fifty_at_most(http: httpx.Client, server: Server) -> None:
     save(http, "first")
     folder = server.directory / "kept" / "agent-profiles"
-    for number in range(49):
+    for number in range(50 - len(listed(http)["profiles"])):
         (folder / f"p{number}.json").write_text((folder / "first.json").read_text())
     content = {"agent_kind": "openhands", "llm_profile_ref": "scripted"}
     assert http.post(f"{PROFILES}/one-more", json=content).status_code == 409
     assert http.post(f"{PROFILES}/first", json=content).status_code == 201
-    for number in range(49):
-        (folder / f"p{number}.json").unlink()
 
 
 def test_profile_is_renamed(http: httpx.Client) -> None:
@@ -118,7 +161,7 @@ def test_profile_is_renamed(http: httpx.Client) -> None:
 
 
 def test_active_one_is_a_pointer(http: httpx.Client) -> None:
-    """By id; when it is deleted the one called default takes its place, if there is one."""
+    """By id; when it is deleted the one called default takes its place, which is made if there is none."""
     first, default = save(http, "first"), save(http, "default")
     answer = http.post(f"{PROFILES}/{first}/activate").json()
     assert (answer["id"], answer["agent_settings_applied"]) == (first, False)
@@ -126,7 +169,8 @@ def test_active_one_is_a_pointer(http: httpx.Client) -> None:
     http.delete(f"{PROFILES}/first").raise_for_status()
     assert listed(http)["active_agent_profile_id"] == default
     http.delete(f"{PROFILES}/default").raise_for_status()
-    assert listed(http)["active_agent_profile_id"] is None
+    assert active(http)["name"] == "default"
+    assert active(http)["id"] != default
     assert http.post(f"{PROFILES}/{UNKNOWN}/activate").status_code == 404
     assert http.post(f"{PROFILES}/nope/activate").status_code == 422
 
