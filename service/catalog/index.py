@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from enum import Enum
@@ -56,6 +55,7 @@ class ConversationIndex:
         self._redis = redis
         self._keys = keys
         self._add = script(redis, "add_entries")
+        self._mark_complete = script(redis, "mark_complete")
 
     async def put(self, entries: Iterable[IndexEntry]) -> None:
         """Add or replace entries, in one round trip."""
@@ -107,13 +107,11 @@ class ConversationIndex:
         with redis_errors():
             return [UUID(hex=text(name)) for name in await self._redis.smembers(self._keys.index_running)]
 
-    async def mark_complete(self) -> None:
-        """Every conversation of the disk is in here."""
+    async def mark_complete(self, builder: str) -> bool:
+        """Every conversation of the disk is in here; False where the builder's mark is gone, and with it the rest."""
         with redis_errors():
-            async with self._redis.pipeline(transaction=True) as pipeline:
-                for key in (self._keys.index_created, self._keys.index_updated):
-                    pipeline.zadd(key, {_COMPLETE: math.inf})
-                await pipeline.execute()
+            keys = [self._keys.index_created, self._keys.index_updated, self._keys.index_building]
+            return bool(await self._mark_complete(keys=keys, args=[builder, _COMPLETE]))
 
     async def is_complete(self) -> bool:
         """Whether lists can be trusted."""

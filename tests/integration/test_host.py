@@ -52,6 +52,7 @@ from service.settings import Settings
 from service.settings.values import WebhookSpec
 from service.store.owner_record import NOBODY, claim, read_owner
 from service.store.snapshot import Snapshot, read_snapshot
+from tests.integration.complete_index import complete
 from tests.integration.contract.repository import Repository
 from tests.unit.runner.rig import RecordingPublisher, ScriptedLLM, says
 from tests.unit.runner.small_disk import SmallDisk
@@ -340,7 +341,7 @@ async def test_renewal_does_not_wait_for_a_conversation_that_is_let_go(host: Hos
 
 async def test_status_that_redis_did_not_take_is_in_lists_once_it_answers(host: Host, catalog: Catalog) -> None:
     """Redis was away with what it knows, so nobody makes the index anew."""
-    await catalog.index.mark_complete()
+    await complete(catalog)
     one, _ = await host.create(planned(host))
     with patch.object(catalog.index, "put", side_effect=BrokerUnavailable) as put:
         with one.conversation.state as state:

@@ -27,6 +27,7 @@ from service.store.goal_record import GOAL_FILE
 from service.store.layout import ConversationDirectory
 from service.store.webhook_cursor import Cursor, write_cursor
 from tests.held_file import HeldFile
+from tests.integration.complete_index import complete
 from tests.unit.store.conversation_files import make_conversation, put_event
 
 LEASE_SECONDS = 30.0
@@ -149,7 +150,7 @@ async def old_index(catalog: Catalog, root: Path) -> dict[str, UUID]:
     await catalog.index.put(
         [IndexEntry(ids["ran"], long_ago, long_ago, "running"), IndexEntry(ids["deleted"], long_ago, long_ago, "idle")]
     )
-    await catalog.index.mark_complete()
+    await complete(catalog)
     return ids
 
 

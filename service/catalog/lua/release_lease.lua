@@ -1,6 +1,6 @@
--- Give a lease back, unless another runner has taken it meanwhile.
+-- Give a lease or a mark back, unless another has taken it meanwhile.
 -- KEYS[1]  the lease
--- ARGV[1]  runner id
+-- ARGV[1]  who holds it
 if redis.call('GET', KEYS[1]) == ARGV[1] then
   return redis.call('DEL', KEYS[1])
 end
