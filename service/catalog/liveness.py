@@ -34,12 +34,16 @@ class Pulse:
     def __init__(self, now: float) -> None:
         self._disturbed_at = now
         self._beaten_at = now
+        self._has_beaten = False
 
-    def beat(self, *, was_there: bool, now: float) -> None:
-        """A heartbeat went through; `was_there`: the one before it had not run out or been lost."""
+    def beat(self, *, was_there: bool, now: float) -> bool:
+        """A heartbeat went through; `was_there`: the one before it is left. Returns whether one ran out or was lost."""
+        is_loss = self._has_beaten and not was_there
         if not was_there or self._is_late(now):
             self._disturbed_at = now
         self._beaten_at = now
+        self._has_beaten = True
+        return is_loss
 
     def miss(self, now: float) -> None:
         """A heartbeat did not go through."""

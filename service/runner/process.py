@@ -222,8 +222,7 @@ async def _beat(
     """Show that this runner lives, and see to what Redis may have lost."""
     try:
         was_there = await catalog.runners.beat(RunnerRecord(runner_id, host.slots.taken, facts))
-        host.pulse.beat(was_there=was_there, now=time.monotonic())
-        if not was_there:
+        if host.pulse.beat(was_there=was_there, now=time.monotonic()):
             mend_index()
             await host.renew_leases()
         if host.take_activity():

@@ -29,6 +29,7 @@ from service.store.webhook_cursor import Cursor, write_cursor
 from tests.held_file import HeldFile
 from tests.integration.complete_index import complete
 from tests.unit.store.conversation_files import make_conversation, put_event
+from tests.waiting import wait_until_async
 
 LEASE_SECONDS = 30.0
 WEBHOOK = WebhookSpec.model_validate({"base_url": "http://127.0.0.1:1/"})
@@ -167,6 +168,25 @@ async def test_index_of_a_redis_that_came_back_old_is_mended(
     building.look_again()
     await building.run()
     assert await catalog.index.ids() == [old_index["ran"]]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_loss_that_is_noticed_while_another_is_mended_is_mended_too(
+    building: IndexBuilding, catalog: Catalog, root: Path, old_index: dict[str, UUID], *, is_first: bool
+) -> None:
+    """Redis comes back twice with the index of a while ago."""
+    if not is_first:
+        await building.run()
+        building.look_again()
+    with HeldFile(make_conversation(root).snapshot) as file:
+        mending = asyncio.create_task(building.run())
+        await wait_until_async(lambda: file.is_waited_for, "the disk is looked at")
+        building.look_again()
+    await mending
+    stale = "2020-01-01T00:00:00Z"
+    await catalog.index.put([IndexEntry(old_index["deleted"], stale, stale, "running")])
+    await building.run()
+    assert await catalog.index.running() == []
 
 
 async def test_one_runner_is_enough_to_look_again(

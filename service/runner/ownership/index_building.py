@@ -44,11 +44,14 @@ class IndexBuilding:
         self._catalog = catalog
         self._workers = workers
         self._has_looked = False
-        self._must_look = False
+        self._losses = 0
+        """Of Redis, noticed until now."""
+        self._mended = 0
+        """Of those, what was seen to."""
 
     def look_again(self) -> None:
         """Redis has lost something, and may have come back with an index of a while ago."""
-        self._must_look = self._has_looked  # else the first look is to come
+        self._losses += 1
 
     async def run(self) -> list[UUID]:
         """Make the index if nobody has; returns the conversations that were left in the middle of something.
@@ -60,7 +63,8 @@ class IndexBuilding:
             BrokerUnavailable: Redis does not answer; this can be repeated.
         """
         left: list[UUID] = []
-        must_look = self._must_look
+        losses = self._losses  # one that is noticed later may have taken what this run has put in
+        must_look = losses > self._mended
         is_made = await self._catalog.index_build.run(self._look(left), again=must_look)
         if not is_made and not self._has_looked:
             left.clear()
@@ -69,8 +73,7 @@ class IndexBuilding:
         if not self._has_looked or (is_made and must_look):
             await self._forget_vanished()
         self._has_looked = True
-        if must_look:  # if it is not made, another is at it
-            self._must_look = False
+        self._mended = losses  # if it is not made, another is at it
         return left
 
     async def _forget_vanished(self) -> None:

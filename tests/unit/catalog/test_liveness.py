@@ -64,6 +64,12 @@ def test_overdue_heartbeat_leaves_no_pulse_steady() -> None:
     assert pulse.is_steady(12.5 + LONG_SECONDS)
 
 
+def test_first_heartbeat_shows_no_loss() -> None:
+    """There is none before it."""
+    pulse = Pulse(now=0.0)
+    assert [pulse.beat(was_there=was_there, now=1.0) for was_there in (False, True, False)] == [False, False, True]
+
+
 @pytest.mark.parametrize("disturbance", ["missed", "lost"])
 def test_disturbed_pulse_is_not_steady_for_a_while(disturbance: str) -> None:
     """Redis was away, or was emptied: everybody is silent then."""
