@@ -22,8 +22,10 @@ from openhands.sdk.conversation.impl.local_conversation import LocalConversation
 from openhands.sdk.conversation.state import ConversationExecutionStatus
 from openhands.sdk.utils.cipher import Cipher
 from openhands.sdk.workspace import LocalWorkspace
+from redis.asyncio import Redis
 
 from service.catalog.catalog import Catalog
+from service.catalog.index import IndexEntry
 from service.catalog.keys import Keys
 from service.errors import BrokerUnavailable, InvalidRequest, OwnerMoving, OwnershipLost, RequestFailed
 from service.identity import RunnerId
@@ -649,6 +651,28 @@ async def test_title_that_comes_while_a_run_is_handed_over_is_for_the_next_owner
         assert one.reporter.meta.title is None
         go_on.set()
         await draining
+
+
+async def test_status_that_redis_takes_and_loses_at_once_is_told_again(
+    host: Host, catalog: Catalog, redis: Redis
+) -> None:
+    """The loss is noticed before the answer that Redis has taken it."""
+    one, _ = await host.create(planned(host))
+    put, is_lost = catalog.index.put, asyncio.Event()
+
+    async def put_and_lose(entries: list[IndexEntry]) -> None:
+        await put(entries)
+        if not is_lost.is_set():
+            is_lost.set()
+            await redis.flushall()
+            one.reporter.index_again()
+
+    with patch.object(catalog.index, "put", put_and_lose):
+        with one.conversation.state as state:
+            state.execution_status = ConversationExecutionStatus.PAUSED
+        await wait_until_async(lambda: is_lost.is_set() and is_quiet(one.reporter), "it is told again")
+    await complete(catalog)
+    assert await catalog.index.count("paused") == 1
 
 
 def is_quiet(reporter: Reporter) -> bool:

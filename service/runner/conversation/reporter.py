@@ -161,13 +161,13 @@ class Reporter:
 
     def index_again(self) -> None:
         """Redis may have lost what it was told last."""
-        self._indexed_status = None
         self._tasks.start(self._put_in_index_late(), f"index {self._directory.conversation_id}")
 
     async def _put_in_index_late(self) -> None:
         with contextlib.suppress(OwnershipLost):
             await self._workers.call(self._require_ownership)
             async with self._refreshing:
+                self._indexed_status = None  # not before: what is being told may be lost, too
                 await self._put_in_index(self._describe().header)
 
     def tell_new_owner(self) -> None:
