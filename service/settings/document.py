@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
-
+from service.settings import Settings
 from service.settings.errors import Location, SettingsError, json_path, kind_of
 
 PUBLISHED_ONLY = frozenset(
@@ -26,34 +24,26 @@ PUBLISHED_ONLY = frozenset(
 """Keys of the published server (1.58) for features this server does not have: containers and telemetry."""
 
 
-class DocumentSource(PydanticBaseSettingsSource):
+class DocumentSource:
     """The known keys of one JSON object. `label` is how its author calls it: a file name or a variable.
 
     Raises:
         SettingsError: the text is not a JSON object; it names `label`.
     """
 
-    def __init__(self, settings_cls: type[BaseSettings], label: str, text: str) -> None:
-        super().__init__(settings_cls)
+    def __init__(self, label: str, text: str) -> None:
         self._label = label
         given = _parse_object(label, text)
-        self._values = {name: value for name, value in given.items() if name in settings_cls.model_fields}
-        self.unknown_keys = sorted(given.keys() - self._values.keys() - PUBLISHED_ONLY)
+        self._values = {name: value for name, value in given.items() if name in Settings.model_fields}
+        unknown = sorted(given.keys() - self._values.keys() - PUBLISHED_ONLY)
+        self.notices = [f"{key}: unknown setting, ignored (in {label})" for key in unknown]
 
-    def __call__(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
         return dict(self._values)
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """The raw JSON value of one setting or None, its field name, and False: nothing is left to decode."""
-        return self._values.get(field_name), field_name, False
 
     def name(self, location: Location) -> tuple[str, str]:
         """The JSON path of a location, and which document it is in."""
         return json_path(location), f" (in {self._label})"
-
-    @property
-    def notices(self) -> list[str]:
-        return [f"{key}: unknown setting, ignored (in {self._label})" for key in self.unknown_keys]
 
 
 def read_document(path: Path, label: str) -> str | None:

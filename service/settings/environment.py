@@ -19,10 +19,10 @@ from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from service.settings import Settings
 from service.settings.errors import Location, SettingsError, json_path, kind_of
 from service.settings.values import Named, parse_flag
 
@@ -59,21 +59,6 @@ def shape_of(annotation: Any) -> Shape:
     return Shape(bare, is_optional, item, model)
 
 
-def conceal(annotation: Any, value: Any) -> Any:
-    """A raw value with every text that is meant for a SecretStr already inside one."""
-    shape = shape_of(annotation)
-    if shape.annotation is SecretStr and isinstance(value, str):
-        return SecretStr(value)
-    if shape.item is not None and isinstance(value, list):
-        return [conceal(shape.item, item) for item in value]
-    if shape.is_object and isinstance(value, dict):
-        return {name: conceal(get_args(shape.annotation)[1], item) for name, item in value.items()}
-    if shape.model is not None and isinstance(value, dict):
-        fields = shape.model.model_fields
-        return {name: conceal(fields[name].annotation, v) if name in fields else v for name, v in value.items()}
-    return value
-
-
 def environment_names(field_name: str, field: FieldInfo) -> tuple[str, ...]:
     """The variables a setting is read from; the first that is set wins."""
     for mark in field.metadata:
@@ -82,36 +67,19 @@ def environment_names(field_name: str, field: FieldInfo) -> tuple[str, ...]:
     return (f"OH_{field_name.upper()}",)
 
 
-class EnvironmentSource(PydanticBaseSettingsSource):
-    """Raw values of the settings found in `environ`, with the variable that each came from.
+class EnvironmentSource:
+    """Raw values of the settings found in `environ`, with the variable that each came from."""
 
-    Raises (when called):
-        SettingsError: JSON is missing where only JSON can stand, or a list is shorter than announced.
-    """
-
-    def __init__(self, settings_cls: type[BaseSettings], environ: Mapping[str, str]) -> None:
-        super().__init__(settings_cls)
+    def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._variables: dict[Location, str] = {}
         self.unreachable: list[tuple[str, int]] = []
         """Variables of list items after a gap or past the end, which nothing reads, each with its list's length."""
 
-    def __call__(self) -> dict[str, Any]:
-        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+    def read(self) -> dict[str, Any]:
+        """Raises SettingsError: JSON is missing where only JSON can stand, or a list is shorter than announced."""
+        found = {name: self._read_setting(name, field) for name, field in Settings.model_fields.items()}
         return {name: value for name, value in found.items() if value is not _ABSENT}
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """The raw value of one setting or a mark of absence, its field name, and False: nothing is left to decode."""
-        annotation = field.annotation
-        variables = environment_names(field_name, field)
-        for variable in variables:
-            is_shared = len(variables) > 1 or not variable.startswith("OH_")
-            if is_shared and self._environ.get(variable) is not None and not self._environ[variable].strip():
-                continue
-            value = self._read(variable, annotation, (field_name,))
-            if value is not _ABSENT:
-                return value, field_name, False
-        return _ABSENT, field_name, False
 
     def name(self, location: Location) -> tuple[str, str]:
         """The variable behind a location, with a JSON path if the value is inside one; no remark."""
@@ -121,6 +89,17 @@ class EnvironmentSource(PydanticBaseSettingsSource):
                 separator = "" if rest == "" or rest.startswith("[") else "."
                 return f"{variable}{separator}{rest}", ""
         return "_".join(["OH", *(str(part).upper() for part in location)]), ""
+
+    def _read_setting(self, name: str, field: FieldInfo) -> Any:
+        variables = environment_names(name, field)
+        for variable in variables:
+            is_shared = len(variables) > 1 or not variable.startswith("OH_")
+            if is_shared and self._environ.get(variable) is not None and not self._environ[variable].strip():
+                continue
+            value = self._read(variable, field.annotation, (name,))
+            if value is not _ABSENT:
+                return value
+        return _ABSENT
 
     def _read(self, variable: str, annotation: Any, location: Location) -> Any:
         shape = shape_of(annotation)

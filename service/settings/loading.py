@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from service.settings import Settings
 from service.settings.document import DocumentSource, read_document
-from service.settings.environment import EnvironmentSource, conceal
+from service.settings.environment import EnvironmentSource
 from service.settings.errors import Location, SettingsError, settings_error
 from service.settings.values import DEFAULT_LEASE_TTL_SECONDS, Anchored, is_zero
 
@@ -34,13 +34,13 @@ def load_settings(environ: Mapping[str, str] = os.environ, cwd: Path | None = No
         SettingsError: something was given that cannot be obeyed; one line that names it.
     """
     directory = cwd if cwd is not None else Path.cwd()
-    environment = EnvironmentSource(Settings, environ)
+    environment = EnvironmentSource(environ)
     documents, notices = _documents(environ, directory)
     values: dict[str, Any] = {}
     origins: dict[str, Source] = {}
     sources: list[Source] = [*documents, environment]
     for source in sources:
-        given = source()
+        given = source.read()
         if _lists_only_empty_keys(given.get("session_api_keys")):
             key, remark = source.name(("session_api_keys",))
             notices.append(f"{key}: only empty keys, ignored{remark}")
@@ -80,11 +80,11 @@ def _documents(environ: Mapping[str, str], directory: Path) -> tuple[list[Docume
     documents, notices = [], []
     text = read_document(directory / label, label)
     if text is not None:
-        documents.append(DocumentSource(Settings, label, text))
+        documents.append(DocumentSource(label, text))
     elif label != DEFAULT_FILE:
         notices.append(f"{FILE_VARIABLE}: there is no file {label}")
     if whole := environ.get(WHOLE_VARIABLE, "").strip():
-        documents.append(DocumentSource(Settings, WHOLE_VARIABLE, whole))
+        documents.append(DocumentSource(WHOLE_VARIABLE, whole))
     return documents, [*notices, *(notice for document in documents for notice in document.notices)]
 
 
@@ -129,11 +129,8 @@ def _anchored(values: dict[str, Any], directory: Path) -> dict[str, Any]:
 
 
 def _validated(values: dict[str, Any], origins: Mapping[str, Source]) -> Settings:
-    # pydantic-settings logs what it is given when PYDANTIC_SETTINGS_DEBUG is set, so secrets go in concealed.
-    fields = Settings.model_fields
-    concealed = {name: conceal(fields[name].annotation, value) for name, value in values.items()}
     try:
-        return Settings(**concealed)
+        return Settings(**values)
     except ValidationError as error:
         problem = dict(error.errors(include_url=False)[0])
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, PrivateAttr, SecretStr
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 
 from service.settings.values import (
     DEFAULT_LEASE_TTL_SECONDS,
@@ -38,15 +37,13 @@ from service.settings.values import (
 _MIB = 1024**2
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """What the server was told, checked. Immutable, picklable, and silent about secrets in `repr` and dumps.
 
-    Constructing one reads neither environment nor files; `load_settings` does.
+    `load_settings` makes one from the environment and files.
     """
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True, env_file=None
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
 
     SECTIONS: ClassVar[dict[str, str]] = {
         "session_api_keys": "Keys and secrets",
@@ -256,18 +253,6 @@ class Settings(BaseSettings):
     )
 
     _notices: tuple[str, ...] = PrivateAttr(())
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments alone: pydantic-settings' own reading of the environment knows neither our forms nor a cwd."""
-        return (init_settings,)
 
     @property
     def auth_keys(self) -> tuple[str, ...]:

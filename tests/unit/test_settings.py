@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import logging
 import multiprocessing
 import os
 import pickle
@@ -352,17 +351,6 @@ def test_no_secret_in_a_refusal(tmp_path: Path, environ: dict[str, str]) -> None
         load_settings(environ, tmp_path)
     assert "hush" not in str(caught.value)
     assert "hush" not in "".join(traceback.format_exception(caught.value))
-
-
-def test_no_secret_in_pydantics_debug_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """pydantic-settings can be told to log its input."""
-    monkeypatch.setenv("PYDANTIC_SETTINGS_DEBUG", "1")
-    with caplog.at_level(logging.DEBUG, "pydantic_settings"):
-        load_settings({**SECRETS, "OH_WEBHOOKS_0_BASE_URL": "https://hooks.example"}, tmp_path)
-    assert "max_concurrent_runs" in caplog.text or "session_api_keys" in caplog.text
-    assert "hush" not in caplog.text
 
 
 # Refusals
