@@ -258,17 +258,10 @@ class BashLimitReached(Refused):
         return "Bash command limit reached. Retry the request later."
 
 
-class Unavailable(FanoutError):
-    """Nothing happened, and the same request may succeed after `retry_after_seconds`."""
+class Unavailable(_Reasoned):
+    """Nothing happened, and the same request may succeed shortly."""
 
     code = "unavailable"
-
-    def __init__(self, reason: str, retry_after_seconds: int = 1) -> None:
-        self.reason = reason
-        self.retry_after_seconds = retry_after_seconds
-
-    def __str__(self) -> str:
-        return self.reason
 
 
 class Disabled(_Reasoned):
@@ -282,11 +275,10 @@ class NoRunner(Unavailable):
 
     code = "no_runner"
 
-    def __init__(self, retry_after_seconds: int = 1) -> None:
-        super().__init__("No runner is available right now. Retry the request.", retry_after_seconds)
+    def __init__(self) -> None: ...
 
-    def fields(self) -> JsonObject:
-        return {"retry_after_seconds": self.retry_after_seconds}
+    def __str__(self) -> str:
+        return "No runner is available right now. Retry the request."
 
 
 class OwnerMoving(Unavailable):
@@ -294,13 +286,11 @@ class OwnerMoving(Unavailable):
 
     code = "owner_moving"
 
-    def __init__(self, conversation_id: str, retry_after_seconds: int = 1) -> None:
-        reason = f"Conversation {conversation_id} is moving between runners. Retry the request."
-        super().__init__(reason, retry_after_seconds)
+    def __init__(self, conversation_id: str) -> None:
         self.conversation_id = conversation_id
 
-    def fields(self) -> JsonObject:
-        return {"conversation_id": self.conversation_id, "retry_after_seconds": self.retry_after_seconds}
+    def __str__(self) -> str:
+        return f"Conversation {self.conversation_id} is moving between runners. Retry the request."
 
 
 class Dormant(Unavailable):
@@ -308,13 +298,11 @@ class Dormant(Unavailable):
 
     code = "dormant"
 
-    def __init__(self, state: str, retry_after_seconds: int = 1) -> None:
-        reason = f"server is in deferred-init state '{state}'; call POST /api/init first"
-        super().__init__(reason, retry_after_seconds)
+    def __init__(self, state: str) -> None:
         self.state = state
 
-    def fields(self) -> JsonObject:
-        return {"state": self.state, "retry_after_seconds": self.retry_after_seconds}
+    def __str__(self) -> str:
+        return f"server is in deferred-init state '{self.state}'; call POST /api/init first"
 
 
 class BrokerUnavailable(Unavailable):
@@ -322,11 +310,10 @@ class BrokerUnavailable(Unavailable):
 
     code = "broker_unavailable"
 
-    def __init__(self, retry_after_seconds: int = 1) -> None:
-        super().__init__("The message broker is unavailable. Retry the request.", retry_after_seconds)
+    def __init__(self) -> None: ...
 
-    def fields(self) -> JsonObject:
-        return {"retry_after_seconds": self.retry_after_seconds}
+    def __str__(self) -> str:
+        return "The message broker is unavailable. Retry the request."
 
 
 class OutcomeUnknown(FanoutError):

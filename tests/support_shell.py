@@ -88,7 +88,7 @@ RAISED: dict[str, Callable[[], Exception]] = {
     "run_limit": lambda: errors.RunLimitReached(),
     "bash_limit": errors.BashLimitReached,
     "invalid": lambda: errors.InvalidRequest("one sentence"),
-    "unavailable": lambda: errors.NoRunner(retry_after_seconds=7),
+    "unavailable": errors.NoRunner,
     "unknown_outcome": lambda: errors.OutcomeUnknown("run", 3.0),
     "failed": lambda: errors.RequestFailed("the provider said no"),
 }

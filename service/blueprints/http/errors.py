@@ -52,6 +52,7 @@ STATUS: Mapping[type[FanoutError], int] = {
     errors.RequestFailed: 500,
 }
 
+_RETRY_SECONDS = 1
 _SLOT_RETRY_SECONDS = 5
 """A slot frees when some run or shell command ends, which nobody can foresee (guess)."""
 
@@ -103,7 +104,7 @@ def _purposeful(status: int, reason: str) -> JsonObject:
 
 def _retry_headers(error: FanoutError) -> dict[str, str] | None:
     if isinstance(error, errors.Unavailable):
-        return {"retry-after": str(error.retry_after_seconds)}
+        return {"retry-after": str(_RETRY_SECONDS)}
     if isinstance(error, errors.RunLimitReached | errors.BashLimitReached):
         return {"retry-after": str(_SLOT_RETRY_SECONDS)}
     return None
