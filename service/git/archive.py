@@ -27,7 +27,6 @@ from service.git.program import (
     GivenUp,
     commit_of,
     git,
-    git_into,
     is_given_up,
     line,
     top_of,
@@ -95,18 +94,17 @@ def write_patch(directory: Path, base: Base, excludes: tuple[str, ...], file: IO
             "GIT_OBJECT_DIRECTORY": str(own),
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects),
         }
-        step = partial(git_into, environment=environment, timeout_seconds=_STEP_SECONDS)
+        step = partial(git, directory, environment=environment, timeout_seconds=_STEP_SECONDS)
         options, submodules = unfiltered(directory), _submodules(directory, base.tree)
         # `add` enters submodules, in which other programs are configured.
         others = (".", *(f":(exclude,literal){path}" for path in submodules))
-        with open(os.devnull, "wb") as nothing:
-            step(nothing, directory, *options, "read-tree", base.tree)
-            step(nothing, directory, *options, "add", "--all", "--", *others)
-            step(nothing, directory, *options, "update-index", "--", *submodules)
+        step(*options, "read-tree", base.tree)
+        step(*options, "add", "--all", "--", *others)
+        step(*options, "update-index", "--", *submodules)
         # Not `diff`, which shows things as the user's configuration would have them.
         shown = ("--cached", "--binary", "--full-index", *ONLY_GIT, "--relative")
         paths = (".", *(pathspec for exclude in excludes for pathspec in _pathspecs(exclude)))
-        step(file, directory, "diff-index", *shown, base.tree, "--", *paths)
+        step("diff-index", *shown, base.tree, "--", *paths, output=file)
 
 
 def write_tar(directory: Path, top: str, excludes: tuple[str, ...], file: IO[bytes]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 from service.settings.secrets import without_secrets
@@ -68,36 +69,19 @@ class GitFailed(Exception):
         return f"Git command failed: git {' '.join(self.arguments)}: {self.reason}"
 
 
-def git(directory: Path, *arguments: str) -> bytes:
-    """What git prints in `directory`. Blocking.
+def git(
+    directory: Path,
+    *arguments: str,
+    output: IO[bytes] | int = subprocess.PIPE,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    timeout_seconds: float = _TIMEOUT_SECONDS,
+) -> bytes:
+    """What git prints in `directory`; nothing when it prints into a file, its `output`. Blocking.
 
     Raises:
-        GitFailed: it ended with an error, or took longer than a minute.
+        GitFailed: it ended with an error, or took longer than `timeout_seconds`.
         GivenUp: who asked has `given_up`; git is ended.
     """
-    return _run(directory, arguments, subprocess.PIPE, {}, _TIMEOUT_SECONDS)
-
-
-def git_into(
-    file: IO[bytes], directory: Path, *arguments: str, environment: Mapping[str, str], timeout_seconds: float
-) -> None:
-    """Have git print into `file`. Blocking. Raises as `git` does."""
-    _run(directory, arguments, file, environment, timeout_seconds)
-
-
-def is_given_up() -> bool:
-    """Whether nobody waits for what this thread does."""
-    event = given_up.get(None)
-    return event is not None and event.is_set()
-
-
-def _run(
-    directory: Path,
-    arguments: tuple[str, ...],
-    output: IO[bytes] | int,
-    environment: Mapping[str, str],
-    timeout_seconds: float,
-) -> bytes:
     try:
         process = subprocess.Popen(
             ["git", *_OPTIONS, *arguments],
@@ -125,6 +109,12 @@ def _run(
     if process.returncode != 0:
         raise GitFailed(arguments, complaint.decode(errors="replace").strip())
     return printed or b""
+
+
+def is_given_up() -> bool:
+    """Whether nobody waits for what this thread does."""
+    event = given_up.get(None)
+    return event is not None and event.is_set()
 
 
 def line(directory: Path, *arguments: str) -> str | None:
