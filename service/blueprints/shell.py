@@ -9,11 +9,10 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic.exceptions import MethodNotAllowed, NotFound
 
 from service.blueprints import documentation, metrics, server_details, static_files
-from service.blueprints.http import errors, request_trace, slashes
+from service.blueprints.http import cors, errors, request_trace, slashes
 from service.blueprints.http.auth import require_key
-from service.blueprints.http.cors import Cors
+from service.blueprints.http.guarded_request import request_class
 from service.blueprints.http.handshake import admit_socket, is_socket, refusal, unknown_socket
-from service.blueprints.http.root_path import request_class
 from service.blueprints.http.routing import handler_at, methods_at
 from service.blueprints.init import needs_configuration
 from service.errors import Dormant
@@ -28,9 +27,8 @@ def install(app: Sanic[Any, Any], settings: Settings) -> None:
     """
     app.strict_slashes = True
     app.request_class = request_class(settings)
-    cors = Cors()
     errors.install(app)
-    _answer_unrouted(app, cors)
+    _answer_unrouted(app)
     requests = metrics.install(app)
     admit = _check_deferred if settings.deferred_init else _check
 
@@ -71,7 +69,7 @@ async def _check_deferred(request: Request) -> HTTPResponse | None:
     return _check(request)
 
 
-def _answer_unrouted(app: Sanic[Any, Any], cors: Cors) -> None:
+def _answer_unrouted(app: Sanic[Any, Any]) -> None:
     """Answer what matched no route. Done here and not in middlewares, so that other requests never pay for it."""
 
     def no_path(request: Request, error: NotFound) -> HTTPResponse:

@@ -7,14 +7,12 @@ echo the requested headers (sanic-ext 25.12).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from sanic import HTTPResponse, Request
 from sanic.response.types import BaseHTTPResponse
 
 from service.blueprints.http.context import web_of
-from service.blueprints.http.derived import Derived
 from service.settings import Settings
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY")
@@ -26,91 +24,66 @@ _COOKIE_PATH = re.compile(r"/api/auth/workspace-session|/api/conversations/[^/]+
 """Routes that authenticate by cookie for pages on any host; the cookie itself is what guards them."""
 
 
-@dataclass(frozen=True, slots=True)
-class CorsPolicy:
-    """Who is allowed, as the settings say."""
+def allowed_origin(settings: Settings, origin: str, path: str) -> str | None:
+    """The value of `Access-Control-Allow-Origin`; None when the origin is refused.
 
-    origins: frozenset[str]
-    """Allowed as they stand; `*` allows all."""
-    pattern: re.Pattern[str] | None
-    """Allowed when the whole origin matches."""
-    docker_host: str | None
-    """A host allowed on every port, beside the loopback names: how a container's host is called from inside."""
+    An allowed origin is echoed, since `*` is void for requests with credentials. Only `null`, the origin of
+    sandboxed pages, gets the bare `*`, and only where the operator asked for it.
+    """
+    if origin == "null":
+        return "*" if "*" in settings.allow_cors_origins else None
+    if _is_trusted(settings, origin) or (_is_web(origin) and _COOKIE_PATH.fullmatch(path)):
+        return origin
+    return None
 
-    @classmethod
-    def of(cls, settings: Settings) -> CorsPolicy:
-        regex = settings.allow_cors_origin_regex
-        return cls(
-            origins=frozenset(settings.allow_cors_origins),
-            pattern=re.compile(regex) if regex is not None else None,
-            docker_host=settings.docker_host_addr,
-        )
 
-    def allow_origin(self, origin: str, path: str) -> str | None:
-        """The value of `Access-Control-Allow-Origin`; None when the origin is refused.
+def stamp(request: Request, response: BaseHTTPResponse) -> None:
+    """Response middleware: add the headers, to errors and streams as well."""
+    headers = response.headers
+    vary = headers.get("vary")
+    if vary is None:
+        headers["vary"] = "Origin"
+    elif "Origin" not in vary:
+        headers["vary"] = f"{vary}, Origin"
+    origin = request.headers.getone("origin", None)
+    if origin is None:
+        return
+    headers["access-control-allow-credentials"] = "true"
+    allowed = allowed_origin(web_of(request).settings, origin, request.path)
+    if allowed is not None:
+        headers["access-control-allow-origin"] = allowed
 
-        An allowed origin is echoed, since `*` is void for requests with credentials. Only `null`, the origin of
-        sandboxed pages, gets the bare `*`, and only where the operator asked for it.
-        """
-        if origin == "null":
-            return "*" if "*" in self.origins else None
-        if self._trusts(origin) or (_is_web(origin) and _COOKIE_PATH.fullmatch(path)):
-            return origin
+
+def preflight(request: Request) -> HTTPResponse | None:
+    """The answer to a browser's question before the real request; None when this is no such question.
+
+    Any path is answered, even one that does not exist: the browser then sees the 404 itself.
+    """
+    asked_method = request.headers.getone("access-control-request-method", None)
+    origin = request.headers.getone("origin", None)
+    if request.method != "OPTIONS" or origin is None or asked_method is None:
         return None
+    allowed = allowed_origin(web_of(request).settings, origin, request.path)
+    refused = [] if allowed is not None else ["origin"]
+    if asked_method not in METHODS:
+        refused.append("method")
+    response = HTTPResponse(
+        f"Disallowed CORS {', '.join(refused)}" if refused else "OK",
+        status=400 if refused else 200,
+        content_type="text/plain; charset=utf-8",
+    )
+    response.headers.update(_preflight_headers(request))
+    return response
 
-    def _trusts(self, origin: str) -> bool:
-        if origin in self.origins or "*" in self.origins:
-            return True
-        if self.pattern is not None and self.pattern.fullmatch(origin):
-            return True
-        host = _host(origin)
-        return host is not None and (host in _LOOPBACK or host == self.docker_host)
 
-
-class Cors:
-    """The policy applied to one app's requests and responses."""
-
-    def __init__(self) -> None:
-        self._policy = Derived(CorsPolicy.of)
-
-    def stamp(self, request: Request, response: BaseHTTPResponse) -> None:
-        """Response middleware: add the headers, to errors and streams as well."""
-        headers = response.headers
-        vary = headers.get("vary")
-        if vary is None:
-            headers["vary"] = "Origin"
-        elif "Origin" not in vary:
-            headers["vary"] = f"{vary}, Origin"
-        origin = request.headers.getone("origin", None)
-        if origin is None:
-            return
-        headers["access-control-allow-credentials"] = "true"
-        allowed = self._allow_origin(request, origin)
-        if allowed is not None:
-            headers["access-control-allow-origin"] = allowed
-
-    def preflight(self, request: Request) -> HTTPResponse | None:
-        """The answer to a browser's question before the real request; None when this is no such question.
-
-        Any path is answered, even one that does not exist: the browser then sees the 404 itself.
-        """
-        asked_method = request.headers.getone("access-control-request-method", None)
-        origin = request.headers.getone("origin", None)
-        if request.method != "OPTIONS" or origin is None or asked_method is None:
-            return None
-        refused = [] if self._allow_origin(request, origin) is not None else ["origin"]
-        if asked_method not in METHODS:
-            refused.append("method")
-        response = HTTPResponse(
-            f"Disallowed CORS {', '.join(refused)}" if refused else "OK",
-            status=400 if refused else 200,
-            content_type="text/plain; charset=utf-8",
-        )
-        response.headers.update(_preflight_headers(request))
-        return response
-
-    def _allow_origin(self, request: Request, origin: str) -> str | None:
-        return self._policy.of(web_of(request).settings).allow_origin(origin, request.path)
+def _is_trusted(settings: Settings, origin: str) -> bool:
+    if origin in settings.allow_cors_origins or "*" in settings.allow_cors_origins:
+        return True
+    pattern = settings.allow_cors_origin_regex
+    if pattern is not None and re.fullmatch(pattern, origin):
+        return True
+    host = _host(origin)
+    return host is not None and (host in _LOOPBACK or host == settings.docker_host_addr)
 
 
 def _preflight_headers(request: Request) -> dict[str, str]:

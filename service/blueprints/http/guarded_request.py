@@ -1,4 +1,4 @@
-"""The request class of the web role."""
+"""The request classes of the web role."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from sanic import Request
 
 from service.blueprints.http.arguments import invalid_value
 from service.blueprints.http.auth import require_key
+from service.blueprints.http.context import web_of
 from service.blueprints.http.request_body import parts_of_body
+from service.settings import Settings
 
 
 class GuardedRequest(Request):
@@ -32,6 +34,29 @@ class GuardedRequest(Request):
     async def receive_body(self) -> None:
         require_key(self)
         self.body = b"".join([data async for data in parts_of_body(self)])
+
+
+class PrefixedRequest(GuardedRequest):
+    """With a `web_url` of `https://host/rt/abc`, paths work with and without `/rt/abc`: a proxy in front may strip the
+    prefix or leave it.
+    """
+
+    @property
+    def path(self) -> str:
+        """The path as routes know it."""
+        return path_below(web_of(self).settings.root_path, super().path)
+
+
+def request_class(settings: Settings) -> type[GuardedRequest]:
+    """A deferred start may bring a prefix later."""
+    return PrefixedRequest if settings.root_path or settings.deferred_init else GuardedRequest
+
+
+def path_below(prefix: str, path: str) -> str:
+    """The path without the prefix, where it has it."""
+    if path == prefix:
+        return "/"
+    return path.removeprefix(prefix) if path.startswith(f"{prefix}/") else path
 
 
 def _decoded(name: str, value: str) -> str:
