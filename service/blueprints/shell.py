@@ -9,11 +9,11 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic.exceptions import MethodNotAllowed, NotFound
 
 from service.blueprints import documentation, metrics, server_details, static_files
-from service.blueprints.http import cors, errors, request_trace, slashes
+from service.blueprints.http import cors, errors, request_trace
 from service.blueprints.http.auth import require_key
 from service.blueprints.http.guarded_request import request_class
 from service.blueprints.http.handshake import admit_socket, is_socket, refusal, unknown_socket
-from service.blueprints.http.routing import handler_at, methods_at
+from service.blueprints.http.routing import handlers_at, to_other_slash
 from service.blueprints.init import needs_configuration
 from service.errors import Dormant
 from service.settings import Settings
@@ -28,7 +28,9 @@ def install(app: Sanic[Any, Any], settings: Settings) -> None:
     app.strict_slashes = True
     app.request_class = request_class(settings)
     errors.install(app)
-    _answer_unrouted(app)
+    # What matched no route is looked at here and not in middlewares, so that other requests never pay for it.
+    app.error_handler.add(NotFound, _answer_no_path)
+    app.error_handler.add(MethodNotAllowed, _answer_no_method)
     requests = metrics.install(app)
     admit = _check_deferred if settings.deferred_init else _check
 
@@ -69,21 +71,16 @@ async def _check_deferred(request: Request) -> HTTPResponse | None:
     return _check(request)
 
 
-def _answer_unrouted(app: Sanic[Any, Any]) -> None:
-    """Answer what matched no route. Done here and not in middlewares, so that other requests never pay for it."""
+def _answer_no_path(request: Request, error: NotFound) -> HTTPResponse:
+    answer = None
+    if request.route is None:
+        answer = unknown_socket(request) or cors.preflight(request) or to_other_slash(request)
+    return answer or errors.answer_sanic(request, error)
 
-    def no_path(request: Request, error: NotFound) -> HTTPResponse:
-        unrouted = request.route is None
-        return (
-            unrouted and (unknown_socket(request) or cors.preflight(request) or slashes.redirect(request))
-        ) or errors.answer_sanic(request, error)
 
-    def no_method(request: Request, error: MethodNotAllowed) -> HTTPResponse:
-        handler = handler_at(request, request.path)
-        if handler is None or is_socket(handler):
-            return no_path(request, NotFound())
-        error.headers = {"Allow": ", ".join(methods_at(request, request.path))}
-        return cors.preflight(request) or errors.answer_sanic(request, error)
-
-    app.error_handler.add(NotFound, no_path)
-    app.error_handler.add(MethodNotAllowed, no_method)
+def _answer_no_method(request: Request, error: MethodNotAllowed) -> HTTPResponse:
+    handlers = handlers_at(request, request.path)
+    if not handlers or any(map(is_socket, handlers.values())):
+        return _answer_no_path(request, NotFound())
+    error.headers = {"Allow": ", ".join(handlers)}
+    return cors.preflight(request) or errors.answer_sanic(request, error)
