@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
 from pathlib import Path
@@ -16,8 +15,8 @@ from service.blueprints.http.arguments import query
 from service.blueprints.http.context import web_of
 from service.blueprints.http.file_response import as_attachment, send_open_file
 from service.blueprints.http.openapi import documented
-from service.blueprints.http.places import Place, place
-from service.blueprints.http.scopes import SCOPED_PREFIX, Routes, workspace_of
+from service.blueprints.http.places import Place
+from service.blueprints.http.scopes import SCOPED_PREFIX, Routes, place_in_scope
 from service.errors import BadRequest, NotFound, RequestFailed
 from service.git.archive import (
     DEFAULT_EXCLUDES,
@@ -62,10 +61,7 @@ class ArchiveQuery(BaseModel):
 )
 async def download_archive(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse | None:
     web, wanted = web_of(request), query(request, ArchiveQuery)
-    inside = None
-    if runtime_conversation_id is not None:
-        _, inside = await workspace_of(request, runtime_conversation_id)
-    where = await asyncio.to_thread(place, wanted.path, "path", inside)
+    where = await place_in_scope(request, wanted.path, runtime_conversation_id)
     media_type, suffix = _TYPES[wanted.format]
     with tempfile.TemporaryFile() as file:
         name, headers = await web.workers.call_that_takes_long(write_archive, where, wanted, file)

@@ -20,8 +20,8 @@ from service.blueprints.http.arguments import query, uuid_path
 from service.blueprints.http.context import web_of
 from service.blueprints.http.file_response import as_attachment, send_open_file
 from service.blueprints.http.openapi import documented
-from service.blueprints.http.places import Place, open_file, place
-from service.blueprints.http.scopes import SCOPED_PREFIX, Routes, workspace_of
+from service.blueprints.http.places import Place, open_file
+from service.blueprints.http.scopes import SCOPED_PREFIX, Routes, place_in_scope, workspace_of
 from service.blueprints.http.upload import take_upload
 from service.errors import BadRequest, Forbidden, InvalidRequest, NotFound, RequestFailed
 from service.store.trajectory import write_trajectory
@@ -132,7 +132,7 @@ async def download_from_path(request: Request, file_path: str) -> HTTPResponse |
 @documented(summary="Make a directory and its parents", query=PathQuery, response=Success, errors=(400, 403, 404, 422))
 async def create_directory(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
     path = query(request, PathQuery).path
-    target = await _place(request, path, runtime_conversation_id)
+    target = await place_in_scope(request, path, runtime_conversation_id)
     try:
         await asyncio.to_thread(_make_directory, target)
     except (FileExistsError, NotADirectoryError):
@@ -188,7 +188,7 @@ async def home(request: Request) -> HTTPResponse:
 )
 async def search_subdirs(request: Request) -> HTTPResponse:
     wanted = query(request, SubdirectoryQuery)
-    directory = await _place(request, wanted.path, None)
+    directory = await place_in_scope(request, wanted.path, None)
     try:
         page = await asyncio.to_thread(_subdirectories, directory.path, wanted)
     except FileNotFoundError:
@@ -202,7 +202,7 @@ async def search_subdirs(request: Request) -> HTTPResponse:
 
 async def _store(request: Request, path: str, runtime_conversation_id: str | None) -> HTTPResponse:
     settings = web_of(request).settings
-    target = await _place(request, path, runtime_conversation_id)
+    target = await place_in_scope(request, path, runtime_conversation_id)
     if not target.parts:
         raise BadRequest("Path is a directory")
     try:
@@ -218,7 +218,7 @@ async def _store(request: Request, path: str, runtime_conversation_id: str | Non
 
 
 async def _send(request: Request, path: str, runtime_conversation_id: str | None) -> HTTPResponse | None:
-    target = await _place(request, path, runtime_conversation_id)
+    target = await place_in_scope(request, path, runtime_conversation_id)
     try:
         source = await asyncio.to_thread(open_file, target)
     except (FileNotFoundError, NotADirectoryError):
@@ -235,13 +235,6 @@ async def _send(request: Request, path: str, runtime_conversation_id: str | None
 def _reason(error: OSError, path: str) -> str:
     """What went wrong, with the path that was asked for: the error itself names a step on the way to it."""
     return str(OSError(error.errno, error.strerror, path))
-
-
-async def _place(request: Request, path: str, runtime_conversation_id: str | None) -> Place:
-    inside = None
-    if runtime_conversation_id is not None:
-        _, inside = await workspace_of(request, runtime_conversation_id)
-    return await asyncio.to_thread(place, path, "path", inside)
 
 
 def absolute(file_path: str) -> str:

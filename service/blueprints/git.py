@@ -23,8 +23,8 @@ from service.blueprints.http.arguments import query, text_path
 from service.blueprints.http.asking import ask_any
 from service.blueprints.http.context import web_of
 from service.blueprints.http.openapi import documented
-from service.blueprints.http.places import Place, open_file, place
-from service.blueprints.http.scopes import SCOPED_PREFIX, Routes, workspace_of
+from service.blueprints.http.places import Place, open_file
+from service.blueprints.http.scopes import SCOPED_PREFIX, Routes, place_in_scope
 from service.errors import BadRequest
 from service.git.changes import Change, changes, changes_of
 from service.git.commits import commits
@@ -268,6 +268,5 @@ async def _ask[Found](request: Request, find: Callable[[], Found]) -> Found:
 async def _place(request: Request, path: str, runtime_conversation_id: str | None = None) -> Place:
     """On the machine a relative path is below the server's directory; in a workspace it is refused."""
     if runtime_conversation_id is None:
-        return await asyncio.to_thread(lambda: place(os.path.abspath(path), "path", None))
-    _, inside = await workspace_of(request, runtime_conversation_id)
-    return await asyncio.to_thread(place, path, "path", inside)
+        path = await asyncio.to_thread(os.path.abspath, path)
+    return await place_in_scope(request, path, runtime_conversation_id)

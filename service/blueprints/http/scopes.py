@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from sanic import Blueprint, Request
 
 from service.blueprints.http.arguments import uuid_path
 from service.blueprints.http.context import WebContext, web_of
+from service.blueprints.http.places import Place, place
 
 SCOPE_PARAMETER = "runtime_conversation_id"
 """The path parameter's name in the contract."""
@@ -43,6 +45,14 @@ async def workspace_of(request: Request, runtime_conversation_id: str) -> tuple[
     """
     conversation_id = uuid_path(runtime_conversation_id, SCOPE_PARAMETER)
     return conversation_id, await working_dir_of(web_of(request), conversation_id)
+
+
+async def place_in_scope(request: Request, path: str, runtime_conversation_id: str | None) -> Place:
+    """Where `path` leads, on the machine or in the conversation's workspace. Raises as `workspace_of` and `place`."""
+    inside = None
+    if runtime_conversation_id is not None:
+        _, inside = await workspace_of(request, runtime_conversation_id)
+    return await asyncio.to_thread(place, path, "path", inside)
 
 
 async def working_dir_of(web: WebContext, conversation_id: UUID) -> str:
