@@ -236,7 +236,9 @@ def ask_everything(http: httpx.Client, repository: Repository) -> None:
 
 def test_signatures_are_not_looked_at(http: httpx.Client, repository: Repository, tmp_path: Path, trap: str) -> None:
     signing = tmp_path / "signing"
-    signing.write_text("#!/bin/sh\necho '[GNUPG:] SIG_CREATED ' >&2\necho '-----BEGIN PGP SIGNATURE-----'\n")
+    signing.write_text(
+        "#!/bin/sh\ncat >/dev/null\necho '[GNUPG:] SIG_CREATED ' >&2\necho '-----BEGIN PGP SIGNATURE-----'\n"
+    )
     signing.chmod(0o755)
     repository.write("file")
     repository.git("add", "file")
