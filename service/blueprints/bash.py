@@ -9,6 +9,7 @@ import asyncio
 import json
 import math
 import os
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from enum import Enum
 from typing import Any, Literal, NamedTuple
@@ -251,28 +252,22 @@ async def start(
 def search(history: BashHistory, wanted: BashSearch, page_bytes: float = math.inf) -> tuple[list[bytes], str | None]:
     """The events of a page and the name of the next. Blocking. Raises BadRequest for an unknown `page_id`.
 
-    A page ends with the event that brings it to `page_bytes`; not that of a single command.
+    A page ends with the event that brings it to `page_bytes`.
     """
+    if wanted.command_id__eq is not None and wanted.kind__eq == "BashCommand":
+        return [], None
     descending = wanted.sort_order is BashSortOrder.TIMESTAMP_DESC
-    if wanted.command_id__eq is not None:
-        if wanted.kind__eq == "BashCommand":
-            return [], None
-        return _search_command(history, wanted, wanted.command_id__eq.hex, descending=descending)
     first = 0 if wanted.timestamp__gte is None else micros_of(wanted.timestamp__gte)
     last = _FOREVER if wanted.timestamp__lt is None else micros_of(wanted.timestamp__lt)
-    page: tuple[int, str] | None = None
-    if wanted.page_id:
-        page = _page(wanted.page_id)
+    page = _page(wanted.page_id) if wanted.page_id else None
+    if page is not None:
         first, last = (first, min(last, page[0] + 1)) if descending else (max(first, page[0]), last)
+    find = _events if wanted.command_id__eq is None else _outputs
     items: list[bytes] = []
     size = 0
-    for entry in history.entries(first, last, descending=descending):
-        if page is not None and _is_before(entry, page, descending=descending):
-            continue
-        if wanted.kind__eq is not None and entry.is_command != (wanted.kind__eq == "BashCommand"):
-            continue
-        event = history.read(entry)
-        if event is None or not _passes(event, entry, wanted):
+    for entry, event in find(history, wanted, first, last, descending):
+        here = (entry.micros, entry.event_id)
+        if page is not None and (here > page if descending else here < page):
             continue
         if len(items) == wanted.limit or size >= page_bytes:
             return items, entry.cursor
@@ -281,34 +276,33 @@ def search(history: BashHistory, wanted: BashSearch, page_bytes: float = math.in
     return items, None
 
 
-def _search_command(
-    history: BashHistory, wanted: BashSearch, command_id: str, *, descending: bool
-) -> tuple[list[bytes], str | None]:
-    found = []
+def _events(
+    history: BashHistory, wanted: BashSearch, first: int, last: int, descending: bool
+) -> Iterator[tuple[Entry, bytes]]:
+    for entry in history.entries(first, last, descending=descending):
+        if wanted.kind__eq is not None and entry.is_command != (wanted.kind__eq == "BashCommand"):
+            continue
+        event = history.read(entry)
+        if event is None:
+            continue
+        if wanted.order__gt is None or entry.is_command or json.loads(event)["order"] > wanted.order__gt:
+            yield entry, event
+
+
+def _outputs(
+    history: BashHistory, wanted: BashSearch, first: int, last: int, descending: bool
+) -> Iterable[tuple[Entry, bytes]]:
+    """As `_events`, of one command."""
+    assert wanted.command_id__eq is not None
+    command_id = wanted.command_id__eq.hex
     after_order = -1 if wanted.order__gt is None else wanted.order__gt
+    found = []
     for event in history.outputs(command_id, after_order):
         output = json.loads(event)
-        micros = micros_of(datetime.fromisoformat(output["timestamp"]))
-        entry = Entry(micros, output["id"], command_id)
-        if wanted.timestamp__gte is not None and micros < micros_of(wanted.timestamp__gte):
-            continue
-        if wanted.timestamp__lt is not None and micros >= micros_of(wanted.timestamp__lt):
-            continue
-        if wanted.order__gt is None or output["order"] > wanted.order__gt:
+        entry = Entry(micros_of(datetime.fromisoformat(output["timestamp"])), output["id"], command_id)
+        if first <= entry.micros < last and output["order"] > after_order:
             found.append((entry, event))
-    if descending:
-        found.reverse()
-    if wanted.page_id:
-        page = _page(wanted.page_id)
-        found = [each for each in found if not _is_before(each[0], page, descending=descending)]
-    following = found[wanted.limit : wanted.limit + 1]
-    return [event for _, event in found[: wanted.limit]], following[0][0].cursor if following else None
-
-
-def _passes(event: bytes, entry: Entry, wanted: BashSearch) -> bool:
-    if wanted.order__gt is None or entry.is_command:
-        return True
-    return bool(json.loads(event)["order"] > wanted.order__gt)
+    return reversed(found) if descending else found
 
 
 def _page(page_id: str) -> tuple[int, str]:
@@ -317,12 +311,6 @@ def _page(page_id: str) -> tuple[int, str]:
     if len(micros) != 16 or not micros.isdecimal() or len(event_id) != 32:
         raise BadRequest(f"Unknown page_id: {page_id}")
     return int(micros), event_id
-
-
-def _is_before(entry: Entry, page: tuple[int, str], *, descending: bool) -> bool:
-    """Whether an entry comes before the page's first one."""
-    place = (entry.micros, entry.event_id)
-    return place > page if descending else place < page
 
 
 def _directory(working_dir: str, cwd: str | None) -> str:
