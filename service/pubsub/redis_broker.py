@@ -1,11 +1,10 @@
-"""The broker on Redis pub/sub, or on the embedded server: same commands, same semantics."""
+"""The broker on Redis pub/sub."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 
 import structlog
 from redis.asyncio import Connection, Redis
@@ -107,11 +106,6 @@ class RedisBroker:
                     yield Reconnected()
 
     async def close(self) -> None:
-        with suppress(RedisError, OSError):
-            async with self._writing:
-                if self._connection is not None:
-                    # The embedded server would go on to count a connection that is only dropped as a subscriber.
-                    await self._send("UNSUBSCRIBE")
         await self._drop()
         await self._listener.aclose()
         await self._commands.aclose()
