@@ -52,6 +52,10 @@ class Finding(NamedTuple):
     """What to do, and why; empty when all is well."""
 
 
+def _judged(subject: str, what: str, is_good: bool, advice: str) -> Finding:
+    return Finding(Level.GOOD, subject, what) if is_good else Finding(Level.WARNING, subject, what, advice)
+
+
 async def examine(settings: Settings) -> list[Finding]:
     """Everything, in the order of what depends on what. Writes and removes a file in the data folder."""
     findings = [*_versions(), *_programs(settings), *_access(settings)]
@@ -90,10 +94,7 @@ def _programs(settings: Settings) -> Iterator[Finding]:
         uses["redis-server"] = "`fanout serve` with several processes cannot start a Redis without it"
     for program, use in uses.items():
         path = shutil.which(program)
-        if path is None:
-            yield Finding(Level.WARNING, program, "not on PATH", f"Install it: {use}.")
-        else:
-            yield Finding(Level.GOOD, program, path)
+        yield _judged(program, path or "not on PATH", path is not None, f"Install it: {use}.")
 
 
 def _access(settings: Settings) -> Iterator[Finding]:
@@ -124,10 +125,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         yield Finding(Level.PROBLEM, "disk", problem, "Nothing can be stored, so no command is taken.")
         return
     free_bytes = shutil.disk_usage(_existing(folder)).free
-    level = Level.WARNING if free_bytes < _LOW_DISK_BYTES else Level.GOOD
-    yield Finding(
-        level, "disk", f"{free_bytes / 1e9:.1f} GB free below {folder}", "Make room." if level != "good" else ""
-    )
+    yield _judged("disk", f"{free_bytes / 1e9:.1f} GB free below {folder}", free_bytes >= _LOW_DISK_BYTES, "Make room.")
     try:
         seconds = _sync_seconds(_existing(folder))
     except OSError as error:
@@ -135,12 +133,11 @@ def _disk(settings: Settings) -> Iterator[Finding]:
             Level.PROBLEM, "disk", f"a file cannot be written, synced and renamed: {error}", "Every event is stored so."
         )
         return
-    is_slow = seconds > _SLOW_SYNC_SECONDS
-    yield Finding(
-        Level.WARNING if is_slow else Level.GOOD,
+    yield _judged(
         "fsync",
         f"{seconds * 1000:.1f} ms for a small file",
-        "Each event waits for it. A faster disk helps; OH_FSYNC=0 gives up what a power cut takes." if is_slow else "",
+        seconds <= _SLOW_SYNC_SECONDS,
+        "Each event waits for it. A faster disk helps; OH_FSYNC=0 gives up what a power cut takes.",
     )
 
 
@@ -218,21 +215,15 @@ async def _examine_redis(redis: Redis) -> list[Finding]:
     skew_seconds = seconds + micros / 1e6 - (began_at + took_seconds / 2)
     info = await redis.info("server")
     number = str(info["redis_version"])
+    distance = f"{number}, {took_seconds * 1000:.1f} ms away"
+    is_right = abs(skew_seconds) < _SKEW_SECONDS + took_seconds
+    skew = f"{skew_seconds * 1000:+.0f} ms" if is_right else f"{skew_seconds:+.1f} s"
     findings = [
-        Finding(Level.GOOD, "Redis", f"{number}, {took_seconds * 1000:.1f} ms away")
-        if took_seconds < _SLOW_REDIS_SECONDS
-        else Finding(
-            Level.WARNING,
-            "Redis",
-            f"{number}, {took_seconds * 1000:.1f} ms away",
-            "Commands cross it four times.",
-        ),
-        Finding(Level.GOOD, "clock", f"{skew_seconds * 1000:+.0f} ms against Redis")
-        if abs(skew_seconds) < _SKEW_SECONDS + took_seconds
-        else Finding(
-            Level.WARNING,
+        _judged("Redis", distance, took_seconds < _SLOW_REDIS_SECONDS, "Commands cross it four times."),
+        _judged(
             "clock",
-            f"{skew_seconds:+.1f} s against Redis",
+            f"{skew} against Redis",
+            is_right,
             "Leases do not depend on it, but the times and the order of conversations do: run NTP.",
         ),
     ]
