@@ -15,27 +15,19 @@ JOB_SECONDS = 900
 
 
 class OAuthJobs:
-    """Records by job id. Tokens in them are encrypted."""
+    """Records by job id. Tokens in them are encrypted. All methods raise BrokerUnavailable without Redis."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
 
     async def put(self, job_id: str, record: JsonObject) -> None:
-        """Replace the record.
-
-        Raises:
-            BrokerUnavailable: Redis does not answer.
-        """
+        """Replace the record."""
         with redis_errors():
             await self._redis.set(self._keys.oauth_job(job_id), json.dumps(record), ex=JOB_SECONDS)
 
     async def get(self, job_id: str) -> JsonObject | None:
-        """The record; None for one that is unknown or too old.
-
-        Raises:
-            BrokerUnavailable: Redis does not answer.
-        """
+        """The record; None for one that is unknown or too old."""
         with redis_errors():
             stored = await self._redis.get(self._keys.oauth_job(job_id))
         return None if stored is None else dict(json.loads(stored))
