@@ -19,10 +19,6 @@ RECORD_SECONDS = 60
 """How long it outlives the last process that was ready."""
 
 
-def _bytes(reply: bytes | str) -> bytes:
-    return reply if isinstance(reply, bytes) else reply.encode()
-
-
 class InitRecord(NamedTuple):
     """One answer to `POST /api/init`, as far as it has come."""
 
@@ -59,7 +55,7 @@ class Initialization:
         failure = stored.get(b"failure")
         return InitRecord(
             text(stored[b"token"]),
-            _bytes(stored[b"sealed"]),
+            text(stored[b"sealed"]).encode(),
             is_ready=b"ready" in stored,
             is_started=b"started" in stored,
             failure=None if failure is None else text(failure),
@@ -72,30 +68,19 @@ class Initialization:
 
     async def propose(self, record: InitRecord, seconds: float) -> bool:
         """Begin, unless somebody has begun already; forgotten after `seconds` if it does not get ready."""
-        with redis_errors():
-            return bool(
-                await self._tell(
-                    keys=[self._key], args=[record.token, int(seconds * 1000), "new", "sealed", record.sealed]
-                )
-            )
+        return await self._say(record, seconds, "new", "sealed", record.sealed)
 
     async def started(self, record: InitRecord) -> None:
         """A runner serves with it."""
-        await self._note(record, "started", "1")
+        await self._say(record, 0, "own", "started", "1")
 
     async def failed(self, record: InitRecord, reason: str) -> None:
         """A runner cannot serve with it."""
-        await self._note(record, "failure", reason)
+        await self._say(record, 0, "own", "failure", reason)
 
     async def keep(self, record: InitRecord) -> bool:
         """It is ready, and stays so for another while. False: another one has taken its place."""
-        with redis_errors():
-            return bool(
-                await self._tell(
-                    keys=[self._key],
-                    args=[record.token, RECORD_SECONDS * 1000, "any", "sealed", record.sealed, "ready", "1"],
-                )
-            )
+        return await self._say(record, RECORD_SECONDS, "any", "sealed", record.sealed, "ready", "1")
 
     async def withdraw(self, record: InitRecord, reason: str) -> None:
         """Be dormant again, and say why."""
@@ -114,6 +99,8 @@ class Initialization:
         with redis_errors():
             await self._redis.delete(self._failure_key)
 
-    async def _note(self, record: InitRecord, name: str, value: str) -> None:
+    async def _say(self, record: InitRecord, ttl_seconds: float, condition: str, *fields: str | bytes) -> bool:
+        """As `tell_init.lua` has it."""
+        arguments = [record.token, int(ttl_seconds * 1000), condition, *fields]
         with redis_errors():
-            await self._tell(keys=[self._key], args=[record.token, 0, "own", name, value])
+            return bool(await self._tell(keys=[self._key], args=arguments))
