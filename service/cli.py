@@ -102,12 +102,8 @@ def doctor() -> None:
 
     Exit status 1 when there is a problem; warnings leave it 0.
     """
-    try:
-        settings = load_settings()
-    except SettingsError as error:
-        sys.exit(f"fanout: {error}")
     console = Console(soft_wrap=True, highlight=False)
-    findings = asyncio.run(examine(settings))
+    findings = asyncio.run(examine(load_settings()))
     for finding in findings:
         console.print(f"{_MARKS[finding.level]} [bold]{finding.subject}[/]  {escape(finding.what)}")
         if finding.advice:
@@ -117,12 +113,15 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Entry point."""
-    cli()
+    """Entry point. What its user can mend ends the process with one line."""
+    try:
+        cli()
+    except (SettingsError, CannotListen, RedisServerMissing) as error:
+        sys.exit(f"fanout: {error}")
 
 
 def _serve_in_one_process(settings: Settings) -> NoReturn:
-    _require_address(settings)
+    require_address(settings.bind_host, settings.port)
     app = create_app(settings)
     forget_secrets()
     app.run(
@@ -137,8 +136,10 @@ def _serve_in_one_process(settings: Settings) -> NoReturn:
 
 
 def _serve_in_processes(settings: Settings) -> NoReturn:
-    _require_any_redis(settings)
-    _require_address(settings)
+    # Both now and not when Sanic starts: it would log the failure as an exception of its own.
+    if settings.redis_address is None:
+        require_redis_server()
+    require_address(settings.bind_host, settings.port)
     app = create_app(settings)
     app.prepare(
         host=settings.bind_host,
@@ -151,25 +152,6 @@ def _serve_in_processes(settings: Settings) -> NoReturn:
     # Workers make their app from the environment, which says what the command line said.
     Sanic.serve(primary=app, app_loader=AppLoader(factory=create_app))
     _exit()
-
-
-# Both now and not when Sanic starts: it would log the failure as an exception of its own.
-
-
-def _require_address(settings: Settings) -> None:
-    try:
-        require_address(settings.bind_host, settings.port)
-    except CannotListen as error:
-        sys.exit(f"fanout: {error}")
-
-
-def _require_any_redis(settings: Settings) -> None:
-    if settings.redis_address is not None:
-        return
-    try:
-        require_redis_server()
-    except RedisServerMissing as error:
-        sys.exit(f"fanout: {error}")
 
 
 def _require_redis(settings: Settings) -> None:
@@ -186,12 +168,9 @@ def _exit() -> NoReturn:
 
 
 def _settings(**given: str | int | None) -> Settings:
-    """The settings, the command line over everything else; a bad value ends the process with one line."""
-    try:
-        loaded = load_settings()
-        configure_logging(loaded)
-        for notice in loaded.notices:
-            structlog.get_logger(__name__).warning("setting_ignored", reason=notice)
-        return hand_down(loaded, **{name: value for name, value in given.items() if value is not None})
-    except SettingsError as error:
-        sys.exit(f"fanout: {error}")
+    """The settings, the command line over everything else."""
+    loaded = load_settings()
+    configure_logging(loaded)
+    for notice in loaded.notices:
+        structlog.get_logger(__name__).warning("setting_ignored", reason=notice)
+    return hand_down(loaded, **{name: value for name, value in given.items() if value is not None})

@@ -176,15 +176,6 @@ class SupervisedManager(WorkerManager):
 class CannotListen(Exception):
     """The address to listen on is taken, or not to be had."""
 
-    def __init__(self, host: str, port: int, reason: str) -> None:
-        super().__init__(host, port, reason)
-        self.host = host
-        self.port = port
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"cannot listen on {self.host}:{self.port}: {self.reason}"
-
 
 def require_address(host: str, port: int) -> None:
     """Raises CannotListen when another program listens there, or nobody can.
@@ -194,7 +185,7 @@ def require_address(host: str, port: int) -> None:
     try:
         _bind(host, port, is_shared=False).close()
     except OSError as error:
-        raise CannotListen(host, port, error.strerror or str(error)) from error
+        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
 
 
 def install() -> None:
