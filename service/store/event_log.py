@@ -19,7 +19,7 @@ from uuid import UUID
 
 import structlog
 
-from service.errors import ConversationNotFound
+from service.errors import ConversationNotFound, JsonObject
 from service.store.cached_file import RACY_NS
 from service.store.event_listing import Listed, read_listing, size_of_listing
 from service.store.event_name import EventName, event_file_name, names_from, parse_event_name
@@ -290,27 +290,21 @@ class EventLog:
             return EventFacts("", "", "", "")
 
 
-def facts_of(event: dict[str, object]) -> EventFacts:
+def facts_of(event: JsonObject) -> EventFacts:
     """What filters look at, from one parsed event."""
     kind = sys.intern(str(event["kind"]))  # a handful of words, in each of thousands of events
     text = _message_text(event) if kind == "MessageEvent" else ""
     return EventFacts(kind, sys.intern(str(event["source"])), str(event["timestamp"]), text)
 
 
-def _message_text(event: dict[str, object]) -> str:
+def _message_text(event: JsonObject) -> str:
     message = event["llm_message"]
-    if not isinstance(message, dict):
-        raise TypeError("llm_message is no object")
-    parts = [*message.get("content", ()), *_list(event.get("extended_content"))]
+    parts = [*message.get("content", ()), *(event.get("extended_content") or ())]
     texts = [str(part["text"]) for part in parts if "text" in part]
     reasoning = message.get("reasoning_content")
     if reasoning:
         texts.append(str(reasoning))
     return "\n".join(texts).lower()
-
-
-def _list(value: object) -> list[dict[str, object]]:
-    return value if isinstance(value, list) else []
 
 
 class EventLogs:
