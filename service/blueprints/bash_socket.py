@@ -85,11 +85,11 @@ async def _take_commands(web: WebContext, socket: Socket) -> None:
 async def _send_events(web: WebContext, socket: Socket, *, is_all: bool) -> None:
     history = BashHistory(web.settings.bash_events_dir)
     sent: OrderedDict[bytes, None] = OrderedDict()
-    since = 0 if is_all else _now_micros()
+    since = first = 0 if is_all else _now_micros()
     async with web.hub.subscribe(Channel(web.keys.bash), web.settings.socket_backlog_bytes) as subscriber:
         while True:
             await _send_history(history, socket, sent, since)
-            since = _now_micros() - _OVERLAP_MICROS
+            since = max(first, _now_micros() - _OVERLAP_MICROS)
             await _send_live(subscriber, socket, sent)
 
 

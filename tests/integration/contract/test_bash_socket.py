@@ -12,6 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from service.blueprints.bash_socket import _LOOK_AGAIN_SECONDS
 from tests.integration.contract.conversations import Conversations, JsonObject
 from tests.server_process import Server
 
@@ -104,6 +105,15 @@ def test_history_comes_first_and_each_event_once(server: Server, http: httpx.Cli
             frames.append(received(connection))
     assert len({frame["id"] for frame in frames}) == len(frames) == 122
     assert [frame["stdout"] for frame in frames if frame["kind"] == "BashOutput"][:60] == [f"{n}\n" for n in range(60)]
+
+
+def test_without_history_only_what_comes_is_told(server: Server, http: httpx.Client) -> None:
+    http.post("/api/bash/execute_bash_command", json={"command": "echo before"})
+    with socket(server) as connection:
+        connection.send(json.dumps({"command": "echo now"}))
+        assert [received(connection)["kind"] for _ in range(2)] == ["BashCommand", "BashOutput"]
+        with pytest.raises(TimeoutError):  # also not when the history is looked at again
+            connection.recv(timeout=_LOOK_AGAIN_SECONDS + 1)
 
 
 def test_bad_query_refuses_the_handshake(server: Server) -> None:
