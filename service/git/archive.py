@@ -102,7 +102,7 @@ def write_patch(directory: Path, base: Base, excludes: tuple[str, ...], file: IO
         step(*options, "add", "--all", "--", *others)
         step(*options, "update-index", "--", *submodules)
         # Not `diff`, which shows things as the user's configuration would have them.
-        shown = ("--cached", "--binary", "--full-index", *ONLY_GIT, "--relative")
+        shown = ("--cached", "--binary", "--full-index", *ONLY_GIT)
         paths = (".", *(pathspec for exclude in excludes for pathspec in _pathspecs(exclude)))
         step("diff-index", *shown, base.tree, "--", *paths, output=file)
 

@@ -117,11 +117,11 @@ def test_patch_begins_where_the_branch_was_published(http: httpx.Client, reposit
 
 
 def test_patch_of_a_subdirectory_is_of_that_subtree(http: httpx.Client, repository: Repository) -> None:
-    """Its paths are relative to it."""
+    """Its paths are the repository's, where `git apply` wants them."""
     repository.write("sub/in", "in\n")
     repository.write("out", "out\n")
     content = archive(http, repository.path / "sub").raise_for_status().text
-    assert "+++ b/in" in content
+    assert "+++ b/sub/in" in content
     assert "out" not in content
 
 
