@@ -166,7 +166,8 @@ async def download_trajectory(
             raise InvalidRequest("Invalid trajectory conversation id") from None
         if wanted != own:
             raise InvalidRequest("Trajectory must belong to the selected conversation")
-    web.require(wanted)
+    if not web.root.exists(wanted):
+        raise NotFound("Conversation not found")
     with tempfile.TemporaryFile() as archive:
         await web.workers.call_that_takes_long(write_trajectory, web.root.directory(wanted).path, archive)
         return await send_open_file(request, archive, _OCTETS, as_attachment(f"{wanted.hex}.zip"))

@@ -37,7 +37,7 @@ class _Position(NamedTuple):
         """Raises BadRequest for what is no `<page>[:<offset>]`."""
         parts = _PAGE_ID.fullmatch(page_id or "1")
         if parts is None or int(parts["offset"] or 0) > _PAGE_SIZE:
-            raise BadRequest(f"Invalid page_id: {page_id}")
+            raise BadRequest("Invalid repository page_id")
         return cls(int(parts["page"]), int(parts["offset"] or 0))
 
     def __str__(self) -> str:

@@ -109,6 +109,12 @@ def test_repositories_need_a_token(http: httpx.Client) -> None:
     assert search(http).json() == {"items": [], "next_page_id": None, "missing_token": True}
 
 
+def test_page_id_must_be_one_of_ours(http: httpx.Client, token: str) -> None:
+    for wrong in ("abc", "0", "1:-1"):
+        answer = search(http, page_id=wrong)
+        assert (answer.status_code, answer.json()["detail"]) == (400, "Invalid repository page_id")
+
+
 def test_repositories_are_paged_and_filtered(http: httpx.Client, token: str, github: GitHub) -> None:
     github.names = [f"o/{'even' if number % 2 == 0 else 'odd'}-{number}" for number in range(250)]
     page = search(http, limit=2).json()
