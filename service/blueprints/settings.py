@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
-from uuid import UUID
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import BaseModel, Field, SecretStr
 from pydantic_core import from_json, to_json
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import text
 
-from service.blueprints.http.arguments import body, checked_json, query, text_path
+from service.blueprints.http.arguments import body, checked_json, query
 from service.blueprints.http.asking import ask_any
 from service.blueprints.http.context import web_of
 from service.blueprints.http.openapi import documented
-from service.errors import BadRequest
+from service.errors import BadRequest, InvalidRequest
 from service.redaction import REDACTED_SECRET
 
 blueprint = Blueprint("settings", url_prefix="/api/settings")
 
 EXPOSE_HEADER = "X-Expose-Secrets"
 _EXPOSURES = {"encrypted": "encrypted", "true": "encrypted", "plaintext": "plaintext"}
-_SECRET_NAME = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
+_SECRET_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 
 class SecretToPut(BaseModel):
-    name: str = Field(pattern=_SECRET_NAME)
+    name: str
     value: SecretStr
     description: str | None = None
-
-    @field_validator("value")
-    @classmethod
-    def _is_a_value(cls, value: SecretStr) -> SecretStr:
-        if value.get_secret_value().strip() in ("", REDACTED_SECRET):
-            raise ValueError("a secret is neither blank nor redacted")
-        return value
 
 
 class SecretShown(BaseModel):
@@ -49,7 +42,7 @@ class SecretsShown(BaseModel):
 
 
 class SecretsQuestion(BaseModel):
-    agent_profile_id: UUID | None = Field(None, description="Only the secrets that this profile may use.")
+    agent_profile_id: str | None = Field(None, description="Only the secrets that this profile may use.")
 
 
 class Deleted(BaseModel):
@@ -67,7 +60,7 @@ def exposure(request: Request) -> dict[str, str]:
         return {}
     mode = _EXPOSURES.get(given.lower())
     if mode is None:
-        raise BadRequest(f"{EXPOSE_HEADER} is 'encrypted' or 'plaintext'")
+        raise BadRequest(f"Invalid {EXPOSE_HEADER} header value: it is 'encrypted' or 'plaintext'")
     return {"expose": mode}
 
 
@@ -127,7 +120,7 @@ async def delete_mcp(request: Request, key: str) -> HTTPResponse:
 @documented(summary="The names of the secrets", query=SecretsQuestion, response=SecretsShown, errors=(404, 409, 422))
 async def list_secrets(request: Request) -> HTTPResponse:
     profile_id = query(request, SecretsQuestion).agent_profile_id
-    arguments: dict[str, str] = {} if profile_id is None else {"agent_profile_id": str(profile_id)}
+    arguments: dict[str, str] = {} if profile_id is None else {"agent_profile_id": profile_id}
     return await ask_any(request, "secrets.list", arguments=arguments)
 
 
@@ -135,8 +128,11 @@ async def list_secrets(request: Request) -> HTTPResponse:
 @documented(summary="Store a secret", body=SecretToPut, response=SecretShown, errors=(409, 422, 503))
 async def put_secret(request: Request) -> HTTPResponse:
     wanted = body(request, SecretToPut)
-    content = {**wanted.model_dump(), "value": wanted.value.get_secret_value()}
-    return await ask_any(request, "secrets.put", to_json(content))
+    _require_secret_name(wanted.name)
+    value = wanted.value.get_secret_value()
+    if value.strip() in ("", REDACTED_SECRET):
+        raise InvalidRequest("Secret value must not be empty or redacted")
+    return await ask_any(request, "secrets.put", to_json({**wanted.model_dump(), "value": value}))
 
 
 @blueprint.get("/secrets/<name:str>")
@@ -144,13 +140,18 @@ async def put_secret(request: Request) -> HTTPResponse:
     summary="The value of a secret", response={"type": "string"}, media_type="text/plain", errors=(404, 409, 422)
 )
 async def get_secret(request: Request, name: str) -> HTTPResponse:
-    answer = await web_of(request).requester.ask(
-        "secrets.get", arguments={"name": text_path(name, "name", _SECRET_NAME)}
-    )
+    _require_secret_name(name)
+    answer = await web_of(request).requester.ask("secrets.get", arguments={"name": name})
     return text(from_json(answer.body))
 
 
 @blueprint.delete("/secrets/<name:str>")
 @documented(summary="Delete a secret", response=Deleted, errors=(404, 409, 422, 503))
 async def delete_secret(request: Request, name: str) -> HTTPResponse:
-    return await ask_any(request, "secrets.delete", arguments={"name": text_path(name, "name", _SECRET_NAME)})
+    _require_secret_name(name)
+    return await ask_any(request, "secrets.delete", arguments={"name": name})
+
+
+def _require_secret_name(name: str) -> None:
+    if not _SECRET_NAME.fullmatch(name):
+        raise InvalidRequest("Invalid secret name format: a letter, then letters, digits and underscores, 64 at most")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from openhands.sdk.llm.llm_profile_store import canonical_profile_name
 from openhands.sdk.settings.api_models import MCPServerPatch
 from openhands.sdk.settings.model import (
     ConversationSettings,
@@ -18,10 +19,11 @@ from openhands.sdk.utils.cipher import Cipher
 
 from service.errors import BadRequest, Conflict, InvalidRequest, JsonObject, NotFound
 from service.requests.message import Request
+from service.runner.operations.profiles import load_usable
 from service.runner.operations.store_access import StoreAccess
 from service.runner.operations.table import Operation
 from service.runner.persistence.profile_stores import ProfileStores
-from service.runner.persistence.settings_store import CurrentSettings, SecretsStore, SettingsStore, merge
+from service.runner.persistence.settings_store import POINTERS, CurrentSettings, SecretsStore, SettingsStore, merge
 from service.runner.wire.request_models import NewMCPServer, SettingsPatch
 from service.runner.wire.validation import parse
 
@@ -53,9 +55,9 @@ class SettingsOperations:
 
     def _change(self, request: Request) -> JsonObject:
         wanted = parse(SettingsPatch, request.body)
-        given = wanted.model_fields_set
+        given = {name for name in wanted.model_fields_set if name in POINTERS or getattr(wanted, name) is not None}
         if not given:
-            raise BadRequest("Nothing to change was given")
+            raise BadRequest(f"At least one of {', '.join(SettingsPatch.model_fields)} must be given")
         with self._settings.changing() as settings:
             if wanted.agent_settings_diff is not None:
                 settings.change_agent(wanted.agent_settings_diff)
@@ -66,30 +68,35 @@ class SettingsOperations:
             if "active_profile" in given:
                 self._point_at_profile(settings, wanted.active_profile, "llm" in (wanted.agent_settings_diff or {}))
             if "active_agent_profile_id" in given:
-                self._require_agent_profile(wanted.active_agent_profile_id)
-                settings.pointers["active_agent_profile_id"] = wanted.active_agent_profile_id
+                wanted_id = wanted.active_agent_profile_id
+                if wanted_id is not None and self._agent_profile_name(wanted_id) is None:
+                    raise NotFound(f"Agent profile with id '{wanted_id}' not found")
+                settings.pointers["active_agent_profile_id"] = wanted_id
             if "active_meta_profile" in given:
-                name = wanted.active_meta_profile
-                if name is not None:
-                    self._stores.meta_profiles.load(name)
-                settings.pointers["active_meta_profile"] = name
+                self._require_meta_profile(wanted.active_meta_profile)
+                settings.pointers["active_meta_profile"] = wanted.active_meta_profile
             return settings.shown(None)
 
     def _point_at_profile(self, settings: CurrentSettings, name: str | None, has_llm: bool) -> None:
         if name is not None:
-            llm = self._stores.llm_profiles.load(name, cipher=self._cipher)
+            llm = load_usable(self._stores, canonical_profile_name(name), self._cipher)
             if not has_llm and isinstance(settings.agent, OpenHandsAgentSettings):
                 settings.agent = settings.agent.model_copy(update={"llm": llm})
         settings.pointers["active_profile"] = name
 
-    def _require_agent_profile(self, profile_id: str | None) -> str | None:
-        """Its name; raises NotFound."""
-        if profile_id is None:
+    def _require_meta_profile(self, name: str | None) -> None:
+        if name is not None:
+            try:
+                self._stores.meta_profiles.load(name)
+            except FileNotFoundError:
+                raise NotFound(f"Meta-profile '{name}' not found") from None
+
+    def _agent_profile_name(self, profile_id: str) -> str | None:
+        """None where there is none of that id, as of what is no id."""
+        try:
+            return self._stores.agent_profiles.name_for_id(UUID(profile_id))
+        except ValueError:
             return None
-        name = self._stores.agent_profiles.name_for_id(UUID(profile_id))
-        if name is None:
-            raise NotFound(f"Agent profile with id '{profile_id}' not found")
-        return name
 
     def _add_mcp(self, request: Request) -> JsonObject:
         key = request.arguments["key"]
@@ -121,8 +128,9 @@ class SettingsOperations:
         secrets = self._secrets.all()
         profile_id = request.arguments.get("agent_profile_id")
         if profile_id is not None:
-            name = self._require_agent_profile(profile_id)
-            assert name is not None, "an id was given"
+            name = self._agent_profile_name(profile_id)
+            if name is None:
+                raise NotFound("Agent profile not found")
             allowed = self._stores.agent_profiles.load(name).secret_refs
             secrets = [secret for secret in secrets if allowed is None or secret.name in allowed]
         return {"secrets": [secret.shown() for secret in secrets]}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Annotated, TypedDict
 
 from openhands.sdk.utils.cipher import Cipher
+from pydantic import Field
 
 from service.errors import JsonObject, NotFound
 from service.requests.message import Request
@@ -18,11 +20,21 @@ _LISTS = {"workspaces": "Workspace not found", "workspaceParents": "Workspace pa
 """And what is said of one that is not in it."""
 
 
+class _Entry(TypedDict):
+    path: str
+
+
+class _WorkspacesFile(TypedDict, total=False):
+    schema_version: Annotated[int, Field(strict=True, le=1)]
+    workspaces: list[_Entry]
+    workspaceParents: list[_Entry]
+
+
 class WorkspaceOperations:
     """`workspaces.json`."""
 
     def __init__(self, settings: Settings, cipher: Cipher, access: StoreAccess) -> None:
-        self._file = StoredJson(_folder(settings), "workspaces", cipher)
+        self._file = StoredJson(_folder(settings), "workspaces", _WorkspacesFile, cipher)
         self.table: dict[str, Operation] = {
             "workspaces.list": access.reading(lambda _: _shown(self._file.read())),
             "workspaces.add": access.changing(self._add),

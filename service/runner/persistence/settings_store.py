@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 from openhands.sdk.settings.model import (
     ACPAgentSettings,
@@ -16,14 +16,14 @@ from openhands.sdk.settings.model import (
     validate_agent_settings,
 )
 from openhands.sdk.utils.cipher import Cipher
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from service.errors import Conflict, InvalidRequest, JsonObject, NotFound
 from service.redaction import REDACTED_SECRET
 from service.runner.persistence.stored_json import StoredJson
 
 _SCHEMA_VERSION = 6
-_POINTERS = ("active_profile", "active_agent_profile_id", "active_meta_profile")
+POINTERS = ("active_profile", "active_agent_profile_id", "active_meta_profile")
 
 AgentSettings = OpenHandsAgentSettings | ACPAgentSettings
 
@@ -41,8 +41,8 @@ class CurrentSettings:
             )
             self.conversation = ConversationSettings.from_persisted(conversation or {})
         except (ValidationError, TypeError, ValueError) as error:
-            raise Conflict(f"settings.json cannot be read: {type(error).__name__}") from error
-        self.pointers: dict[str, str | None] = {name: content.get(name) for name in _POINTERS}
+            raise Conflict(f"Settings file is corrupted: {type(error).__name__}") from error
+        self.pointers: dict[str, str | None] = {name: content.get(name) for name in POINTERS}
         self.misc: JsonObject = content.get("misc_settings") or {}
 
     def change_agent(self, diff: JsonObject) -> None:
@@ -88,11 +88,15 @@ class CurrentSettings:
         return {"schema_version": _SCHEMA_VERSION, **shown}
 
 
+class _SettingsFile(TypedDict, total=False):
+    schema_version: Annotated[int, Field(strict=True, le=_SCHEMA_VERSION)]
+
+
 class SettingsStore:
     """`settings.json`."""
 
     def __init__(self, root: Path, cipher: Cipher) -> None:
-        self._file = StoredJson(root, "settings", cipher)
+        self._file = StoredJson(root, "settings", _SettingsFile, cipher)
         self._cipher = cipher
 
     def read(self) -> CurrentSettings:
@@ -126,11 +130,20 @@ class Secret(NamedTuple):
         return self._asdict()
 
 
+class _StoredSecret(TypedDict, total=False):
+    secret: str | None
+    description: str | None
+
+
+class _SecretsFile(TypedDict, total=False):
+    custom_secrets: dict[str, _StoredSecret]
+
+
 class SecretsStore:
     """`secrets.json`: `{"custom_secrets": {NAME: {name, secret, description}}}`."""
 
     def __init__(self, root: Path, cipher: Cipher) -> None:
-        self._file = StoredJson(root, "secrets", cipher)
+        self._file = StoredJson(root, "secrets", _SecretsFile, cipher)
         self._cipher = cipher
 
     def all(self) -> list[Secret]:
@@ -140,9 +153,9 @@ class SecretsStore:
     def value(self, name: str) -> str:
         """Raises NotFound when there is none of that name."""
         stored = self._file.read().get("custom_secrets", {})
-        if name not in stored:
+        secret: str | None = stored.get(name, {}).get("secret")
+        if secret is None:
             raise NotFound("Secret not found")
-        secret: str = stored[name]["secret"]
         return self._cipher.try_decrypt_str(secret) or secret
 
     def put(self, name: str, value: str, description: str | None) -> Secret:

@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from openhands.sdk.utils.cipher import Cipher
+from pydantic import TypeAdapter, ValidationError
 
 from service.errors import Conflict, JsonObject, Unavailable
 from service.runner.secrets_at_rest import UnknownSecretKey, require_known_tokens
@@ -21,7 +23,9 @@ _DIRECTORY_MODE = 0o700
 class StoredJson:
     """`<name>.json` in the published server's place, under the lock that it takes too, `.<name>.lock`."""
 
-    def __init__(self, root: Path, name: str, cipher: Cipher) -> None:
+    def __init__(self, root: Path, name: str, form: Any, cipher: Cipher) -> None:
+        """`form`: the type, for pydantic, of what this server knows of the content."""
+        self._form = TypeAdapter(form)
         self._path = root / f"{name}.json"
         self._lock_path = root / f".{name}.lock"
         self._cipher = cipher
@@ -30,19 +34,21 @@ class StoredJson:
         """The content, as stored; empty when there is no file. Makes nothing.
 
         Raises:
-            Conflict: it is no JSON object, or holds a secret that no key decrypts. The SDK would take that for absent
-                and write the file without it.
+            Conflict: it has another form, so may be of a later version, or holds a secret that no key decrypts. The SDK
+                would take that for absent and write the file without it.
         """
         try:
             text = self._path.read_text("utf-8")
+            content: JsonObject = json.loads(text)
+            self._form.validate_python(content)
         except FileNotFoundError:
             return {}
-        try:
-            content = json.loads(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "all of it"
+            raise self._corrupted(f"{where}: {first['msg']}") from error
         except ValueError as error:
-            raise Conflict(f"{self._path.name} cannot be read: {error}") from error
-        if not isinstance(content, dict):
-            raise Conflict(f"{self._path.name} cannot be read: it is no JSON object")
+            raise self._corrupted(str(error)) from error
         try:
             require_known_tokens(text, self._cipher)
         except UnknownSecretKey as error:
@@ -65,3 +71,6 @@ class StoredJson:
                 write_atomically(self._path, json.dumps(content, indent=2).encode(), fsync=True)
         except Timeout:
             raise Unavailable("Profile store is busy. Please retry.") from None
+
+    def _corrupted(self, reason: str) -> Conflict:
+        return Conflict(f"{self._path.stem.capitalize()} file is corrupted: {reason}")

@@ -76,7 +76,9 @@ def test_secrets_of_settings_are_encrypted_and_shown_as_asked(http: httpx.Client
     for sent_back in (token, "**********"):
         change(http, agent_settings_diff={"llm": {"api_key": sent_back}})
         assert get(http, **{"X-Expose-Secrets": "plaintext"})["agent_settings"]["llm"]["api_key"] == KEY
-    assert http.get("/api/settings", headers={"X-Expose-Secrets": "please"}).status_code == 400
+    refused = http.get("/api/settings", headers={"X-Expose-Secrets": "please"})
+    assert refused.status_code == 400
+    assert refused.json()["detail"].startswith("Invalid X-Expose-Secrets header value: ")
     assert get(http, **{"X-Expose-Secrets": ""}) == get(http)
 
 
@@ -84,6 +86,7 @@ def test_secrets_of_settings_are_encrypted_and_shown_as_asked(http: httpx.Client
     ("wanted", "status"),
     [
         ({}, 400),
+        ({"misc_settings_diff": None}, 400),
         ({"unknown": 1}, 422),
         ({"agent_settings_diff": {"unknown": 1}}, 422),
         ({"agent_settings_diff": {"llm": {"unknown": 1}}}, 422),
@@ -103,13 +106,32 @@ def test_what_makes_no_sense_changes_nothing(http: httpx.Client, root: Path, wan
     assert (root / "settings.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(("pointer", "kind"), [("active_profile", "Profile"), ("active_meta_profile", "Meta-profile")])
+def test_pointer_to_nothing_is_named(http: httpx.Client, root: Path, pointer: str, kind: str) -> None:
+    assert http.patch("/api/settings", json={pointer: "nobody"}).json() == {"detail": f"{kind} 'nobody' not found"}
+
+
 def test_file_that_cannot_be_read_is_left_alone(http: httpx.Client, root: Path) -> None:
     token = "gAAAAA" + "B" * 94
-    for content in ("{broken", json.dumps({"agent_settings": {"llm": {"api_key": token}}})):
+    later = {"schema_version": 99, "misc_settings": {}}
+    for content in ("{broken", json.dumps({"agent_settings": {"llm": {"api_key": token}}}), json.dumps(later)):
         (root / "settings.json").write_text(content)
         assert http.patch("/api/settings", json={"misc_settings_diff": {"a": 1}}).status_code == 409
         assert http.get("/api/settings").status_code == 409
         assert (root / "settings.json").read_text() == content
+
+
+@pytest.mark.parametrize("content", ["[]", '{"custom_secrets": 5}', '{"custom_secrets": {"A": "x"}}'])
+def test_secrets_that_cannot_be_read_are_left_alone(http: httpx.Client, root: Path, content: str) -> None:
+    (root / "secrets.json").write_text(content)
+    for answer in (
+        http.get("/api/settings/secrets"),
+        http.get("/api/settings/secrets/A"),
+        http.put("/api/settings/secrets", json={"name": "A", "value": "x"}),
+        http.delete("/api/settings/secrets/A"),
+    ):
+        assert (answer.status_code, answer.json()["detail"].split(":")[0]) == (409, "Secrets file is corrupted")
+    assert (root / "secrets.json").read_text() == content
 
 
 def test_changes_at_the_same_time_lose_nothing(http: httpx.Client, root: Path) -> None:
@@ -161,16 +183,30 @@ def test_secrets_are_stored_told_of_and_deleted(http: httpx.Client, root: Path) 
 
 
 @pytest.mark.parametrize(
-    "secret",
+    ("secret", "reason"),
     [
-        {"name": "1A", "value": "x"},
-        {"name": "A", "value": " "},
-        {"name": "A", "value": "**********"},
-        {"name": "A"},
+        ({"name": "1A", "value": "x"}, "Invalid secret name format"),
+        ({"name": "A" * 65, "value": "x"}, "Invalid secret name format"),
+        ({"name": "A", "value": " "}, "Secret value must not be empty or redacted"),
+        ({"name": "A", "value": "**********"}, "Secret value must not be empty or redacted"),
     ],
 )
-def test_secrets_that_are_none_are_refused(http: httpx.Client, secret: JsonObject) -> None:
-    assert http.put("/api/settings/secrets", json=secret).status_code == 422
+def test_secrets_that_are_none_are_refused(http: httpx.Client, secret: JsonObject, reason: str) -> None:
+    refused = http.put("/api/settings/secrets", json=secret)
+    assert (refused.status_code, refused.json()["detail"].split(":")[0]) == (422, reason)
+    assert http.put("/api/settings/secrets", json={"name": "A"}).status_code == 422
+
+
+def test_name_that_no_secret_has_is_refused(http: httpx.Client) -> None:
+    for request in (http.get, http.delete):
+        refused = request("/api/settings/secrets/bad-name")
+        assert (refused.status_code, refused.json()["detail"].split(":")[0]) == (422, "Invalid secret name format")
+
+
+@pytest.mark.parametrize("profile_id", ["00000000-0000-4000-8000-0000000000f1", "nope", ""])
+def test_secrets_of_no_agent_profile_are_not_found(http: httpx.Client, profile_id: str) -> None:
+    missing = http.get("/api/settings/secrets", params={"agent_profile_id": profile_id})
+    assert (missing.status_code, missing.json()) == (404, {"detail": "Agent profile not found"})
 
 
 def test_agent_of_an_acp_server_is_set(http: httpx.Client) -> None:

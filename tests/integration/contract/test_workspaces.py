@@ -60,14 +60,31 @@ def test_what_is_no_workspace_is_refused(http: httpx.Client, bad: JsonObject) ->
     assert http.delete(WORKSPACES).status_code == 422
 
 
-def test_broken_file_is_a_conflict(http: httpx.Client, server: Server) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"",
+        b"\xff",
+        b"[]",
+        b'{"schema_version": 2, "workspaces": []}',
+        b'{"schema_version": "1", "workspaces": []}',
+        b'{"workspaces": "/a"}',
+        b'{"workspaces": ["/a"]}',
+    ],
+)
+def test_broken_or_later_file_is_a_conflict(http: httpx.Client, server: Server, content: bytes) -> None:
     """It is left as it is."""
     path = server.directory / ".openhands" / "workspaces.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text("{")
-    assert http.get(WORKSPACES).status_code == 409
-    assert http.post(WORKSPACES, json={"workspaces": [entry("/a")]}).status_code == 409
-    assert path.read_text() == "{"
+    path.write_bytes(content)
+    for answer in (
+        http.get(WORKSPACES),
+        http.post(WORKSPACES, json={"workspaces": [entry("/a")]}),
+        http.delete(WORKSPACES, params={"path": "/a"}),
+    ):
+        assert (answer.status_code, answer.json()["detail"].split(":")[0]) == (409, "Workspaces file is corrupted")
+    assert path.read_bytes() == content
 
 
 def test_many_at_once_lose_nothing(http: httpx.Client) -> None:
