@@ -151,7 +151,7 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
             ProfileOperations(settings.persistence_root, cipher, access).table,
             AgentProfileOperations(settings, cipher, access, extensions).table,
             SubscriptionOperations(settings.persistence_root, workers, catalog.oauth_jobs, cipher).table,
-            LlmTrial(workers, cipher).table,
+            LlmTrial(settings.persistence_root, workers, cipher).table,
             WorkspaceOperations(settings, cipher, access).table,
             WebhookOperations(webhooks).table,
             SandboxOperations(host).table,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -63,6 +64,21 @@ def test_llm_that_cannot_be_reached_is_not(http: httpx.Client, llm: ScriptedLlm)
     assert "k3y" not in json.dumps(found)
 
 
+def test_draft_has_the_key_of_its_provider_connection(http: httpx.Client, llm: ScriptedLlm) -> None:
+    connection = {"display_name": "c", "api_key": llm.settings["api_key"], "base_url": llm.settings["base_url"]}
+    connection_id = http.post("/api/llm/provider-connections", json=connection).raise_for_status().json()["id"]
+    draft = {"model": llm.settings["model"], "provider_connection_id": connection_id}
+    assert verdict(http, draft) == {"valid": True, "error": None}
+
+
+def test_trial_lasts_no_longer_than_the_draft_waits(http: httpx.Client) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        asked = time.monotonic()
+        assert verdict(http, {"model": "openai/x", "api_key": "k", "base_url": url, "timeout": 1})["valid"] is True
+    assert time.monotonic() - asked < 10
+
+
 @pytest.mark.parametrize(("name", "content"), [("draft", {}), ("draft", {"llm": {"model": 3}}), ("-x", None)])
 def test_what_is_no_draft_is_refused(http: httpx.Client, llm: ScriptedLlm, name: str, content: Any) -> None:
     wanted = {"llm": llm.settings} if content is None else content
@@ -79,6 +95,12 @@ def test_nobody_is_signed_in(http: httpx.Client, server: Server) -> None:
     models = http.get(f"{SUBSCRIPTION}/models").json()
     assert (models["vendor"], models["models"] == sorted(models["models"]) != []) == ("openai", True)
     assert not (server.directory / "kept" / "auth").exists()
+
+
+def test_draft_of_a_subscription_wants_somebody_to_be_signed_in(http: httpx.Client) -> None:
+    found = verdict(http, {"model": "openai/gpt-5", "auth_type": "subscription"})
+    assert (found["valid"], found["error"]["type"]) == (False, "ValueError")
+    assert "login" in found["error"]["message"]
 
 
 def test_offline_says_so(http: httpx.Client) -> None:
