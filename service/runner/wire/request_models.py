@@ -93,8 +93,6 @@ class UpdateConversationRequest(BaseModel):
 class AcpModelsRequest(BaseModel):
     """Body of `POST /api/acp/models`."""
 
-    model_config = ConfigDict(extra="forbid")
-
     agent_settings: ACPAgentSettings
     secrets: dict[str, SecretSource] = Field(default_factory=dict)
     refresh: bool = False
