@@ -33,7 +33,7 @@ from service.redis_source import RedisSource
 from service.requests.message import Request
 from service.runner.agent_loop import PROCESS_AGENT_LOOP
 from service.runner.bash.host import BashHost
-from service.runner.conversation import hosted, reporter
+from service.runner.conversation import command_queue, hosted, reporter
 from service.runner.conversation.creation import Plan
 from service.runner.conversation.hosted import HostedConversation
 from service.runner.conversation.meta import Meta
@@ -608,7 +608,6 @@ async def test_conversation_that_is_being_made_on_a_stop_is_the_next_owners(
 
     async def make() -> HostedConversation:
         one, is_new = await host.create(plan)
-        await one.reporter.refresh()
         await one.begin("message", body("first", run=True), starts_run=True, key=None, is_new=is_new)
         return one
 
@@ -624,6 +623,39 @@ async def test_conversation_that_is_being_made_on_a_stop_is_the_next_owners(
         await draining
     await assert_let_go(host, catalog, one.conversation_id)
     await assert_next_owner_runs(one, catalog, running)
+
+
+async def test_first_message_that_a_stop_does_not_wait_for_is_the_next_owners(
+    host: Host, catalog: Catalog, running: Running
+) -> None:
+    """The agent's tools take long to start. Nobody need ask for the conversation again."""
+    has_tools, ready = threading.Event(), LocalConversation._ensure_agent_ready
+
+    def ready_late(conversation: LocalConversation) -> None:
+        has_tools.wait(20.0)
+        ready(conversation)
+
+    with (
+        patch.object(LocalConversation, "_ensure_agent_ready", ready_late),
+        patch.object(hosted, "_LAST_COMMANDS_SECONDS", 0.0),
+        patch.object(command_queue, "_IN_HAND_SECONDS", 0.1),
+    ):
+        one, is_new = await host.create(planned(host, says("done")))
+        draining = asyncio.create_task(host.drain())
+        await one.begin("message", body("first", run=True), starts_run=True, key=None, is_new=is_new)
+        await wait_let_go(one)
+        has_tools.set()
+        await draining
+    await assert_let_go(host, catalog, one.conversation_id)
+    async with running(RunnerId("next")) as other:
+        taking = takeover.Takeover(other, RunnerId("next"), catalog)
+        await taking.begin(await catalog.index.running())
+        await wait_until_async(lambda: other.hosted == 1, "it is taken over")
+        again = await other.open(one.conversation_id)
+        failed = ConversationExecutionStatus.ERROR
+        await wait_until_async(lambda: again.reporter.status is failed, "it had its run, which the LLM does not answer")
+        await taking.stop()
+    assert one.conversation_id not in await catalog.index.running()
 
 
 async def test_run_that_comes_while_an_idle_conversation_is_let_go_is_for_the_next_owner(host: Host) -> None:

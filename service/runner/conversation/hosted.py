@@ -43,8 +43,7 @@ _COLD_PATIENCE_SECONDS = 2.0
 conversation, and when the first message has to start the agent's tools."""
 
 _LAST_COMMANDS_SECONDS = 2.0
-"""For the first message of a conversation that has just been made, and for commands that no run is in the way of: where
-none is going on, the next owner may come only when somebody asks."""
+"""For commands that no run is in the way of."""
 
 _LAST_WEBHOOKS_SECONDS = 2.0
 """For what waits to be told to receivers when an idle conversation is let go; its next owner tells the rest."""
@@ -83,9 +82,7 @@ class HostedConversation:
         cipher: Cipher,
         fsync: bool,
         resume_runs: bool,
-        has_beginning: bool,
     ) -> None:
-        """`has_beginning`: whoever has made it submits a message next."""
         self.directory = opened.directory
         self.conversation = opened.conversation
         self.reporter = Reporter(opened, index, workers, note_activity, fsync=fsync)
@@ -108,9 +105,6 @@ class HostedConversation:
         )
         self.goal = GoalLoop(opened, workers, goals, self)
         self._title = AutoTitle(opened.conversation, self.reporter, workers, title_llms)
-        self._begun = asyncio.Event()
-        if not has_beginning:
-            self._begun.set()
         self._is_warm = False
         """Whether the agent's tools are started; the first message starts them, which may take long."""
         self._used_at = time.monotonic()
@@ -150,12 +144,10 @@ class HostedConversation:
         `drain_seconds` is cut off. Where runs are not resumed, this one is paused.
         """
         await self.goal.stop()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_COMMANDS_SECONDS):
-                await self._begun.wait()
-                if not self._driver.is_active:
+        if not self._driver.is_active:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_COMMANDS_SECONDS):
                     await self._queue.wait_empty()
-        self._begun.set()  # it is not waited for again
         if not self._driver.is_active:
             await self._queue.stop()  # the command that it has in hand may begin a run
         if self._driver.is_active and self._resume_runs:
@@ -168,7 +160,11 @@ class HostedConversation:
             if not await self._driver.wait_ended(drain_seconds):
                 _log.warning("run_does_not_end", conversation_id=str(self.conversation_id))
             await self._stop()
-            await self.reporter.refresh()
+            if self._queue.is_empty:
+                await self.reporter.refresh()
+            else:
+                self._cut_off()  # what is in hand must not come to half of its end
+                await self.reporter.index_as_running()  # else its next owner may come only when somebody asks
             await self.webhooks.finish(_LAST_WEBHOOKS_SECONDS)
         await self._workers.call(give_up, self.directory, self._opened.claim, fsync=self._fsync)
 
@@ -228,7 +224,6 @@ class HostedConversation:
         """
         if kind in _ENDS_GOAL and not self._queue.knows(key):
             await self.goal.interrupt()
-        self._begun.set()
         await self._submit(Command(kind, content, starts_run, key))
 
     async def begin(

@@ -16,7 +16,7 @@ from openhands.sdk.conversation.state import ConversationExecutionStatus
 from openhands.sdk.event import Event
 from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
 
-from service.catalog.index import ConversationIndex, IndexEntry
+from service.catalog.index import RUNNING, ConversationIndex, IndexEntry
 from service.errors import BrokerUnavailable, OwnershipLost
 from service.metrics import metrics
 from service.runner.conversation.description import Describer
@@ -130,7 +130,7 @@ class Reporter:
             # In this order: who sees it noted has said before when that was.
             self._is_change_noted = False
             self._take_activity()
-            snapshot = self._describe()
+            snapshot = self.describe()
             if self._store.is_closed:
                 return snapshot
             try:
@@ -141,6 +141,14 @@ class Reporter:
                 if not self._store.is_closed:  # else it was closed meanwhile
                     raise
         return snapshot
+
+    async def index_as_running(self) -> None:
+        """Have another runner open it soon: it looks for what runs in lists and has no owner."""
+        header = self.describe().header
+        with contextlib.suppress(BrokerUnavailable):  # a runner that starts finds it on the disk
+            await self._index.put(
+                [IndexEntry(self._directory.conversation_id, header.created_at, header.updated_at, RUNNING)]
+            )
 
     async def _put_in_index(self, header: SnapshotHeader) -> None:
         conversation_id = self._directory.conversation_id
@@ -168,7 +176,7 @@ class Reporter:
             await self._workers.call(self._require_ownership)
             async with self._refreshing:
                 self._indexed_status = None  # not before: what is being told may be lost, too
-                await self._put_in_index(self._describe().header)
+                await self._put_in_index(self.describe().header)
 
     def tell_new_owner(self) -> None:
         """Nothing more will come of what the former owner was in the middle of telling."""
@@ -291,7 +299,8 @@ class Reporter:
         if not self._driver.is_active and self._outbox.last_seq == last_seq:
             self._outbox.transient(full_state)
 
-    def _describe(self) -> Snapshot:
+    def describe(self) -> Snapshot:
+        """What readers would be told now."""
         for _ in range(_DESCRIBE_TRIES):
             with contextlib.suppress(RuntimeError):  # a dictionary changed size: the run goes on in another thread
                 return self._describer.snapshot(self.meta, self.status)

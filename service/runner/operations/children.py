@@ -42,7 +42,7 @@ class ChildOperations:
         child, _ = await self._host.create(planned)
         assert planned.initial_message is not None, "it has a task"
         with just_made(child.conversation_id, None):
-            snapshot = await child.reporter.refresh()
+            snapshot = child.reporter.describe()
             self._webhooks.tell_status(child.conversation_id, snapshot.info)
             await child.submit("message", planned.initial_message, starts_run=True)
         working_dir = child.reporter.meta.workspace.working_dir

@@ -89,7 +89,7 @@ class ConversationOperations:
         planned = await self._workers.call(plan, request.body, self._cipher, self._settings, key, launch)
         hosted, is_new = await self._host.create(planned)
         with just_made(hosted.conversation_id, key):
-            snapshot = await hosted.reporter.refresh()
+            snapshot = hosted.reporter.describe()
             status = snapshot.header.status
             if is_new:
                 self._webhooks.tell_status(hosted.conversation_id, snapshot.info)

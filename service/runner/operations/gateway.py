@@ -44,7 +44,6 @@ class GatewayOperations:
             hosted, is_new = await self._host.open(conversation_id(request)), False
         else:
             hosted, is_new = await self._host.create(await self._planned(request, wanted))
-            await hosted.reporter.refresh()
         if wanted["history"]:
             history = pydantic_core.to_json(wanted["history"])
             await hosted.begin("history", history, key=command_key(request), is_new=is_new)

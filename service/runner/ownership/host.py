@@ -117,6 +117,9 @@ class Host:
     async def create(self, plan: Plan) -> tuple[HostedConversation, bool]:
         """The planned conversation and True, or the one that has its id already and False.
 
+        What it begins with must be submitted without an await in between: then it has its place before a stop of this
+        runner lets go of the conversation.
+
         Raises:
             RunLimitReached: this runner is full; nothing was made.
             OwnerMoving: another runner holds the id's lease.
@@ -278,7 +281,7 @@ class Host:
         directory = self.root.directory(plan.meta.id)
         try:
             opened = await self._opened(self._maker.make, directory, plan)
-            return await self._host(opened, has_beginning=plan.initial_message is not None)
+            return await self._host(opened)
         except BaseException:
             await self._workers.call(self._maker.unmake, directory, plan.meta)
             raise
@@ -328,7 +331,7 @@ class Host:
                 self.slots.leave(conversation_id)
                 self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
 
-    async def _host(self, opened: Opened, *, has_beginning: bool = False) -> HostedConversation:
+    async def _host(self, opened: Opened) -> HostedConversation:
         hosted = HostedConversation(
             opened,
             self._index,
@@ -342,7 +345,6 @@ class Host:
             cipher=self._opener.cipher,
             fsync=self._settings.fsync,
             resume_runs=self._settings.resume_runs,
-            has_beginning=has_beginning,
         )
         try:
             await hosted.start()
