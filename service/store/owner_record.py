@@ -39,6 +39,8 @@ class OwnerRecord(NamedTuple):
     settled_length: int = 0
     """How long the log was when a client last moved HEAD. Until it grows beyond that, HEAD is what `base_state.json`
     says; afterwards it is the last event."""
+    owes_run: bool = False
+    """A run was accepted that the status in `base_state.json` does not show: the next owner goes on with it."""
 
 
 def read_owner(directory: ConversationDirectory) -> OwnerRecord | None:
@@ -69,6 +71,7 @@ def _parse(data: bytes) -> OwnerRecord:
         StreamEpoch(bytes.fromhex(record["stream_epoch"])),
         tuple(record.get("interruptions", ())),
         record.get("settled_length", 0),
+        record.get("owes_run", False),
     )
 
 
@@ -85,6 +88,7 @@ def claim(directory: ConversationDirectory, runner_id: RunnerId, *, fsync: bool)
         previous.stream_epoch if previous else StreamEpoch(uuid.uuid4().bytes),
         previous.interruptions if previous else (),
         previous.settled_length if previous else _settled_length(directory),
+        previous is not None and previous.owes_run,
     )
     _write(directory, record, fsync=fsync)
     return record
@@ -97,11 +101,16 @@ def _settled_length(directory: ConversationDirectory) -> int:
     return sum(parse_event_name(name) is not None for name in os.listdir(directory.events))
 
 
-def give_up(directory: ConversationDirectory, record: OwnerRecord, *, fsync: bool) -> None:
+def give_up(directory: ConversationDirectory, record: OwnerRecord, *, owes_run: bool, fsync: bool) -> None:
     """Note that the owner let go in good order: whoever comes next need not ask whether it is dead."""
     current = read_owner(directory)
     if current is not None and _is_of(record, current):
-        _write(directory, current._replace(runner_id=NOBODY), fsync=fsync)
+        _write(directory, current._replace(runner_id=NOBODY, owes_run=owes_run), fsync=fsync)
+
+
+def note_run(directory: ConversationDirectory, record: OwnerRecord, *, fsync: bool) -> None:
+    """Note that the status shows the run that was owed. Raises OwnershipLost when another has claimed."""
+    _write(directory, _require_current(directory, record)._replace(owes_run=False), fsync=fsync)
 
 
 def note_navigation(directory: ConversationDirectory, record: OwnerRecord, log_length: int, *, fsync: bool) -> None:

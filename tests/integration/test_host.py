@@ -548,6 +548,36 @@ async def test_run_that_was_accepted_and_has_not_started_is_the_next_owners(
     await assert_next_owner_runs(one, catalog, running)
 
 
+async def test_run_whose_agent_gets_ready_for_longer_than_the_drain_is_the_next_owners(
+    catalog: Catalog, running: Running
+) -> None:
+    """Getting ready holds the SDK's lock, so that its status cannot show the run."""
+    is_held, go_on = threading.Event(), threading.Event()
+
+    def get_ready(conversation: LocalConversation) -> None:
+        with conversation.state:
+            is_held.set()
+            go_on.wait(20.0)
+
+    async with running(RUNNER, drain_seconds=0.1) as host:
+        one, _ = await host.create(planned(host, says("done")))
+        with patch.object(LocalConversation, "_ensure_agent_ready", get_ready):
+            await one.run()
+            await wait_until_async(is_held.is_set, "the agent gets ready")
+            draining = asyncio.create_task(host.drain())
+            await wait_let_go(one)
+            go_on.set()
+            await draining
+    assert status_on_disk(one) == "idle"
+    assert one.conversation_id in await catalog.index.running()
+    async with running(RunnerId("next")) as other:
+        with runs_starting_slowly():  # its LLM does not answer
+            again = await other.open(one.conversation_id)
+            assert again.reporter.status is ConversationExecutionStatus.RUNNING
+            assert status_on_disk(one) == "running"
+        await again.pause_work()
+
+
 async def test_message_that_comes_while_a_run_ends_is_the_next_owners(
     host: Host, catalog: Catalog, running: Running
 ) -> None:

@@ -150,8 +150,9 @@ class HostedConversation:
                     await self._queue.wait_empty()
         if not self._driver.is_active:
             await self._queue.stop()  # the command that it has in hand may begin a run
+        owes_run = False
         if self._driver.is_active and self._resume_runs:
-            await self._freeze(drain_seconds)
+            owes_run = await self._freeze(drain_seconds)
             await self._stop()
             await self.webhooks.stop()
         else:
@@ -166,7 +167,7 @@ class HostedConversation:
                 self._cut_off()  # what is in hand must not come to half of its end
                 await self.reporter.index_as_running()  # else its next owner may come only when somebody asks
             await self.webhooks.finish(_LAST_WEBHOOKS_SECONDS)
-        await self._workers.call(give_up, self.directory, self._opened.claim, fsync=self._fsync)
+        await self._workers.call(give_up, self.directory, self._opened.claim, owes_run=owes_run, fsync=self._fsync)
 
     async def abandon(self) -> None:
         """Write nothing more, and let go of terminals and other resources."""
@@ -177,9 +178,13 @@ class HostedConversation:
         await self._stop()
         await self._workers.call_that_waits(self.conversation.close)
 
-    async def _freeze(self, drain_seconds: float) -> None:
-        """Have the run write nothing more, if possible from the end of its step on, where no tool is at work."""
-        if self._driver.is_unseen:
+    async def _freeze(self, drain_seconds: float) -> bool:
+        """Have the run write nothing more, if possible from the end of its step on, where no tool is at work.
+
+        Returns whether it has left no trace, since its agent takes long to get ready.
+        """
+        is_unseen = self._driver.is_unseen
+        if is_unseen:
             with suppress(OSError):
                 await self.reporter.refresh()  # it is in the index that other runners look for runs without an owner
         frozen = asyncio.ensure_future(self._workers.call_that_waits(self._freeze_between_steps))
@@ -188,6 +193,7 @@ class HostedConversation:
             _log.warning("tool_cut_off", conversation_id=str(self.conversation_id), drain_seconds=drain_seconds)
         self._cut_off()
         self._slots.leave(self.conversation_id)
+        return is_unseen and not done
 
     def _freeze_between_steps(self) -> None:
         # The run holds this lock while tools are at work, and lets go of it while it waits for the LLM, whose answer

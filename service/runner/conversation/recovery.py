@@ -17,7 +17,7 @@ from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
 from openhands.sdk.event.error_classification import ErrorClassification, FailureKind
 
 from service.runner.conversation.opening import Opened
-from service.store.owner_record import INTERRUPTION_SECONDS, note_interruption
+from service.store.owner_record import INTERRUPTION_SECONDS, note_interruption, note_run
 
 INTERRUPTED_TOOL_CALL = (
     "A restart occurred while this tool was in progress. The call was interrupted and its outcome is unknown; "
@@ -65,6 +65,10 @@ def take_up(opened: Opened, *, resume_runs: bool, fsync: bool) -> bool:
     Raises OwnershipLost when another has claimed it.
     """
     state = opened.conversation.state
+    if opened.claim.owes_run:
+        with state:
+            state.execution_status = ConversationExecutionStatus.RUNNING
+        note_run(opened.directory, opened.claim, fsync=fsync)
     was_running = state.execution_status is ConversationExecutionStatus.RUNNING
     was_cut_off = was_running and not opened.was_handed_over
     times = note_interruption(opened.directory, opened.claim, time.time(), fsync=fsync) if was_cut_off else 0

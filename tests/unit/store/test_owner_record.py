@@ -17,6 +17,7 @@ from service.store.owner_record import (
     claim,
     give_up,
     note_interruption,
+    note_run,
     read_owner,
 )
 from tests.unit.store.conversation_files import make_conversation, put_event
@@ -101,16 +102,26 @@ def test_of_two_that_claim_at_once_one_may_write(directory: ConversationDirector
 def test_an_owner_that_let_go_leaves_nobody_behind(directory: ConversationDirectory) -> None:
     """Whoever comes next need not ask whether it is dead; the history and its epochs go on."""
     record = claim(directory, ONE, fsync=False)
-    give_up(directory, record, fsync=False)
+    give_up(directory, record, owes_run=False, fsync=False)
     assert read_owner(directory) == record._replace(runner_id=NOBODY)
     assert claim(directory, OTHER, fsync=False).lease_epoch == 2
+
+
+def test_a_run_that_is_owed_is_noted_until_the_status_shows_it(directory: ConversationDirectory) -> None:
+    """Whoever comes next may die before."""
+    give_up(directory, claim(directory, ONE, fsync=False), owes_run=True, fsync=False)
+    claim(directory, OTHER, fsync=False)
+    record = claim(directory, ONE, fsync=False)
+    assert record.owes_run
+    note_run(directory, record, fsync=False)
+    assert not claim(directory, OTHER, fsync=False).owes_run
 
 
 def test_a_deposed_owner_cannot_let_go_for_its_successor(directory: ConversationDirectory) -> None:
     """It notices late that it was deposed."""
     deposed = claim(directory, ONE, fsync=False)
     current = claim(directory, OTHER, fsync=False)
-    give_up(directory, deposed, fsync=False)
+    give_up(directory, deposed, owes_run=False, fsync=False)
     assert read_owner(directory) == current
 
 
@@ -127,7 +138,7 @@ def test_an_owner_that_let_go_writes_nothing_more(directory: ConversationDirecto
     """Its successor may be about to claim."""
     record = claim(directory, ONE, fsync=False)
     fence = Fence(directory, record)
-    give_up(directory, record, fsync=False)
+    give_up(directory, record, owes_run=False, fsync=False)
     with pytest.raises(OwnershipLost):
         fence.check()
 
@@ -136,7 +147,7 @@ def test_letting_go_of_a_deleted_conversation_does_nothing(directory: Conversati
     """There is no place to write to."""
     record = claim(directory, ONE, fsync=False)
     shutil.rmtree(directory.path)
-    give_up(directory, record, fsync=False)
+    give_up(directory, record, owes_run=False, fsync=False)
     assert not directory.path.exists()
 
 
