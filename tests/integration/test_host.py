@@ -222,6 +222,18 @@ async def test_create_goes_on_with_the_branch_of_a_deleted_conversation(host: Ho
     assert tree.head == work
 
 
+async def test_repository_that_has_its_files_elsewhere_gets_no_worktree(
+    host: Host, repository: Repository, tmp_path: Path
+) -> None:
+    """Be it in another repository: the folder that the conversation is to work in is not there."""
+    elsewhere = Repository(tmp_path / "elsewhere")
+    elsewhere.commit()
+    repository.git("config", "core.worktree", str(elsewhere.path))
+    made, _ = await host.create(planned(host, worktree=True))
+    assert made.reporter.meta.workspace.working_dir == str(repository.path)
+    assert len(elsewhere.worktrees) == 1
+
+
 async def test_create_does_not_take_away_the_worktree_another_works_in(host: Host, repository: Repository) -> None:
     """A fork of a conversation that was deleted, whose id is asked for again."""
     plan = planned(host, worktree=True)

@@ -33,7 +33,8 @@ class Worktree(NamedTuple):
 def add_worktree(
     root: Path, conversation_id: UUID, working_dir: Path, options: ConversationWorktreeOptions
 ) -> Worktree | None:
-    """Make one for `working_dir`; None where that is in no repository, or in one without a commit.
+    """Make one for `working_dir`; None where that is in no repository, or in one without a commit or with its files
+    elsewhere (`core.worktree`).
 
     The folder of the conversation's id is emptied first: nobody works in what is there.
 
@@ -41,7 +42,8 @@ def add_worktree(
         InvalidRequest: the options name no commit, or git refuses.
     """
     top = top_of(working_dir)
-    if top is None or commit_of(top, "HEAD") is None:
+    folder = working_dir.resolve()
+    if top is None or not folder.is_relative_to(top.resolve()) or commit_of(top, "HEAD") is None:
         return None
     base = _base(top, options)
     path = root / str(conversation_id) / top.name
@@ -59,7 +61,7 @@ def add_worktree(
         f"You work in the git worktree {path}, on the branch {branch}, which is yours alone. Others may be at work in "
         f"the repository's main work tree, {top}: leave it as it is, and commit to your branch."
     )
-    return Worktree(path / working_dir.resolve().relative_to(top.resolve()), guidance)
+    return Worktree(path / folder.relative_to(top.resolve()), guidance)
 
 
 def remove_worktree(root: Path, conversation_id: UUID) -> None:
