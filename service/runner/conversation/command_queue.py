@@ -96,6 +96,8 @@ class CommandQueue:
 
     async def stop(self) -> None:
         """Apply nothing more. What waits in the inbox stays there and is accepted; what is not in it did not happen."""
+        if self._is_stopped and not self._commands:
+            return
         self._is_stopped = True
         with suppress(TimeoutError):
             async with asyncio.timeout(_IN_HAND_SECONDS):

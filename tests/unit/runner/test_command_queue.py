@@ -294,6 +294,14 @@ async def test_stopped_queue_keeps_what_waits(rig: Rig, opened: Opened, workers:
     assert said(rig.open(opened.directory)) == ["one", "two"]
 
 
+async def test_queue_that_left_nothing_is_not_stopped_again(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """Its conversation is let go and then closed, and the disk need not be looked at each time."""
+    with patch.object(Inbox, "close", autospec=True, side_effect=Inbox.close) as close:
+        async with started(rig, opened, workers) as (queue, _):
+            await queue.stop()
+    assert close.call_count == 1
+
+
 async def test_message_that_is_in_the_log_is_accepted_when_its_queue_stops(
     rig: Rig, opened: Opened, workers: Workers
 ) -> None:
