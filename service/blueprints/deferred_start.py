@@ -122,7 +122,7 @@ class DeferredStart:
                 async with asyncio.timeout(seconds):
                     context = await self._prepared(late, record, stack)
                 async with self._lock:
-                    if not await self._initialization.keep(record):
+                    if not await self._keep(record):
                         raise Unstartable("Another configuration came meanwhile")
                     stack.pop_all()
                     await self._serve_with(record, context)
@@ -138,6 +138,14 @@ class DeferredStart:
         with suppress(BrokerUnavailable):
             await self._initialization.withdraw(record, reason)
         return reason
+
+    async def _keep(self, record: InitRecord) -> bool:
+        """As `Initialization.keep`, after which others follow, also where only its answer was lost."""
+        try:
+            return await self._initialization.keep(record)
+        except BrokerUnavailable:
+            await asyncio.sleep(_POLL_SECONDS)
+            return await self._initialization.keep(record)
 
     async def _prepared(self, late: LateSettings, record: InitRecord, stack: AsyncExitStack) -> WebContext:
         """A context that could serve, once some runner has started with the settings; `stack` closes it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 
@@ -12,7 +13,7 @@ from service.blueprints.deferred_start import DeferredStart
 from service.blueprints.http.context import WebContext
 from service.catalog.init_record import Initialization, InitRecord
 from service.catalog.keys import Keys
-from service.errors import RequestFailed
+from service.errors import BrokerUnavailable, RequestFailed
 from service.settings import Settings
 from service.settings.late import LateSettings
 from tests.redis_under_test import EmbeddedRedis
@@ -92,6 +93,24 @@ async def test_what_was_opened_is_closed_when_it_cannot_be_told(deployment: Depl
             await deployment.initialize()
         assert not start.is_ready
         assert [context.is_closed for context in deployment.contexts] == [False, True]
+
+
+async def test_who_serves_says_so_though_an_answer_was_lost(deployment: Deployment) -> None:
+    """Redis has taken it, so the other workers and the runners follow."""
+    async with deployment.start as start:
+        keep, is_lost = start._initialization.keep, asyncio.Event()
+
+        async def keep_and_lose(record: InitRecord) -> bool:
+            is_kept = await keep(record)
+            if not is_lost.is_set():
+                is_lost.set()
+                raise BrokerUnavailable
+            return is_kept
+
+        with patch.object(start._initialization, "keep", keep_and_lose):
+            await deployment.initialize()
+        assert is_lost.is_set()
+        assert start.is_ready
 
 
 async def test_who_serves_says_so_without_redis(deployment: Deployment) -> None:
