@@ -7,6 +7,7 @@ look for a browser.
 from __future__ import annotations
 
 import subprocess
+from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID, uuid4
@@ -19,7 +20,8 @@ from openhands.sdk.profiles.agent_profile import LaunchedAgentProfile
 from openhands.sdk.secret import SecretSource
 from openhands.sdk.settings.model import validate_agent_settings
 from openhands.sdk.tool.client_tool import register_client_tools
-from openhands.sdk.tool.registry import list_registered_tools
+from openhands.sdk.tool.registry import list_registered_tools, registered_tool_class
+from openhands.sdk.tool.spec import Tool
 from openhands.sdk.utils.cipher import Cipher
 from pydantic import BaseModel, ValidationError
 
@@ -33,6 +35,8 @@ from service.settings import Settings
 from service.store.inbox import key_name
 
 _GIT_TIMEOUT_SECONDS = 10
+_OF_ANY_TOOL = "response_schema"
+"""A param that the SDK takes out before a tool sees the others."""
 
 
 class Plan(NamedTuple):
@@ -125,6 +129,19 @@ def _require_tools(agent: AgentBase, not_imported: dict[str, str]) -> None:
             f"The agent uses tools that are not registered: {', '.join(unknown)}. "
             f"Registered tools: {', '.join(sorted(registered))}"
         )
+    for tool in agent.tools:
+        _require_params(tool)
+
+
+def _require_params(tool: Tool) -> None:
+    """Those that its tool class has names for; a client's tool has none to be asked."""
+    tool_class = registered_tool_class(tool.name)
+    given = {name: value for name, value in tool.params.items() if name != _OF_ANY_TOOL}
+    try:
+        if tool_class is not None:
+            signature(tool_class.create).bind(conv_state=None, **given)
+    except TypeError as error:
+        raise InvalidRequest(f"The agent uses the tool '{tool.name}' with params it cannot have: {error}") from None
 
 
 def _register_sub_agents(request: StartConversationRequest) -> None:

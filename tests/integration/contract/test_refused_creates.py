@@ -188,6 +188,19 @@ def test_create_refuses_a_tool_that_is_not_registered(
     assert "not registered: no_such_tool" in refused.json()["detail"]
 
 
+def test_create_refuses_a_param_that_a_tool_does_not_have(
+    conversation: Conversations, llm: ScriptedLlm, nothing_made: Path
+) -> None:
+    """Which would fail with the first message; beside it is one that the tool has, and one that every tool has."""
+    params = {"no_change_timeout_seconds": 9, "response_schema": {"type": "object"}, "no_such_param": 1}
+    agent = agent_of(llm, {"name": "terminal", "params": params})
+
+    refused = conversation.create(workspace={"working_dir": str(nothing_made)}, agent=agent)
+
+    assert refused.status_code == 422
+    assert refused.json()["detail"].endswith("cannot have: got an unexpected keyword argument 'no_such_param'")
+
+
 def test_create_refuses_a_used_tool_whose_module_cannot_be_imported(
     conversation: Conversations, llm: ScriptedLlm, nothing_made: Path
 ) -> None:
