@@ -5,7 +5,8 @@ from __future__ import annotations
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty
 
-from service.blueprints.conversations import LLM_TIMEOUT_SECONDS, Success
+from service.blueprints.conversations import LLM_TIMEOUT_SECONDS
+from service.blueprints.http.answers import Success
 from service.blueprints.http.arguments import checked_json, uuid_path
 from service.blueprints.http.asking import ask_owner
 from service.blueprints.http.context import web_of

@@ -38,7 +38,7 @@ class CanvasExtensions(BaseModel):
 @blueprint.get("/canvas-extensions/installed")
 @documented(summary="Extensions of the canvas; always empty", response=CanvasExtensions)
 async def canvas_extensions(request: Request) -> HTTPResponse:
-    return json_answer(CanvasExtensions().model_dump_json().encode())
+    return json_answer(CanvasExtensions())
 
 
 @blueprint.post("/hooks")

@@ -18,8 +18,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.conversations import Success
-from service.blueprints.http.answers import SUCCESS, json_answer
+from service.blueprints.http.answers import Success, json_answer
 from service.blueprints.http.arguments import body, query, uuid_path
 from service.blueprints.http.batch import event_ids
 from service.blueprints.http.context import WebContext, web_of
@@ -191,7 +190,7 @@ async def get_bash_event(request: Request, event_id: str, runtime_conversation_i
 @documented(summary="Delete the history of commands", response=Cleared, errors=(404,))
 async def clear_bash_events(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
     scope = await scope_of(request, runtime_conversation_id)
-    return json_answer(b'{"cleared_count":%d}' % await asyncio.to_thread(scope.history.clear))
+    return json_answer(Cleared(cleared_count=await asyncio.to_thread(scope.history.clear)))
 
 
 @_route("POST", "/bash_commands/<command_id:str>/stop")
@@ -202,7 +201,7 @@ async def stop_bash_command(
     scope = await scope_of(request, runtime_conversation_id)
     if not await ask_runner_of(scope, command_id, "bash.stop"):
         await scope.web.note_activity()  # as its runner would have
-    return json_answer(SUCCESS)
+    return json_answer(Success())
 
 
 async def ask_runner_of(scope: Scope, command_id: str, operation: str, content: bytes = b"") -> bool:

@@ -11,8 +11,7 @@ from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.bash import TerminalSize, ask_runner_of, scope_of
-from service.blueprints.conversations import Success
-from service.blueprints.http.answers import SUCCESS, json_answer
+from service.blueprints.http.answers import Success, json_answer
 from service.blueprints.http.arguments import body
 from service.blueprints.http.openapi import documented
 from service.blueprints.http.scopes import SCOPED_PREFIX, Routes
@@ -83,4 +82,4 @@ async def _ask(
     scope = await scope_of(request, runtime_conversation_id)
     if not await ask_runner_of(scope, command_id, operation, wanted.model_dump_json().encode()):
         raise Conflict("The command has ended.")
-    return json_answer(SUCCESS)
+    return json_answer(Success())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.conversations import LLM_TIMEOUT_SECONDS, IncludeSkills, Success
+from service.blueprints.conversations import LLM_TIMEOUT_SECONDS, IncludeSkills
+from service.blueprints.http.answers import Success
 from service.blueprints.http.arguments import checked_json, idempotency, query
 from service.blueprints.http.asking import ask_owner
 from service.blueprints.http.openapi import documented

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.http.answers import json_answer
+from service.blueprints.http.answers import Success, json_answer
 from service.blueprints.http.arguments import checked_json, idempotency, json_body, json_bytes, query, uuid_path
 from service.blueprints.http.asking import ask_owner
 from service.blueprints.http.context import WebContext, web_of
@@ -44,10 +44,6 @@ class ExecutionStatus(Enum):
     ERROR = "error"
     STUCK = "stuck"
     DELETING = "deleting"
-
-
-class Success(BaseModel):
-    success: bool = True
 
 
 class IncludeSkills(BaseModel):

@@ -11,6 +11,7 @@ from sanic.response import html
 from sanic_ext import Extend
 from sanic_ext.extensions.base import Extension
 
+from service.blueprints.http.answers import json_answer
 from service.blueprints.http.context import web_of
 from service.blueprints.http.file_response import send_file
 from service.blueprints.http.openapi import OpenApiDocument
@@ -107,8 +108,7 @@ def install(app: Sanic[Any, Any]) -> None:
 async def openapi(request: Request) -> HTTPResponse:
     web = web_of(request)
     document: OpenApiDocument = request.app.ctx.openapi
-    content = document.render(await web.sdk_schemas(), web.settings.root_path)
-    return HTTPResponse(content, content_type="application/json")
+    return json_answer(document.render(await web.sdk_schemas(), web.settings.root_path))
 
 
 async def swagger(request: Request) -> HTTPResponse:

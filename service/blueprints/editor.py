@@ -77,7 +77,7 @@ async def editor_url(request: Request, runtime_conversation_id: str | None = Non
     token = json.loads((await _ask(web, "host.editor_token", conversation_id)).body)
     base = (wanted.base_url or f"http://localhost:{web.settings.vscode_port}").rstrip("/")
     path = f"/{web.settings.vscode_base_path.strip('/')}" if web.settings.vscode_base_path else ""
-    return _address(token and f"{base}{path}/?tkn={quote(token)}&folder={quote(folder)}")
+    return json_answer(Address(url=token and f"{base}{path}/?tkn={quote(token)}&folder={quote(folder)}"))
 
 
 @desktop.get("/url")
@@ -92,7 +92,8 @@ async def desktop_url(request: Request) -> HTTPResponse:
     password = json.loads((await _ask(web, "host.desktop_password", None)).body)
     base = (wanted.base_url or f"http://localhost:{web.settings.novnc_port}").rstrip("/")
     # After the `#`, so that it is in no log of a proxy.
-    return _address(password and f"{base}/vnc.html?autoconnect=1&resize=remote#password={quote(password)}")
+    url = password and f"{base}/vnc.html?autoconnect=1&resize=remote#password={quote(password)}"
+    return json_answer(Address(url=url))
 
 
 async def _conversation_and_directory(
@@ -107,7 +108,3 @@ async def _ask(web: WebContext, operation: str, conversation_id: UUID | None) ->
     """On the host of the conversation's owner; nobody is made its owner by being looked at."""
     owner = None if conversation_id is None else await web.catalog.owners.find(conversation_id)
     return await web.requester.ask(operation, runner_id=owner)
-
-
-def _address(url: str | None) -> HTTPResponse:
-    return json_answer(Address(url=url).model_dump_json().encode())

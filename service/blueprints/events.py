@@ -6,8 +6,7 @@ from uuid import UUID
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.conversations import Success
-from service.blueprints.http.answers import json_answer
+from service.blueprints.http.answers import Success, json_answer
 from service.blueprints.http.arguments import checked_json, idempotency, query, uuid_path
 from service.blueprints.http.batch import event_ids
 from service.blueprints.http.context import WebContext, web_of

@@ -14,8 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.conversations import Success
-from service.blueprints.http.answers import SUCCESS, json_answer
+from service.blueprints.http.answers import Success, json_answer
 from service.blueprints.http.arguments import query, uuid_path
 from service.blueprints.http.context import web_of
 from service.blueprints.http.file_response import as_attachment, send_open_file
@@ -142,7 +141,7 @@ async def create_directory(request: Request, runtime_conversation_id: str | None
     except OSError as error:
         raise RequestFailed(f"Failed to create directory: {_reason(error, path)}") from None
     await web_of(request).note_activity()
-    return json_answer(SUCCESS)
+    return json_answer(Success())
 
 
 @_route("GET", "/download-trajectory/<conversation_id:str>")
@@ -177,7 +176,7 @@ async def download_trajectory(
 @documented(summary="Where to begin to look for directories", query=HomeQuery, response=Home)
 async def home(request: Request) -> HTTPResponse:
     found = await asyncio.to_thread(_home, query(request, HomeQuery).include_hidden)
-    return json_answer(found.model_dump_json().encode())
+    return json_answer(found)
 
 
 @blueprint.get("/search_subdirs")
@@ -198,7 +197,7 @@ async def search_subdirs(request: Request) -> HTTPResponse:
         raise BadRequest("Path is not a directory") from None
     except PermissionError as error:
         raise Forbidden(f"Permission denied: {error}") from None
-    return json_answer(page.model_dump_json().encode())
+    return json_answer(page)
 
 
 async def _store(request: Request, path: str, runtime_conversation_id: str | None) -> HTTPResponse:
@@ -215,7 +214,7 @@ async def _store(request: Request, path: str, runtime_conversation_id: str | Non
     except OSError as error:
         raise RequestFailed(f"Failed to upload file: {_reason(error, path)}") from None
     await web_of(request).note_activity()
-    return json_answer(b'{"success":true,"file_size":%d}' % size_bytes)
+    return json_answer(Uploaded(success=True, file_size=size_bytes))
 
 
 async def _send(request: Request, path: str, runtime_conversation_id: str | None) -> HTTPResponse | None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 from sanic import Blueprint, HTTPResponse, Request
-from sanic.response import json
 from sanic_routing.route import Route
 
+from service.blueprints.http.answers import json_answer
 from service.blueprints.http.arguments import body, json_bytes
 from service.blueprints.http.openapi import documented
 from service.errors import NotFound
@@ -66,4 +66,4 @@ def _deferred_start(request: Request) -> DeferredStart:
 
 
 async def _status(deferred_start: DeferredStart) -> HTTPResponse:
-    return json({"state": await deferred_start.state(), "error": await deferred_start.failure()})
+    return json_answer(InitStatus(state=await deferred_start.state(), error=await deferred_start.failure()))

@@ -22,18 +22,15 @@ class RuntimeInfo(BaseModel):
     runtime_error: str | None = None
 
 
-_AVAILABLE = RuntimeInfo().model_dump_json().encode()
-
-
 @blueprint.get("")
 @documented(summary="Whether the conversation can go on", response=RuntimeInfo, errors=(404,))
 async def runtime(request: Request, runtime_conversation_id: str) -> HTTPResponse:
     await workspace_of(request, runtime_conversation_id)
-    return json_answer(_AVAILABLE)
+    return json_answer(RuntimeInfo())
 
 
 @blueprint.post("/reprovision")
 @documented(summary="Have it made anew, which is never needed here", response=RuntimeInfo, errors=(404,))
 async def reprovision(request: Request, runtime_conversation_id: str) -> HTTPResponse:
     await workspace_of(request, runtime_conversation_id)
-    return json_answer(_AVAILABLE)
+    return json_answer(RuntimeInfo())

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
+from service.blueprints.http.answers import json_answer
 from service.blueprints.http.context import web_of
 from service.blueprints.http.openapi import documented
 from service.blueprints.static_files import front_page
@@ -79,13 +80,13 @@ class ServerInfo(BaseModel):
 @blueprint.get("/alive")
 @documented(summary="Whether the process answers", response=HealthStatus)
 async def alive(request: Request) -> HTTPResponse:
-    return HTTPResponse(_OK, content_type="application/json")
+    return json_answer(_OK)
 
 
 @blueprint.get("/health")
 @documented(summary="Whether the process answers", response=HealthStatus)
 async def health(request: Request) -> HTTPResponse:
-    return HTTPResponse(_OK, content_type="application/json")
+    return json_answer(_OK)
 
 
 @blueprint.get("/ready")

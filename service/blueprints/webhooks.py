@@ -12,7 +12,7 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.http.answers import json_answer
 from service.blueprints.http.arguments import body, query
-from service.blueprints.http.context import WebContext, web_of
+from service.blueprints.http.context import web_of
 from service.blueprints.http.openapi import documented
 from service.errors import BadRequest
 from service.store.dead_letters import DeadLetter, DeadLetters
@@ -72,14 +72,15 @@ class Outcomes(BaseModel):
 @documented(summary="Webhook posts that were given up", query=LetterQuery, response=DeadLetterPage, errors=(400, 422))
 async def list_letters(request: Request) -> HTTPResponse:
     wanted = query(request, LetterQuery)
-    letters = _letters(web_of(request))
+    web = web_of(request)
+    letters = DeadLetters(web.root.dead_letters, fsync=web.settings.fsync)
     after_id = None if wanted.page_id is None else str(wanted.page_id)
     found = await asyncio.to_thread(letters.page, after_id, wanted.limit + 1)
     if found is None:
         raise BadRequest(f"Unknown page_id: {after_id}")
     items = [_item(dead) for dead in found[: wanted.limit]]
     next_page_id = items[-1].delivery_id if len(found) > wanted.limit else None
-    return json_answer(DeadLetterPage(items=items, next_page_id=next_page_id).model_dump_json().encode())
+    return json_answer(DeadLetterPage(items=items, next_page_id=next_page_id))
 
 
 @blueprint.post("/dead_letters/redeliver")
@@ -96,11 +97,7 @@ async def redeliver(request: Request) -> HTTPResponse:
         delivered=[UUID(delivery_id) for delivery_id, reason in reasons.items() if reason is None],
         failed={delivery_id: reason for delivery_id, reason in reasons.items() if reason is not None},
     )
-    return json_answer(outcomes.model_dump_json().encode())
-
-
-def _letters(web: WebContext) -> DeadLetters:
-    return DeadLetters(web.root.dead_letters, fsync=web.settings.fsync)
+    return json_answer(outcomes)
 
 
 def _item(dead: DeadLetter) -> DeadLetterItem:

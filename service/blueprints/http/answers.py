@@ -1,13 +1,16 @@
-"""Answers made of bytes that are JSON already."""
+"""Answers in JSON."""
 
 from __future__ import annotations
 
+from pydantic import BaseModel
 from sanic import HTTPResponse
 
-SUCCESS = b'{"success":true}'
-"""The body of an answer that says no more."""
+
+class Success(BaseModel):
+    success: bool = True
 
 
-def json_answer(body: bytes, status: int = 200) -> HTTPResponse:
-    """`body`, UTF-8 JSON, untouched."""
+def json_answer(content: bytes | BaseModel, status: int = 200) -> HTTPResponse:
+    """`content`: UTF-8 JSON, which is sent untouched, or what is sent as JSON."""
+    body = content if isinstance(content, bytes) else content.model_dump_json().encode()
     return HTTPResponse(body, status=status, content_type="application/json")

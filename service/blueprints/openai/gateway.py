@@ -60,7 +60,7 @@ _CREATE_SECONDS = 120.0
 async def models(request: Request) -> HTTPResponse:
     names = json.loads((await web_of(request).requester.ask("gateway.models")).body)
     listed = ModelList(data=[Model(id=f"{MODEL_PREFIX}{name}") for name in names])
-    return json_answer(listed.model_dump_json().encode())
+    return json_answer(listed)
 
 
 @blueprint.post("/chat/completions")
