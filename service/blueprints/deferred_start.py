@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import structlog
 
-from service.blueprints.http.auth import ApiKeys
+from service.blueprints.http.auth import admits
 from service.blueprints.http.context import WebContext
 from service.catalog.init_record import Initialization, InitRecord
 from service.catalog.keys import Keys
@@ -96,7 +96,7 @@ class DeferredStart:
         settings = self._ctx.web.settings
         if settings.cipher_key is None and settings.secret_key is None:
             return
-        if settings.cipher_key is None or not ApiKeys((settings.cipher_key,)).admit(presented):
+        if settings.cipher_key is None or not admits((settings.cipher_key,), presented):
             raise Unauthorized
 
     async def initialize(self, late: LateSettings, body: bytes) -> None:

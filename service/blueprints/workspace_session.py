@@ -13,7 +13,7 @@ import time
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty
 
-from service.blueprints.http.auth import HEADER, ApiKeys, api_keys
+from service.blueprints.http.auth import HEADER, admits, api_keys
 from service.blueprints.http.openapi import documented
 from service.errors import Unauthorized
 
@@ -29,7 +29,7 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 @documented(summary="Let this browser see workspace files", status=204)
 async def begin(request: Request) -> HTTPResponse:
     keys = api_keys(request)
-    token = _token(keys.keys[0], int(time.time()) + _LIFETIME_SECONDS) if keys.required else ""
+    token = _token(keys[0], int(time.time()) + _LIFETIME_SECONDS) if keys else ""
     return _with_cookie(request, token, _LIFETIME_SECONDS)
 
 
@@ -46,7 +46,7 @@ def require_key_or_session(request: Request) -> None:
         Unauthorized: neither is good.
     """
     keys = api_keys(request)
-    if keys.admit(request.headers.getone(HEADER, None)):
+    if admits(keys, request.headers.getone(HEADER, None)):
         return
     if not _is_valid(keys, request.cookies.get(_COOKIE) or ""):
         raise Unauthorized
@@ -59,12 +59,12 @@ def _token(key: str, ends_at: int) -> str:
     return f"{ends_at}.{signed.hex()}"
 
 
-def _is_valid(keys: ApiKeys, token: str) -> bool:
+def _is_valid(keys: tuple[str, ...], token: str) -> bool:
     ends_at, _, _ = token.partition(".")
     if not ends_at.isascii() or not ends_at.isdecimal() or len(ends_at) > 12 or int(ends_at) < time.time():
         return False
     offered = token.encode("utf-8", "surrogateescape")
-    return any([hmac.compare_digest(offered, _token(key, int(ends_at)).encode()) for key in keys.keys])
+    return any([hmac.compare_digest(offered, _token(key, int(ends_at)).encode()) for key in keys])
 
 
 def _with_cookie(request: Request, value: str, lifetime_seconds: int) -> HTTPResponse:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic_core import from_json
 from sanic import Request
@@ -35,27 +35,6 @@ _GUARDED_OPENAI = "v1/"
 _BEARER = "bearer "
 
 
-class ApiKeys(NamedTuple):
-    """The keys that are valid now, all of them equally."""
-
-    keys: tuple[str, ...]
-
-    @property
-    def required(self) -> bool:
-        return bool(self.keys)
-
-    def admit(self, presented: object) -> bool:
-        """Whether `presented` is one of the keys, in a time that does not depend on its content.
-
-        Every key is compared, whatever came before. Anything but a string is no key.
-        """
-        offered = presented.encode("utf-8", "surrogateescape") if isinstance(presented, str) else b""
-        matches = False
-        for key in self.keys:
-            matches |= hmac.compare_digest(offered, key.encode("utf-8", "surrogateescape"))
-        return matches or not self.keys
-
-
 class SocketAuth(Enum):
     """How a socket stands before its handshake; a bad key never gets that far."""
 
@@ -67,8 +46,21 @@ class SocketAuth(Enum):
     """Nothing came: the first frame has to bring the key."""
 
 
-def api_keys(request: Request) -> ApiKeys:
-    return ApiKeys(web_of(request).settings.auth_keys)
+def api_keys(request: Request) -> tuple[str, ...]:
+    """The keys that are valid now, all of them equally."""
+    return web_of(request).settings.auth_keys
+
+
+def admits(keys: tuple[str, ...], presented: object) -> bool:
+    """Whether `presented` is one of the keys, in a time that does not depend on its content; without keys anything is.
+
+    Every key is compared, whatever came before. Anything but a string is no key.
+    """
+    offered = presented.encode("utf-8", "surrogateescape") if isinstance(presented, str) else b""
+    matches = False
+    for key in keys:
+        matches |= hmac.compare_digest(offered, key.encode("utf-8", "surrogateescape"))
+    return matches or not keys
 
 
 def require_key(request: Request) -> None:
@@ -88,7 +80,7 @@ def require_key(request: Request) -> None:
     presented = request.headers.getone(HEADER, None)
     if presented is None and route.path.startswith(_GUARDED_OPENAI):
         presented = _bearer(request)
-    if not api_keys(request).admit(presented):
+    if not admits(api_keys(request), presented):
         raise Unauthorized
 
 
@@ -104,13 +96,13 @@ def socket_auth(request: Request) -> SocketAuth:
         Unauthorized: a key was presented, even an empty one, and it is not valid.
     """
     keys = api_keys(request)
-    if not keys.required:
+    if not keys:
         return SocketAuth.OPEN
     in_query = request.get_args(keep_blank_values=True).getlist(QUERY_NAME)
     presented = in_query[-1] if in_query else request.headers.getone(HEADER, None)
     if presented is None:
         return SocketAuth.AWAITED
-    if not keys.admit(presented):
+    if not admits(keys, presented):
         raise Unauthorized
     return SocketAuth.PRESENTED
 
@@ -126,7 +118,7 @@ async def authenticate(
     if request.ctx.socket_auth is not SocketAuth.AWAITED:
         return True
     frame = await websocket.recv(timeout=first_frame_seconds)
-    if api_keys(request).admit(_key_in(frame)):
+    if admits(api_keys(request), _key_in(frame)):
         websocket.ws_proto.max_message_size = request.app.config.WEBSOCKET_MAX_SIZE
         return True
     await websocket.close(AUTHENTICATION_FAILED, "Authentication failed")
