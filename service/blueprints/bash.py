@@ -124,7 +124,7 @@ class Scope(NamedTuple):
     working_dir: str | None = None
 
 
-async def scope_of(request: Request, runtime_conversation_id: str | None = None) -> Scope:
+async def scope_of(request: Request, runtime_conversation_id: str | None) -> Scope:
     """Raises InvalidRequest for an id that is none, ConversationNotFound."""
     web = web_of(request)
     if runtime_conversation_id is None:

@@ -34,9 +34,7 @@ Handler = Callable[[Request], Awaitable[Answer]]
 class Responder:
     """Use as `async with`; `handle` is called for each request, `reconnected` when some may have been lost."""
 
-    def __init__(
-        self, broker: Broker, inbox: Channel, handle: Handler, reconnected: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, broker: Broker, inbox: Channel, handle: Handler, reconnected: Callable[[], None]) -> None:
         self._broker = broker
         self._inbox = inbox
         self._handle = handle

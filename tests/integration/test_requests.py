@@ -70,7 +70,9 @@ class Deployment:
 
         broker = make_broker(self.source)
         self._stack.push_async_callback(broker.close)
-        await self._stack.enter_async_context(Responder(broker, Channel(self.keys.inbox(runner_id)), answer))
+        await self._stack.enter_async_context(
+            Responder(broker, Channel(self.keys.inbox(runner_id)), answer, lambda: None)
+        )
         await self.shows_up(runner_id, load)
         return asked
 

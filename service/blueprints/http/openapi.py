@@ -91,7 +91,7 @@ class OpenApiDocument:
         self._rendered = (sdk_schemas, root_path, content)
         return content
 
-    def document(self, sdk_schemas: Mapping[str, JsonObject], root_path: str = "") -> JsonObject:
+    def document(self, sdk_schemas: Mapping[str, JsonObject], root_path: str) -> JsonObject:
         """The document as a fresh object."""
         if self._base is None:
             self._base = self._build()

@@ -25,7 +25,7 @@ class NotJson(ValueError):
     """A frame that is no JSON text."""
 
 
-def message_body(frame: str | bytes, watcher: str | None = None) -> bytes | None:
+def message_body(frame: str | bytes, watcher: str | None) -> bytes | None:
     """The frame as the body of `POST .../events`, from the `watcher` unless it names a sender.
 
     None for a repeated authentication, which is ignored.
