@@ -30,6 +30,11 @@ class Meta(ConversationConfig):
     creation_key: str | None = None
     """Idempotency key of the create that made it (`store.inbox.key_name`)."""
 
+    def allows_secret(self, name: str) -> bool:
+        """Whether the agent may have a secret of this name: the profile that launched it may list those it may."""
+        refs = (self.launched_agent_profile or {}).get("secret_refs")
+        return refs is None or name in refs
+
     @field_serializer("id")
     def _undashed(self, value: UUID) -> str:
         return value.hex

@@ -74,7 +74,7 @@ class ConversationOperations:
             "conversation.run": self._run,
             "conversation.pause": self._pause,
             "conversation.interrupt": self._interrupt,
-            "conversation.secrets": submitting(host, UpdateSecretsRequest, "secrets"),
+            "conversation.secrets": self._secrets,
             "conversation.confirmation_policy": submitting(host, SetConfirmationPolicyRequest, "confirmation_policy"),
             "conversation.security_analyzer": submitting(host, SetSecurityAnalyzerRequest, "security_analyzer"),
             "conversation.ask_agent": self._ask_agent,
@@ -149,6 +149,15 @@ class ConversationOperations:
         hosted = await self._hosted(request)
         await hosted.interrupt()
         await self._tell_status(hosted)
+        return SUCCESS
+
+    async def _secrets(self, request: Request) -> Answer:
+        parse(UpdateSecretsRequest, request.body)
+        hosted = await self._hosted(request)
+        given = pydantic_core.from_json(request.body)["secrets"]
+        # What the profile that launched the agent does not allow is left out, as at its creation.
+        allowed = {name: value for name, value in given.items() if hosted.reporter.meta.allows_secret(name)}
+        await hosted.submit("secrets", pydantic_core.to_json({"secrets": allowed}))
         return SUCCESS
 
     async def _ask_agent(self, request: Request) -> Answer:

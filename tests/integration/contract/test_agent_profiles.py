@@ -218,6 +218,17 @@ def test_conversation_is_started_with_a_profile(
     assert all(each in asked.text for each in words.values())
 
 
+def test_profile_limits_later_secrets_too(http: httpx.Client, conversation: Conversations, llm_profile: str) -> None:
+    """Names that it does not allow are left out without an error, in a fork as well; without a list all are allowed."""
+    secrets = {"secrets": {"ALLOWED": "a", "OTHER": "b"}}
+    for refs, kept in ((["ALLOWED"], ["ALLOWED"]), ([], []), (None, ["ALLOWED", "OTHER"])):
+        one = conversation.adopt(start(http, conversation, save(http, "coder", secret_refs=refs)).json()["id"])
+        fork = conversation.adopt(http.post(f"{PATH}/{one.id}/fork").json()["id"])
+        for each in (one, fork):
+            http.post(f"{PATH}/{each.id}/secrets", json=secrets).raise_for_status()
+            assert sorted(each.info["secret_registry"]["secret_sources"]) == kept
+
+
 def test_profile_that_cannot_be_launched_starts_nothing(http: httpx.Client, conversation: Conversations) -> None:
     unknown = start(http, conversation, UNKNOWN)
     assert (unknown.status_code, unknown.json()["detail"]) == (404, f"Agent profile with id '{UNKNOWN}' not found")
