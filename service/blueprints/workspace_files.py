@@ -71,6 +71,8 @@ async def _serve(request: Request, conversation_id: str, relative: str) -> HTTPR
     require_key_or_session(request)
     web = web_of(request)
     working_dir = await working_dir_of(web, uuid_path(conversation_id))
+    if relative.startswith("/"):
+        raise BadRequest("Path is outside the workspace")
     try:
         found = await asyncio.to_thread(place, f"{os.path.join(working_dir, '')}{relative}", "path", working_dir)
     except InvalidRequest:

@@ -90,6 +90,8 @@ def test_file_is_shown(workspace: Conversation, path: str, content: str, media_t
         ("/%2e%2e/secret", 400, "Path is outside the workspace"),
         ("/sub/..%2f..%2fsecret", 400, "Path is outside the workspace"),
         ("/a%00b", 400, "Path is outside the workspace"),
+        ("//index.html", 400, "Path is outside the workspace"),
+        ("/%2Findex.html", 400, "Path is outside the workspace"),
     ],
 )
 def test_what_is_not_shown(workspace: Conversation, path: str, status: int, reason: str) -> None:
