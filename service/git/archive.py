@@ -96,9 +96,11 @@ def write_patch(directory: Path, base: Base, excludes: tuple[str, ...], file: IO
         }
         step = partial(git, directory, environment=environment, timeout_seconds=_STEP_SECONDS)
         options, submodules = unfiltered(directory), _submodules(directory, base.tree)
-        # `add` enters submodules, in which other programs are configured.
-        others = (".", *(f":(exclude,literal){path}" for path in submodules))
         step(*options, "read-tree", base.tree)
+        untracked = step("ls-files", "--others", "--exclude-standard", "-z", "--", ".")
+        # `add` enters submodules, in which other programs are configured, and fails at what has no commit to name.
+        left_out = (*submodules, *_without_commit(directory, untracked))
+        others = (".", *(f":(exclude,literal){path}" for path in left_out))
         step(*options, "add", "--all", "--", *others)
         step(*options, "update-index", "--", *submodules)
         # Not `diff`, which shows things as the user's configuration would have them.
@@ -184,6 +186,13 @@ def _submodules(directory: Path, tree: str) -> list[str]:
         for path in paths
         if os.path.exists(f"{real}/{path}/.git") and os.path.realpath(f"{real}/{path}") == f"{real}/{path}"
     ]
+
+
+def _without_commit(directory: Path, untracked: bytes) -> Iterator[str]:
+    """Repositories, behind which git puts a slash, that have no commit yet, so there is nothing to say of them."""
+    for path in map(os.fsdecode, untracked.split(b"\0")):
+        if path.endswith("/") and commit_of(directory / path, "HEAD") is None:
+            yield path
 
 
 def _pathspecs(exclude: str) -> list[str]:

@@ -125,6 +125,22 @@ def test_patch_of_a_subdirectory_is_of_that_subtree(http: httpx.Client, reposito
     assert "out" not in content
 
 
+def test_repository_inside_without_a_commit_is_left_out(http: httpx.Client, repository: Repository) -> None:
+    """Git could only name its commit; one that has one is named."""
+    repository.write("kept")
+    repository.commit()
+    repository.write("new")
+    committed, empty = Repository(repository.path / "committed"), Repository(repository.path / "below" / "em[p]ty")
+    committed.write("own")
+    commit = committed.commit()
+    empty.write("own")
+    patch = archive(http, repository.path, base_ref="HEAD").raise_for_status().text
+    assert "b/new" in patch
+    assert f"+Subproject commit {commit}" in patch
+    assert "own" not in patch
+    assert "em[p]ty" not in patch
+
+
 def test_only_repository_below_is_archived(http: httpx.Client, tmp_path: Path) -> None:
     """Up to three levels; of two neither, and hidden ones are not looked for."""
     Repository(tmp_path / "top" / "a" / "repo").write("file")
