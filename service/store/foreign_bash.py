@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -24,7 +25,9 @@ def foreign_entries(directory: Path) -> Iterator[ForeignEntry]:
     """The events in a directory, in no order; files of other names, and of no time, are left out."""
     if not directory.is_dir():
         return
-    for path in directory.iterdir():
+    with os.scandir(directory) as entries:
+        files = [Path(entry) for entry in entries if entry.is_file()]
+    for path in files:
         match = _NAME.fullmatch(path.name)
         if match is not None:
             seconds, micros, _, command_id, event_id = match.groups()

@@ -136,6 +136,16 @@ def test_clearing_counts_and_leaves_room_for_what_still_comes(history: BashHisto
     assert len(ids(history)) == 1
 
 
+def test_directory_is_no_event_of_the_published_server(history: BashHistory) -> None:
+    """Whatever its name is, it keeps nothing from being cleared."""
+    run(history, "one")
+    directory = history.directory / f"20260101000000_BashCommand_{'0' * 32}"
+    directory.mkdir()
+    assert len(ids(history)) == 2
+    assert history.clear() == 2
+    assert directory.exists()
+
+
 def test_purging_deletes_what_is_older(history: BashHistory) -> None:
     old = run(history, "old")
     boundary = next(history.entries(0, FOREVER, descending=True)).micros + 1
