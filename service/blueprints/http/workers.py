@@ -39,6 +39,7 @@ class Workers:
             event.set()
             if not work.cancel():  # it has begun
                 await asyncio.wait([result])
+                result.exception()  # else it would be logged as one that nobody saw
             raise
 
     def close(self) -> None:

@@ -511,6 +511,7 @@ def test_repositories_that_do_not_answer_keep_nothing_from_the_disk(
         assert http.get("/api/file/download", params={"path": f"{tmp_path}/file"}).text == "content"
     wait_until(lambda: not programs_in(repository.path), "git has ended")
     assert [each["sha"] for each in commits(http, other)["commits"]] == [sha]
+    assert "never retrieved" not in server.log
 
 
 def programs_in(directory: Path) -> list[str]:
