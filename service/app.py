@@ -56,6 +56,7 @@ from service.runner.embedded import EmbeddedRunner
 from service.runner.fleet import run_fleet
 from service.settings import Settings
 from service.settings.loading import hand_down, load_settings
+from service.thread_pool import ThreadPool
 from service.tracing import start_tracing, stop_tracing
 
 _KEEP_ALIVE_SECONDS = 75
@@ -173,6 +174,7 @@ def _manage_processes(app: Sanic[Any, Any], settings: Settings) -> None:
 def _manage_lifetime(app: Sanic[Any, Any], settings: Settings, embedded_runner: bool | None) -> None:
     @app.before_server_start
     async def open_context(app: Sanic[Any, Any]) -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPool(None, "disk"))
         source = RedisSource(settings.redis_address, settings.redis_namespace)
         is_managed_worker = hasattr(app, "multiplexer")
         if is_managed_worker:

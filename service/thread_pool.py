@@ -11,10 +11,10 @@ _log = structlog.get_logger(__name__)
 
 class ThreadPool(ThreadPoolExecutor):
     """Goes on with the threads it has where the machine gives no more; the library has queued the work then, and does
-    it, but says that it failed.
+    it, but says that it failed. Every loop's own threads (`asyncio.to_thread`) are of one, too.
     """
 
-    def __init__(self, max_workers: int, thread_name_prefix: str) -> None:
+    def __init__(self, max_workers: int | None, thread_name_prefix: str) -> None:
         super().__init__(max_workers, thread_name_prefix)
         self.submit(int).result()  # so that there is one
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import structlog
 
+from service.thread_pool import ThreadPool
+
 _log = structlog.get_logger(__name__)
 
 _TOOL_THREADS = 64
@@ -25,7 +27,7 @@ class AgentLoop:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self.loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(_TOOL_THREADS, "tool"))
+        self.loop.set_default_executor(ThreadPool(_TOOL_THREADS, "tool"))
         self._thread = threading.Thread(target=self._run, name="agent-loop", daemon=True)
         self._thread.start()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import socket
@@ -72,6 +73,7 @@ from service.runner.workers import Workers
 from service.settings import Settings
 from service.store.leftovers import remove_leftovers
 from service.tasks import TaskSet, repeat
+from service.thread_pool import ThreadPool
 
 _log = structlog.get_logger(__name__)
 
@@ -94,6 +96,7 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
     to their next owners while leases are renewed and requests about them answered; then the inbox, the publisher
     with what is left to tell, the broker and the threads.
     """
+    asyncio.get_running_loop().set_default_executor(ThreadPool(None, "disk"))
     runner_id = new_runner_id()
     keys = Keys(settings.redis_namespace)
     async with AsyncExitStack() as stack:

@@ -15,6 +15,7 @@ from service.blueprints.http import request_body
 from service.settings import Settings
 from tests.conftest import StartClient
 from tests.support_shell import send_raw
+from tests.thread_shortage import assert_own_threads_go_on
 
 MONTH_SECONDS = 30 * 24 * 3600
 
@@ -59,3 +60,10 @@ async def test_body_that_stops_coming_is_given_up(
             assert head.startswith(b"http/1.1 408")
             assert b"connection: close" in head
     assert list(begun.iterdir()) == []
+
+
+async def test_web_role_goes_on_where_the_machine_gives_no_more_threads(
+    settings: Settings, sanic_client: StartClient
+) -> None:
+    await sanic_client(create_app(settings, embedded_runner=False))
+    await assert_own_threads_go_on()

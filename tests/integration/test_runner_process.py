@@ -20,6 +20,7 @@ from service.runner.process import running_runner
 from service.settings import Settings
 from tests.held_file import HeldFile
 from tests.integration.listening import Listening
+from tests.thread_shortage import assert_own_threads_go_on
 from tests.unit.runner.rig import Rig, ScriptedLLM
 from tests.unit.store.conversation_files import make_conversation
 from tests.waiting import wait_until_async
@@ -87,6 +88,11 @@ async def test_unreadable_owner_keeps_nobody_from_being_taken_over(
             await wait_until_async(lambda: [line for line in lines if "exc_info" in line], "it was tried in vain")
         await catalog.index.put(as_running(other))
         await wait_owner(catalog, other, runner_id)
+
+
+async def test_runner_goes_on_where_the_machine_gives_no_more_threads(settings: Settings, source: RedisSource) -> None:
+    async with running_runner(settings, source):
+        await assert_own_threads_go_on()
 
 
 async def test_slow_conversation_delays_no_other(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from unittest.mock import patch
 
 from service.blueprints.http.workers import Workers as WebWorkers
+from service.runner.agent_loop import AgentLoop
 from service.runner.workers import Workers
+from tests.thread_shortage import assert_own_threads_go_on, no_more_threads
 
 
 async def test_work_is_done_once_where_the_machine_gives_no_more_threads() -> None:
@@ -16,9 +16,15 @@ async def test_work_is_done_once_where_the_machine_gives_no_more_threads() -> No
     """
     workers, web = Workers(4), WebWorkers()
     done: list[int] = []
-    with patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+    with no_more_threads():
         for call in (workers.call, workers.call_that_waits, web.call_that_takes_long):
             await asyncio.gather(*(call(done.append, number) for number in range(8)))
     assert sorted(done) == sorted([*range(8)] * 3)
     workers.close()
     web.close()
+
+
+async def test_agents_go_on_where_the_machine_gives_no_more_threads() -> None:
+    agents = AgentLoop()
+    await asyncio.wrap_future(agents.submit(assert_own_threads_go_on()))
+    agents.stop()
