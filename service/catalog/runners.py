@@ -35,14 +35,20 @@ class Runners:
         self._redis = redis
         self._keys = keys
 
-    async def beat(self, record: RunnerRecord) -> bool:
-        """Say that a runner lives, for the next three heartbeats; False when nothing was left of the one before."""
+    async def beat(self, record: RunnerRecord, *, is_able: bool = True) -> bool:
+        """Say that a runner lives, for the next three heartbeats; False when nothing was left of the one before.
+
+        One that is not able keeps what it owns, and is not listed: it is given nothing new.
+        """
         content = json.dumps({"load": record.load, "facts": record.facts})
         ttl_ms = int(HEARTBEAT_TTL_SECONDS * 1000)
         with redis_errors():
             async with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.set(self._keys.runner(record.runner_id), content, px=ttl_ms, get=True)
-                pipeline.zadd(self._keys.runners, {record.runner_id: record.load})
+                if is_able:
+                    pipeline.zadd(self._keys.runners, {record.runner_id: record.load})
+                else:
+                    pipeline.zrem(self._keys.runners, record.runner_id)
                 previous, _ = await pipeline.execute()
         return previous is not None
 
@@ -55,7 +61,7 @@ class Runners:
                 await pipeline.execute()
 
     async def alive(self) -> list[RunnerRecord]:
-        """The live runners, least loaded first. The dead are struck off the list on the way."""
+        """The live runners that are able, least loaded first. The dead are struck off the list on the way."""
         with redis_errors():
             names = [RunnerId(text(name)) for name in await self._redis.zrange(self._keys.runners, 0, -1)]
             if not names:

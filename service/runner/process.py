@@ -71,6 +71,7 @@ from service.runner.webhooks.receiver import make_client
 from service.runner.webhooks.webhooks import Webhooks
 from service.runner.workers import Workers
 from service.settings import Settings
+from service.store.disk import can_open
 from service.store.leftovers import remove_leftovers
 from service.tasks import TaskSet, repeat
 from service.thread_pool import ThreadPool
@@ -224,7 +225,8 @@ async def _beat(
 ) -> None:
     """Show that this runner lives, and see to what Redis may have lost."""
     try:
-        was_there = await catalog.runners.beat(RunnerRecord(runner_id, host.slots.taken, facts))
+        record = RunnerRecord(runner_id, host.slots.taken, facts)
+        was_there = await catalog.runners.beat(record, is_able=can_open())
         if host.pulse.beat(was_there=was_there, now=time.monotonic()):
             mend_index()
             await host.renew_leases()

@@ -1,4 +1,4 @@
-"""Whether the disk takes writes."""
+"""Whether the disk takes writes, and this process can ask it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,15 @@ def disk_problem(directory: Path) -> str | None:
     if status.f_bavail * status.f_frsize < _LEAST_FREE_BYTES:
         return f"The disk of {existing} is full"
     return None
+
+
+def can_open() -> bool:
+    """Whether this process has a descriptor left to open anything with."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def is_refusal(error: OSError) -> bool:

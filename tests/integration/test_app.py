@@ -14,8 +14,8 @@ from service.app import create_app
 from service.blueprints.http import request_body
 from service.settings import Settings
 from tests.conftest import StartClient
+from tests.shortages import assert_own_threads_go_on
 from tests.support_shell import send_raw
-from tests.thread_shortage import assert_own_threads_go_on
 
 MONTH_SECONDS = 30 * 24 * 3600
 

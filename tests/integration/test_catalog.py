@@ -349,6 +349,14 @@ async def test_live_runners_are_listed_by_load(catalog: Catalog) -> None:
     assert await catalog.runner_facts() == {"sdk_version": "1.58.0", "pid": 7}
 
 
+async def test_runner_that_is_not_able_is_given_nothing_new(catalog: Catalog) -> None:
+    """And nobody takes from it what it owns."""
+    for is_able in (True, False):
+        await catalog.runners.beat(record(ONE), is_able=is_able)
+    assert await catalog.runners.alive() == []
+    assert await catalog.runners.is_beating(ONE)
+
+
 async def test_heartbeat_says_whether_it_is_the_first(catalog: Catalog, redis: Redis) -> None:
     """A runner learns from it that Redis was emptied, or that it was silent for too long."""
     assert [await catalog.runners.beat(record(ONE)) for _ in range(3)] == [False, True, True]

@@ -12,6 +12,7 @@ from service.blueprints.http import context
 from service.blueprints.http.context import WebContext
 from service.redis_source import RedisSource
 from service.settings import Settings
+from tests.shortages import no_more_descriptors
 from tests.waiting import wait_until_async
 
 
@@ -28,6 +29,17 @@ async def test_readiness_is_found_again_after_its_check_failed(settings: Setting
         await wait_until_async(lambda: web.readiness() == ["The readiness check fails"], "the check has failed")
         failing = False
         await wait_until_async(lambda: web.readiness() == ["No runner is up yet"], "the check is made again")
+
+
+async def test_worker_without_descriptors_is_not_ready(settings: Settings, source: RedisSource) -> None:
+    """It takes no connection and opens no file."""
+    settings = settings.model_copy(update={"redis_namespace": source.namespace})
+    lacking = "The process has no descriptors left"
+    async with WebContext(settings, source, lambda: None) as web:
+        await wait_until_async(lambda: web.readiness() == ["No runner is up yet"], "the check has been made")
+        with no_more_descriptors():
+            await wait_until_async(lambda: lacking in web.readiness(), "the lack is seen")
+        await wait_until_async(lambda: lacking not in web.readiness(), "its end is seen")
 
 
 async def test_check_that_does_not_end_is_not_readiness(

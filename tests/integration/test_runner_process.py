@@ -20,7 +20,7 @@ from service.runner.process import running_runner
 from service.settings import Settings
 from tests.held_file import HeldFile
 from tests.integration.listening import Listening
-from tests.thread_shortage import assert_own_threads_go_on
+from tests.shortages import assert_own_threads_go_on, no_more_descriptors
 from tests.unit.runner.rig import Rig, ScriptedLLM
 from tests.unit.store.conversation_files import make_conversation
 from tests.waiting import wait_until_async
@@ -93,6 +93,24 @@ async def test_unreadable_owner_keeps_nobody_from_being_taken_over(
 async def test_runner_goes_on_where_the_machine_gives_no_more_threads(settings: Settings, source: RedisSource) -> None:
     async with running_runner(settings, source):
         await assert_own_threads_go_on()
+
+
+async def test_runner_without_descriptors_is_given_nothing_new(
+    settings: Settings, source: RedisSource, catalog: Catalog
+) -> None:
+    """Until it has some again."""
+
+    async def is_listed() -> bool:
+        return bool(await catalog.runners.alive())
+
+    async def is_only_known() -> bool:
+        return not await is_listed() and await catalog.runners.is_beating(runner_id)
+
+    async with running_runner(settings, source) as runner_id:
+        await wait_until_async(is_listed, "it is listed")
+        with no_more_descriptors():
+            await wait_until_async(is_only_known, "it is not listed")
+        await wait_until_async(is_listed, "it is listed again")
 
 
 async def test_slow_conversation_delays_no_other(

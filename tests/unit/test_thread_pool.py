@@ -7,7 +7,7 @@ import asyncio
 from service.blueprints.http.workers import Workers as WebWorkers
 from service.runner.agent_loop import AgentLoop
 from service.runner.workers import Workers
-from tests.thread_shortage import assert_own_threads_go_on, no_more_threads
+from tests.shortages import assert_own_threads_go_on, no_more_threads
 
 
 async def test_work_is_done_once_where_the_machine_gives_no_more_threads() -> None:

@@ -25,7 +25,7 @@ from service.pubsub.hub import Hub, Subscriber
 from service.redis_source import RedisSource
 from service.requests.requester import Requester
 from service.settings import Settings
-from service.store.disk import disk_problem
+from service.store.disk import can_open, disk_problem
 from service.store.event_log import EventLogs
 from service.store.layout import ConversationDirectory, ConversationsRoot
 from service.store.owner_record import StreamEpochs
@@ -192,6 +192,8 @@ class WebContext:
         problem = await asyncio.to_thread(disk_problem, self.root.path)
         if problem is not None:
             reasons.append(problem)
+        if not can_open():
+            reasons.append("The process has no descriptors left")
         if not self.hub.is_listening:
             reasons.append("The event listener has stopped")
         if not self.requester.is_listening:

@@ -1,8 +1,9 @@
-"""A machine that gives no more threads, and work for those that there are."""
+"""A machine that gives no more of something."""
 
 from __future__ import annotations
 
 import asyncio
+import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,17 @@ def no_more_threads() -> Iterator[None]:
     """Whoever wants to start one is refused."""
     with patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
         yield
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """This process can open nothing; what is open goes on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def assert_own_threads_go_on() -> None:
