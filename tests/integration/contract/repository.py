@@ -21,9 +21,9 @@ class Repository:
         identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
         command = ["git", *identity, "-c", "protocol.file.allow=always", *arguments]
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.path.parent)}
-        return subprocess.run(
-            command, cwd=self.path, check=True, capture_output=True, text=True, env=environment
-        ).stdout
+        # What it complains of is in the test's own output.
+        process = subprocess.run(command, cwd=self.path, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+        return process.stdout
 
     def write(self, name: str, content: str | bytes = "1\n") -> Path:
         path = self.path / name
