@@ -228,11 +228,14 @@ def test_secrets_reach_the_terminal_and_are_masked(client: RemoteClient) -> None
     """A command finds a secret in its environment; no event, reply or prompt shows its value."""
     conversation = client.start(secrets={"DEPLOY_TOKEN": SECRET})
 
-    send(conversation, terminal('printf %s "$DEPLOY_TOKEN" > token; echo "token=$DEPLOY_TOKEN"'), "SAY used it")
-    run(conversation)
+    def is_shown() -> bool:
+        send(conversation, terminal('printf %s "$DEPLOY_TOKEN" > token; echo "token=$DEPLOY_TOKEN"'), "SAY used it")
+        run(conversation)
+        return "token=<secret-hidden>" in observations(conversation)
 
+    # The SDK gives a shell a second to start; a prompt that comes later is taken for the end of a command.
+    wait_until(is_shown, "the shell is in step with its commands")
     assert (client.project / "token").read_text() == SECRET
-    assert "token=<secret-hidden>" in observations(conversation)
     assert SECRET not in client.http.get(f"/api/conversations/{conversation.id}/events/search").text
     assert SECRET not in client.http.get(f"/api/conversations/{conversation.id}").text
     assert all(SECRET not in request.text for request in client.llm.requests)
