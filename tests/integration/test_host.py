@@ -278,27 +278,16 @@ async def test_conversation_that_cannot_be_shown_is_let_go(host: Host, catalog: 
     await host.open(one.conversation_id)
 
 
-class SlowDisk:
+class SlowDisk(SmallDisk):
     """While this is entered, no file is made below `path` before `go_on` is set."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._open = os.open
-        self._patch = patch.object(os, "open", self._open_slowly)
+        super().__init__(path, self._refuses_at_last)
         self.is_asked, self.go_on = threading.Event(), threading.Event()
 
-    def __enter__(self) -> SlowDisk:
-        self._patch.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._patch.stop()
-
-    def _open_slowly(self, path: str | Path, flags: int, *args: Any, **kwargs: Any) -> int:
-        if flags & os.O_CREAT and Path(path).is_relative_to(self._path):
-            self.is_asked.set()
-            self.go_on.wait(20.0)
-        return self._open(path, flags, *args, **kwargs)
+    def _refuses_at_last(self, name: str) -> bool:
+        self.is_asked.set()
+        return not self.go_on.wait(20.0)
 
 
 async def test_conversation_that_cannot_be_opened_is_taken_over_later(host: Host, catalog: Catalog) -> None:

@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from unittest.mock import patch
 
 from tests.waiting import wait_until_async
@@ -32,7 +32,7 @@ class SmallDisk:
         self.refusals = 0
         """How often that was tried."""
 
-    def __enter__(self) -> SmallDisk:
+    def __enter__(self) -> Self:
         self._patch.start()
         return self
 
