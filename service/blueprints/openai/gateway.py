@@ -43,7 +43,6 @@ from service.blueprints.openai.shapes import (
 from service.blueprints.streams.server_sent import EventStream, answer_with_events
 from service.errors import BadRequest, FanoutError, NotFound, OutcomeUnknown, Unavailable
 from service.pubsub.feed import ConversationGone, LogBehind
-from service.pubsub.hub import Subscriber
 
 blueprint = Blueprint("openai", url_prefix="/v1")
 
@@ -79,9 +78,9 @@ async def chat_completions(request: Request) -> HTTPResponse | None:
     conversation_id = await _conversation(request, wanted.model, prompt)
     headers = {CONVERSATION_HEADER: str(conversation_id)}
     answer_id = f"chatcmpl-{uuid.uuid4().hex}"
-    async with _asked(web, conversation_id, prompt) as (run, subscriber, after_seq):
+    async with _asked(web, conversation_id, prompt) as run:
         if not wanted.stream:
-            text = await _whole(web, run, subscriber, after_seq, conversation_id)
+            text = await _whole(run)
             answer = chat_completion(answer_id, wanted.model, text, run.usage)
             return HTTPResponse(answer, content_type="application/json", headers=headers)
 
@@ -91,7 +90,7 @@ async def chat_completions(request: Request) -> HTTPResponse | None:
         async def produce(stream: EventStream) -> None:
             await stream.write(chunks.role())
             try:
-                await run.follow(web, subscriber, after_seq, lambda text: stream.write(chunks.content(text)))
+                await run.follow(lambda text: stream.write(chunks.content(text)))
             except (FanoutError, ConversationGone, LogBehind) as error:
                 await stream.write(error_event(*_told(error, conversation_id)))
                 return
@@ -118,8 +117,8 @@ async def responses(request: Request) -> HTTPResponse:
             raise BadRequest(f"{name} is not supported; the header {CONVERSATION_HEADER} goes on with a conversation.")
     prompt, web = prompt_of(wanted.messages), web_of(request)
     conversation_id = await _conversation(request, wanted.model, prompt)
-    async with _asked(web, conversation_id, prompt) as (run, subscriber, after_seq):
-        text = await _whole(web, run, subscriber, after_seq, conversation_id)
+    async with _asked(web, conversation_id, prompt) as run:
+        text = await _whole(run)
     answer = response(uuid.uuid4().hex, wanted, text, run.usage)
     return HTTPResponse(answer, content_type="application/json", headers={CONVERSATION_HEADER: str(conversation_id)})
 
@@ -156,9 +155,7 @@ async def _conversation(request: Request, model: str, prompt: Prompt) -> UUID:
 
 
 @asynccontextmanager
-async def _asked(
-    web: WebContext, conversation_id: UUID, prompt: Prompt
-) -> AsyncIterator[tuple[GatewayRun, Subscriber, int]]:
+async def _asked(web: WebContext, conversation_id: UUID, prompt: Prompt) -> AsyncIterator[GatewayRun]:
     """Listen, then ask, so that nothing is missed.
 
     Raises:
@@ -167,21 +164,18 @@ async def _asked(
     if web.is_stopping:
         raise Unavailable("The server is stopping. Retry the request.")
     async with web.watch(conversation_id, None) as subscriber:
-        run, after_seq = await send(web, conversation_id, prompt.message)
-        yield run, subscriber, after_seq
+        yield await send(web, conversation_id, prompt.message, subscriber)
 
 
-async def _whole(
-    web: WebContext, run: GatewayRun, subscriber: Subscriber, after_seq: int, conversation_id: UUID
-) -> str:
+async def _whole(run: GatewayRun) -> str:
     """Raises OutcomeUnknown: the run takes longer than anybody waits; it goes on."""
     try:
         async with asyncio.timeout(_RUN_SECONDS):
-            return await run.follow(web, subscriber, after_seq, _nobody)
+            return await run.follow(_nobody)
     except TimeoutError:
-        raise OutcomeUnknown(f"the run of {conversation_id}", _RUN_SECONDS) from None
+        raise OutcomeUnknown(f"the run of {run.conversation_id}", _RUN_SECONDS) from None
     except ConversationGone:
-        raise NotFound(f"Conversation not found: {conversation_id}") from None
+        raise NotFound(f"Conversation not found: {run.conversation_id}") from None
     except LogBehind as error:
         raise Unavailable(str(error)) from error
 

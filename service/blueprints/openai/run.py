@@ -33,8 +33,9 @@ class GatewayRun:
     It is told from the log, so a lost message costs no more than the deltas in it.
     """
 
-    def __init__(self, conversation_id: UUID, usage_before: Usage) -> None:
-        self._conversation_id = conversation_id
+    def __init__(self, conversation_id: UUID, feed: Feed, usage_before: Usage) -> None:
+        self.conversation_id = conversation_id
+        self._feed = feed
         self._usage_before = usage_before
         self._usage = usage_before
         self._status: str | None = None
@@ -51,7 +52,7 @@ class GatewayRun:
     def usage(self) -> Usage:
         return self._usage.since(self._usage_before)
 
-    async def follow(self, web: WebContext, subscriber: Subscriber, after_seq: int, tell: Tell) -> str:
+    async def follow(self, tell: Tell) -> str:
         """The answer, once the run is over; `tell` is given texts as they grow, the whole answer among them.
 
         Raises:
@@ -59,8 +60,7 @@ class GatewayRun:
             RequestFailed: it failed.
             ConversationGone, LogBehind: as the feed.
         """
-        feed = Feed(web.logs.open(self._conversation_id), subscriber, after_seq)
-        async for batch in feed.batches():
+        async for batch in self._feed.batches():
             if not batch:
                 self._item = None
                 self._is_over = self._is_ended
@@ -80,7 +80,7 @@ class GatewayRun:
 
     def _result(self) -> str:
         if self._status in _STOPPED:
-            raise Conflict(f"{_STOPPED[self._status]} It is {self._conversation_id}.")
+            raise Conflict(f"{_STOPPED[self._status]} It is {self.conversation_id}.")
         if self._status != "finished":
             raise RequestFailed(self._error)
         if not self._answer.startswith(self._told):
@@ -128,8 +128,8 @@ class GatewayRun:
                 self._error = detail
 
 
-async def send(web: WebContext, conversation_id: UUID, content: list[JsonObject]) -> tuple[GatewayRun, int]:
-    """Have the agent answer; the run as seen from the second value on, the last seq before it.
+async def send(web: WebContext, conversation_id: UUID, content: list[JsonObject], subscriber: Subscriber) -> GatewayRun:
+    """Have the agent answer; the run, of which `subscriber` hears.
 
     Raises:
         AlreadyRunning, Conflict: it cannot be asked now.
@@ -141,9 +141,10 @@ async def send(web: WebContext, conversation_id: UUID, content: list[JsonObject]
         raise AlreadyRunning
     if status in _STOPPED:
         raise Conflict(_STOPPED[status])
-    length = await web.logs.open(conversation_id).length()
+    log = web.logs.open(conversation_id)
+    length = await log.length()
     if length is None:
         raise ConversationNotFound(str(conversation_id))
     body = to_json({"role": "user", "content": content, "run": True})
     await web.requester.ask("events.send", conversation_id, body=body)
-    return GatewayRun(conversation_id, usage_of(info.get("stats") or {})), length - 1
+    return GatewayRun(conversation_id, Feed(log, subscriber, length - 1), usage_of(info.get("stats") or {}))
