@@ -19,8 +19,7 @@ from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.http.answers import Success, json_answer
-from service.blueprints.http.arguments import body, query, uuid_path
-from service.blueprints.http.batch import event_ids
+from service.blueprints.http.arguments import body, event_ids, query, uuid_path
 from service.blueprints.http.context import WebContext, web_of
 from service.blueprints.http.openapi import array_of, documented
 from service.blueprints.http.places import place

@@ -7,8 +7,7 @@ from uuid import UUID
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.http.answers import Success, json_answer
-from service.blueprints.http.arguments import checked_json, idempotency, query, uuid_path
-from service.blueprints.http.batch import event_ids
+from service.blueprints.http.arguments import checked_json, event_ids, idempotency, query, uuid_path
 from service.blueprints.http.context import WebContext, web_of
 from service.blueprints.http.event_query import EventFilter, EventSearch, EventSortOrder
 from service.blueprints.http.openapi import array_of, documented

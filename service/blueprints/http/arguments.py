@@ -23,6 +23,7 @@ from service.errors import BadRequest, InvalidRequest, JsonObject
 from service.redaction import redact_problems
 
 _UUID: TypeAdapter[UUID] = TypeAdapter(UUID)
+_EVENT_IDS: TypeAdapter[list[str]] = TypeAdapter(list[str])
 _IDEMPOTENCY_HEADER = "idempotency-key"
 _MAX_KEY_LENGTH = 255
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -127,6 +128,21 @@ def json_bytes(request: Request) -> bytes:
         wanted = "a JSON document sent as application/json"
         raise invalid_value("dict_type", ["body"], f"Input should be {wanted}", f"<{content_type}>")
     return bytes(request.body).removeprefix(_BYTE_ORDER_MARK)
+
+
+def event_ids(request: Request) -> list[str]:
+    """A batch of ids, in the order asked: a JSON array in the body of a GET, or, where none can be sent, in the query.
+
+    Raises:
+        InvalidRequest: neither is there, or the body is no array of texts.
+    """
+    in_query: list[str] = request.args.getlist("event_ids", [])
+    if in_query and not request.body:
+        return in_query
+    try:
+        return _EVENT_IDS.validate_python(json_body(request))
+    except ValidationError as error:
+        raise invalid(error, "body") from None
 
 
 def idempotency(request: Request) -> JsonObject:
