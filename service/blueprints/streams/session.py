@@ -37,28 +37,25 @@ class SessionQuery(BaseModel):
     watcher: WatcherName | None = Field(None, description="A name to be shown to others who watch.")
 
 
-class Start:
-    """Where a reader begins, given how long the log is and which history it holds."""
-
-    def __init__(self, wanted: SessionQuery, length: int, stream_epoch: StreamEpoch | None) -> None:
-        last_seq = length - 1
-        is_known = stream_epoch is not None and wanted.stream_epoch == stream_epoch.hex()
-        # A position beyond the end of the same history is one that the log has lost.
-        is_recovered = is_known and (wanted.after_seq is None or wanted.after_seq <= last_seq)
-        from_seq = wanted.after_seq
-        if wanted.stream_epoch is not None and not is_recovered and from_seq is not None:
-            from_seq = -1
-        self.after_seq = last_seq if from_seq is None else max(-1, min(from_seq, last_seq))
-        self.through_seq = last_seq
-        self.sync: dict[str, Any] = {"type": "sync"}
-        if from_seq is not None:
-            self.sync["from_seq"] = from_seq
-        if length:
-            self.sync["through_seq"] = last_seq
-        if stream_epoch is not None:
-            self.sync["stream_epoch"] = stream_epoch.hex()
-        if wanted.stream_epoch is not None:
-            self.sync["recovered"] = is_recovered
+def _start(wanted: SessionQuery, length: int, stream_epoch: StreamEpoch | None) -> tuple[int, dict[str, Any]]:
+    """After which seq a reader goes on, given how long the log is and which history it holds; and what `sync` says."""
+    last_seq = length - 1
+    is_known = stream_epoch is not None and wanted.stream_epoch == stream_epoch.hex()
+    # A position beyond the end of the same history is one that the log has lost.
+    is_recovered = is_known and (wanted.after_seq is None or wanted.after_seq <= last_seq)
+    from_seq = wanted.after_seq
+    if wanted.stream_epoch is not None and not is_recovered and from_seq is not None:
+        from_seq = -1
+    sync: dict[str, Any] = {"type": "sync"}
+    if from_seq is not None:
+        sync["from_seq"] = from_seq
+    if length:
+        sync["through_seq"] = last_seq
+    if stream_epoch is not None:
+        sync["stream_epoch"] = stream_epoch.hex()
+    if wanted.stream_epoch is not None:
+        sync["recovered"] = is_recovered
+    return last_seq if from_seq is None else max(-1, min(from_seq, last_seq)), sync
 
 
 async def follow(
@@ -84,20 +81,19 @@ async def follow(
         if length is None:
             raise ConversationGone
         stream_epoch = web.stream_epochs.of(web.root.directory(conversation_id))
-        start = Start(wanted, length, stream_epoch)
-        await write(frames.of(**start.sync))
-        feed = Feed(log, subscriber, start.after_seq, take_at_once, stream_epoch)
+        after_seq, sync = _start(wanted, length, stream_epoch)
+        await write(frames.of(**sync))
+        feed = Feed(log, subscriber, after_seq, take_at_once, stream_epoch)
         deliveries = metrics().deliveries
-        is_caught_up = False
-        if feed.position >= start.through_seq:
-            is_caught_up = True
+        is_caught_up = feed.position >= length - 1
+        if is_caught_up:
             await _write_state(web, conversation_id, frames, write)
         async for batch in feed.batches():
             data = frames.of_batch(batch) if batch else frames.gap()
             if data:
                 await write(data)
                 deliveries.inc(len(batch))
-            if not batch or (not is_caught_up and feed.position >= start.through_seq):
+            if not batch or (not is_caught_up and feed.position >= length - 1):
                 is_caught_up = True
                 await _write_state(web, conversation_id, frames, write)
 
