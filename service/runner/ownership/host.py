@@ -150,7 +150,7 @@ class Host:
         """
         async with self._locks.hold(conversation_id):
             if self.root.exists(conversation_id):
-                raise Conflict(f"Conversation {conversation_id} already exists")
+                raise Conflict(f"Conversation with id {conversation_id} already exists")
             if self._is_draining:
                 raise OwnerMoving(str(source.conversation_id))
             async with self._claims.claiming(conversation_id):

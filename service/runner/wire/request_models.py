@@ -185,9 +185,9 @@ class LoadPluginRequest(BaseModel):
 
 
 class NavigateRequest(BaseModel):
-    """Body of `POST .../navigate`: the event to go on from; null for the beginning. The key is required."""
+    """Body of `POST .../navigate`: the event to go on from; null, or none, for the beginning."""
 
-    event_id: str | None
+    event_id: str | None = None
 
 
 def _secret_source(given: object) -> object:

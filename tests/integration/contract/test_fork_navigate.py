@@ -122,7 +122,10 @@ def test_id_of_another_conversation_is_409(conversation: Conversations) -> None:
     """The other is as it was."""
     source, other = conversation(), conversation()
 
-    assert source.post("/fork", {"id": other.id}).status_code == 409
+    response = source.post("/fork", {"id": other.id})
+
+    assert response.status_code == 409
+    assert response.json()["detail"] == f"Conversation with id {other.id} already exists"
     assert other.info["forked_from_conversation_id"] is None
 
 
@@ -223,19 +226,22 @@ def test_navigate_goes_on_from_another_event(conversation: Conversations) -> Non
     assert third["parent_id"] == first
 
 
-def test_navigate_to_the_beginning_makes_a_new_root(conversation: Conversations) -> None:
-    """null is the empty tree."""
+@pytest.mark.parametrize("body", [{"event_id": None}, {}])
+def test_navigate_to_the_beginning_makes_a_new_root(conversation: Conversations, body: JsonObject) -> None:
+    """No event is the empty tree."""
     created = conversation()
     created.run_to("finished", "SAY the first")
 
-    assert created.post("/navigate", {"event_id": None}).json()["leaf_event_id"] is None
+    response = created.post("/navigate", body)
+
+    assert (response.status_code, response.json()["leaf_event_id"]) == (200, None)
     created.send("SAY anew")
 
     assert [event.get("parent_id") for event in tree(created.events)].count("__root__") == 1
 
 
-@pytest.mark.parametrize(("body", "status"), [({"event_id": "nothing"}, 404), ({}, 422), ({"event_id": 5}, 422)])
-def test_refused_navigation_moves_nothing(conversation: Conversations, body: JsonObject, status: int) -> None:
+@pytest.mark.parametrize(("body", "status"), [({"event_id": "nothing"}, 404), (None, 422), ({"event_id": 5}, 422)])
+def test_refused_navigation_moves_nothing(conversation: Conversations, body: JsonObject | None, status: int) -> None:
     """With the reason."""
     created = conversation()
     created.run_to("finished", "SAY ok")
