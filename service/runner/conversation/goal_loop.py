@@ -23,8 +23,9 @@ from openhands.sdk.llm import TextContent
 from pydantic import BaseModel
 
 from service.catalog.conversation_set import ConversationSet
-from service.errors import AlreadyRunning, BadRequest, BrokerUnavailable
+from service.errors import BadRequest, BrokerUnavailable, Conflict, RunLimitReached
 from service.runner.conversation.opening import Opened
+from service.runner.conversation.run_slots import RunSlots
 from service.runner.wire.request_models import PostMessageRequest
 from service.runner.workers import Workers
 from service.store.goal_record import GOAL_FILE, read_goal
@@ -32,6 +33,8 @@ from service.store.inbox import key_name
 from service.tasks import TaskSet
 
 _log = structlog.get_logger(__name__)
+
+GOAL_REFUSED = "Conversation run or goal loop already running."
 
 
 class Goal(BaseModel):
@@ -64,13 +67,16 @@ class Surroundings(Protocol):
 class GoalLoop:
     """Methods of the runner's loop."""
 
-    def __init__(self, opened: Opened, workers: Workers, goals: ConversationSet, surroundings: Surroundings) -> None:
+    def __init__(
+        self, opened: Opened, workers: Workers, goals: ConversationSet, slots: RunSlots, surroundings: Surroundings
+    ) -> None:
         self._conversation: LocalConversation = opened.conversation
         self._conversation_id = opened.directory.conversation_id
         self._directory = opened.directory
         self._store = opened.store
         self._workers = workers
         self._goals = goals
+        self._slots = slots
         self._surroundings = surroundings
         self._tasks = TaskSet()
         self._goal: Goal | None = None
@@ -88,6 +94,8 @@ class GoalLoop:
             return
         self._goal = goal = Goal.model_validate_json(content)
         if self.is_active and will_resume:
+            with contextlib.suppress(RunLimitReached, BrokerUnavailable):  # each of its runs waits for one then
+                await self._slots.take(self._conversation_id, "goal")
             await self._publish()
             self._go_on(goal.goal_id)
         else:
@@ -98,7 +106,8 @@ class GoalLoop:
 
         Raises:
             BadRequest: it is blank, or the agent has no LLM to judge with.
-            AlreadyRunning: there is a goal.
+            Conflict: there is a goal.
+            RunLimitReached, BrokerUnavailable: as `RunSlots.take`.
         """
         if not objective.strip():
             raise BadRequest("Goal objective must not be empty.")
@@ -109,11 +118,12 @@ class GoalLoop:
 
         Raises:
             BadRequest: there is none.
-            AlreadyRunning: it is not interrupted.
+            Conflict: it is not interrupted.
+            RunLimitReached, BrokerUnavailable: as `RunSlots.take`.
         """
         last = self._goal
         if self.is_active:
-            raise AlreadyRunning
+            raise Conflict(GOAL_REFUSED)
         if last is None or last.status.status != "interrupted":
             raise BadRequest("no_resumable_goal")
         await self._begin(last.status.objective, last.status.max_iterations, RESUME_PROMPT, last.status.iteration)
@@ -128,13 +138,14 @@ class GoalLoop:
     async def stop(self) -> None:
         """Do nothing more here; the next owner goes on."""
         await self._tasks.stop()
+        self._slots.give_back(self._conversation_id, "goal")
 
     async def _begin(self, objective: str, max_iterations: int, message: str, iteration: int) -> None:
         if isinstance(self._conversation.agent, ACPAgent):
             raise BadRequest("no_judge_llm")
         async with self._changing:
             if self.is_active:
-                raise AlreadyRunning
+                raise Conflict(GOAL_REFUSED)
             status = GoalStatus(
                 active=True,
                 status="running",
@@ -143,7 +154,12 @@ class GoalLoop:
                 objective=objective,
             )
             goal_id = uuid4().hex
-            await self._save(Goal(goal_id=goal_id, status=status, message=message))
+            await self._slots.take(self._conversation_id, "goal")
+            try:
+                await self._save(Goal(goal_id=goal_id, status=status, message=message))
+            except BaseException:
+                self._slots.give_back(self._conversation_id, "goal")
+                raise
         await self._publish()
         self._go_on(goal_id)
 
@@ -201,6 +217,8 @@ class GoalLoop:
                 return False
             status = goal.status.model_copy(update=changes)
             await self._save(Goal(goal_id=goal.goal_id, status=status, message=message or goal.message))
+            if not status.active:
+                self._slots.give_back(self._conversation_id, "goal")
             return True
 
     async def _publish(self) -> None:

@@ -16,13 +16,13 @@ from openhands.sdk.utils.cipher import Cipher
 
 from service.catalog.conversation_set import ConversationSet
 from service.catalog.index import ConversationIndex
-from service.errors import AlreadyRunning, NotFound, RunLimitReached
+from service.errors import AlreadyRunning, Conflict, NotFound, RunLimitReached
 from service.runner.agent_loop import AgentLoop
 from service.runner.conversation.command import Command
 from service.runner.conversation.command_queue import CommandQueue
 from service.runner.conversation.commands import condense, pause
 from service.runner.conversation.event_tree import is_in_log
-from service.runner.conversation.goal_loop import GoalLoop
+from service.runner.conversation.goal_loop import GOAL_REFUSED, GoalLoop
 from service.runner.conversation.opening import Opened
 from service.runner.conversation.recovery import take_up
 from service.runner.conversation.reporter import Reporter
@@ -103,7 +103,7 @@ class HostedConversation:
             self.reporter.note_change,
             {"navigate": self._navigate, "condense": condense, "pause": self._pause},
         )
-        self.goal = GoalLoop(opened, workers, goals, self)
+        self.goal = GoalLoop(opened, workers, goals, slots, self)
         self._title = AutoTitle(opened.conversation, self.reporter, workers, title_llms)
         self._is_warm = False
         """Whether the agent's tools are started; the first message starts them, which may take long."""
@@ -293,12 +293,15 @@ class HostedConversation:
         await self._driver.alone(lambda: self._queue.submit(Command("condense", b"{}"), None))
 
     async def start_goal(self, objective: str, max_iterations: int) -> None:
-        """Have the agent work until its LLM finds the objective reached. Raises as `run`, and as `GoalLoop.start`."""
+        """Have the agent work until its LLM finds the objective reached.
+
+        Raises as `GoalLoop.start`, Conflict during a run too.
+        """
         await self._require_free()
         await self.goal.start(objective, max_iterations)
 
     async def resume_goal(self) -> None:
-        """Go on with a goal that was interrupted. Raises as `run`, and as `GoalLoop.resume`."""
+        """Go on with a goal that was interrupted. Raises as `GoalLoop.resume`, Conflict during a run too."""
         await self._require_free()
         await self.goal.resume()
 
@@ -324,10 +327,8 @@ class HostedConversation:
 
     async def _require_free(self) -> None:
         await self._driver.let_end()
-        if self._driver.is_busy or self.goal.is_active:
-            raise AlreadyRunning
-        if self._slots.is_full:
-            raise RunLimitReached
+        if self._driver.is_busy:
+            raise Conflict(GOAL_REFUSED)
 
     async def interrupt(self) -> None:
         """Cancel what is in flight and pause; returns once that is so, or after 5 s."""

@@ -120,7 +120,7 @@ class RunDriver:
             raise AlreadyRunning
         self._has_slot_answer.clear()
         try:
-            await self._slots.take(self._conversation.id)
+            await self._slots.take(self._conversation.id, "run")
         finally:
             self._has_slot_answer.set()
         self._leave_slot_if_closed()
@@ -224,7 +224,7 @@ class RunDriver:
         finally:
             metrics().runs_ended.labels(self._conversation.state.execution_status.value).inc()
             self._task = None
-            self._slots.give_back(self._conversation.id)
+            self._slots.give_back(self._conversation.id, "run")
 
     async def _wait_for_slot(self) -> bool:
         """False when the run is paused or interrupted first. Raises OwnershipLost after `close`."""
@@ -233,7 +233,7 @@ class RunDriver:
             if self._closed.is_set():
                 raise OwnershipLost
             try:
-                await self._slots.take(self._conversation.id)
+                await self._slots.take(self._conversation.id, "run")
             except (RunLimitReached, BrokerUnavailable) as error:
                 log("run_waits_for_slot", conversation_id=str(self._conversation.id), error=str(error))
                 log = _log.debug

@@ -1,13 +1,19 @@
-"""How many runs may go on at once: in this runner, and in the whole deployment where that is limited too."""
+"""How many runs may go on at once: in this runner, and in the whole deployment where that is limited too.
+
+A conversation has one slot, while a run goes on in it and while it is worked for a goal, between the runs of that too.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from typing import Literal
 from uuid import UUID
 
 from service.catalog.cluster_runs import ClusterRuns
 from service.errors import BrokerUnavailable, RunLimitReached
 from service.tasks import TaskSet
+
+Holder = Literal["run", "goal"]
 
 
 class RunSlots:
@@ -17,7 +23,7 @@ class RunSlots:
         self._limit = limit
         self._cluster = cluster
         self._cluster_limit = cluster_limit
-        self._taken: set[UUID] = set()
+        self._taken: dict[UUID, set[Holder]] = {}
         self._tasks = TaskSet()
 
     @property
@@ -28,34 +34,39 @@ class RunSlots:
     def is_full(self) -> bool:
         return self.taken >= self._limit
 
-    async def take(self, conversation_id: UUID) -> None:
-        """Take a slot for a conversation's run.
+    async def take(self, conversation_id: UUID, holder: Holder) -> None:
+        """Take a slot for a conversation, or hold the one that it has.
 
         Raises:
             RunLimitReached: none is free, here or in the deployment.
             BrokerUnavailable: the deployment's slots cannot be asked for.
         """
+        if conversation_id in self._taken:
+            self._taken[conversation_id].add(holder)
+            return
         if self.is_full:
             raise RunLimitReached
-        self._taken.add(conversation_id)
+        self._taken[conversation_id] = {holder}
         try:
             if self._cluster_limit and not await self._cluster.take(conversation_id, self._cluster_limit):
                 raise RunLimitReached
         except BaseException:
-            self._taken.discard(conversation_id)
+            self._taken.pop(conversation_id, None)
             raise
 
-    def give_back(self, conversation_id: UUID) -> None:
-        """The run is over; no effect after `leave`."""
-        if conversation_id not in self._taken:
+    def give_back(self, conversation_id: UUID, holder: Holder) -> None:
+        """The run or the goal is over, and with the last of them the slot is free; no effect after `leave`."""
+        holders = self._taken.get(conversation_id, set())
+        if holders != {holder}:
+            holders.discard(holder)
             return
-        self._taken.discard(conversation_id)
+        del self._taken[conversation_id]
         if self._cluster_limit:
             self._tasks.start(self._give_back_to_cluster(conversation_id), f"give back slot {conversation_id}")
 
     def leave(self, conversation_id: UUID) -> None:
         """The next owner goes on with the run, and takes its slot in the deployment over."""
-        self._taken.discard(conversation_id)
+        self._taken.pop(conversation_id, None)
 
     async def renew(self) -> None:
         """Hold the deployment's slots for another while. Raises BrokerUnavailable."""

@@ -191,10 +191,12 @@ def test_goal_during_a_run_is_409(conversation: Conversations) -> None:
     gate = uuid4().hex
     created.send(f"HOLD {gate}", "SAY ok", run=True)
 
-    response = created.post("/goal", {"objective": said(REACHED)})
+    refused = [created.post("/goal", {"objective": said(REACHED)}), created.post("/goal/resume")]
 
     created.llm.release(gate)
-    assert response.status_code == 409
+    for response in refused:
+        assert response.status_code == 409
+        assert response.json()["detail"] == "Conversation run or goal loop already running."
     created.wait_status("finished")
 
 
