@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,8 @@ def greeter(auth: InMemoryOAuthProvider | None = None) -> FastMCP:
         """Greet somebody."""
         if not name:
             raise ValueError("nobody is there")
+        if name == "slow":
+            time.sleep(3)
         return f"Hello {name}"
 
     return server

@@ -23,7 +23,6 @@ _START_SECONDS = 10.0
 _ACP_SECONDS = 300.0
 _LOST = "The process that drove the authorization has ended. Start it again."
 _HIDDEN = {"runner_id"}
-_ENDED = ("succeeded", "failed")
 
 
 class ToolCall(BaseModel):
@@ -41,7 +40,7 @@ class TestServer(BaseModel):
 
 
 class Callback(BaseModel):
-    callback_url: str = Field(description="Where the user's browser was led to in the end.")
+    callback_url: str = Field(min_length=1, description="Where the user's browser was led to in the end.")
 
 
 @blueprint.post("/mcp/test")
@@ -81,10 +80,8 @@ async def status(request: Request, job_id: str) -> HTTPResponse:
 async def call_back(request: Request, job_id: str) -> HTTPResponse:
     wanted, web = body(request, Callback), web_of(request)
     record = await _record(request, job_id)
-    if record["status"] in _ENDED:
-        raise Conflict("The authorization has ended")
     if not record["callback_ready"]:
-        raise Conflict("The authorization does not wait for a callback yet")
+        raise Conflict("OAuth callback is not ready")
     try:
         answer = await web.requester.ask(
             "mcp.oauth_callback",
@@ -113,7 +110,7 @@ async def acp_models(request: Request) -> HTTPResponse:
 async def _record(request: Request, job_id: str) -> JsonObject:
     record = await web_of(request).catalog.oauth_jobs.get(job_id)
     if record is None:
-        raise NotFound("The authorization does not exist")
+        raise NotFound("MCP OAuth job not found")
     return record
 
 

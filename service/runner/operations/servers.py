@@ -16,9 +16,6 @@ from service.runner.servers.mcp_servers import server_of, try_out
 from service.runner.wire.request_models import AcpModelsRequest
 from service.runner.wire.validation import parse
 
-_SHORTEST_WAIT_SECONDS = 1.0
-_LONGEST_WAIT_SECONDS = 30.0
-
 
 class ServerOperations:
     """Any runner answers them, but for the callback of an authorization, which goes to the runner that drives it."""
@@ -44,8 +41,7 @@ class ServerOperations:
     async def _oauth_start(self, request: Request) -> Answer:
         wanted = json.loads(request.body)
         server = server_of(wanted["server"], self._cipher)
-        wait_seconds = min(max(wanted["timeout"], _SHORTEST_WAIT_SECONDS), _LONGEST_WAIT_SECONDS)
-        return answered(await self._oauth.start(wanted["name"], server, wait_seconds))
+        return answered(await self._oauth.start(wanted["name"], server, wanted["timeout"], wanted["tool_call"]))
 
     async def _oauth_callback(self, request: Request) -> Answer:
         job_id, url = request.arguments["job_id"], json.loads(request.body)["callback_url"]

@@ -120,7 +120,7 @@ class SettingsOperations:
         key = request.arguments["key"]
         with self._settings.changing() as settings:
             if key not in (settings.agent.mcp_config or {}):
-                raise NotFound(f"MCP server '{key}' not found")
+                raise NotFound(f"MCP server '{key}' was not found")
             settings.change_agent({"mcp_config": {key: patch}})
             return settings.shown(None)
 

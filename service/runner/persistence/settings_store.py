@@ -212,6 +212,8 @@ def _refuse_unknown(model: Any, given: Any, loc: list[str]) -> None:
     if not isinstance(given, Mapping):
         return
     if isinstance(model, BaseModel):
+        if model.model_config.get("extra") == "forbid":
+            return  # it has refused its own, and what it lets through below is meant, as what an MCP server answers
         for key, value in given.items():
             if key not in type(model).model_fields:
                 message = "Extra inputs are not permitted"

@@ -10,12 +10,11 @@ import asyncio
 import uuid
 from concurrent.futures import Future
 from contextlib import suppress
-from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import structlog
-from openhands.sdk.mcp import MCPServer, create_mcp_tools
+from openhands.sdk.mcp import MCPServer
 from openhands.sdk.mcp.exceptions import MCPError
 from openhands.sdk.mcp.oauth import MCPOAuth
 from openhands.sdk.utils.cipher import Cipher
@@ -23,8 +22,7 @@ from openhands.sdk.utils.cipher import Cipher
 from service.catalog.oauth_jobs import JOB_SECONDS, OAuthJobs
 from service.errors import BadRequest, BrokerUnavailable, Conflict, JsonObject, NotFound, Unavailable
 from service.identity import RunnerId
-from service.runner.servers.mcp_servers import failure, state_of, tool_names
-from service.runner.servers.mcp_tokens import McpTokens
+from service.runner.servers.mcp_servers import connected, failure
 from service.runner.workers import Threads
 from service.tasks import TaskSet
 
@@ -33,6 +31,8 @@ _log = structlog.get_logger(__name__)
 _JOBS = 16
 """At the same time in one runner; each holds a thread while a person decides."""
 _CALLBACK_SECONDS = 30.0
+_SHORTEST_WAIT_SECONDS = 1.0
+_LONGEST_WAIT_SECONDS = 30.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ENDED = ("succeeded", "failed")
 
@@ -40,9 +40,13 @@ _ENDED = ("succeeded", "failed")
 class _Job:
     """One authorization, as the threads of the SDK and the runner's loop see it."""
 
-    def __init__(self, name: str, server: MCPServer, runner_id: RunnerId) -> None:
+    def __init__(
+        self, name: str, server: MCPServer, call_seconds: float, tool_call: JsonObject | None, runner_id: RunnerId
+    ) -> None:
         self.name = name
         self.server = server
+        self.call_seconds = call_seconds
+        self.tool_call = tool_call
         self.authorization_url: Future[str] = Future()
         self.callback: Future[tuple[str, str | None]] = Future()
         self.oauth: MCPOAuth | None = None
@@ -96,18 +100,23 @@ class McpOAuth:
         self._tasks = TaskSet()
         self._jobs: dict[str, _Job] = {}
 
-    async def start(self, name: str, server: MCPServer, wait_seconds: float) -> JsonObject:
-        """The record of a new authorization, once there is a URL to open or after the time.
+    async def start(
+        self, name: str, server: MCPServer, timeout_seconds: float, tool_call: JsonObject | None
+    ) -> JsonObject:
+        """The record of a new authorization, once there is a URL to open, it has ended, or after the time.
+
+        Args:
+            timeout_seconds: also for the tool, which is called in the end.
 
         Raises:
             BadRequest: the server is not one for OAuth.
             Unavailable: too many are going on.
         """
         if server.oauth_auth is None:
-            raise BadRequest("server.auth.strategy must be oauth2")
+            raise BadRequest("MCP OAuth start requires auth.strategy='oauth2'")
         if len(self._jobs) >= _JOBS:
             raise Unavailable("Too many authorizations are going on. Retry the request.")
-        job = _Job(name, server, self._runner_id)
+        job = _Job(name, server, timeout_seconds, tool_call, self._runner_id)
         self._jobs[job.job_id] = job  # first, so that others who start meanwhile count it
         try:
             await self._records.put(job.job_id, job.record)
@@ -116,7 +125,7 @@ class McpOAuth:
             raise
         self._tasks.start(self._drive(job), f"oauth {job.job_id}")
         with suppress(TimeoutError):
-            async with asyncio.timeout(wait_seconds):
+            async with asyncio.timeout(min(max(timeout_seconds, _SHORTEST_WAIT_SECONDS), _LONGEST_WAIT_SECONDS)):
                 await job.is_told.wait()
         return job.record
 
@@ -130,9 +139,9 @@ class McpOAuth:
         """
         job = self._jobs.get(job_id)
         if job is None:
-            raise NotFound("The authorization does not exist")
+            raise NotFound("MCP OAuth job not found")
         if not job.record["callback_ready"]:
-            raise Conflict("The authorization does not wait for a callback yet")
+            raise Conflict("OAuth callback is not ready")
         answer = _answer_in(url, job.redirect_port)
         if not job.callback.done():
             if isinstance(answer, MCPError):
@@ -182,11 +191,10 @@ class McpOAuth:
 
 
 def _connect(job: _Job, cipher: Cipher) -> JsonObject:
-    """Blocks until the person has decided."""
-    tokens = McpTokens(job.server.url or "")
-    connect = partial(create_mcp_tools, {job.name: job.server}, JOB_SECONDS, mcp_oauth_token_storage=tokens.storage)
-    with connect(mcp_oauth_class=_oauth_of(job)) as client:
-        return {"tools": tool_names(client), "oauth_state": state_of(client, tokens, cipher)}
+    """Blocks until the person has decided, who is not asked where the server takes the tokens that it has."""
+    return connected(
+        job.name, job.server, _oauth_of(job), JOB_SECONDS, job.tool_call, cipher, call_seconds=job.call_seconds
+    )
 
 
 def _answer_in(url: str, port: int | None) -> tuple[str, str | None] | MCPError:
@@ -197,11 +205,17 @@ def _answer_in(url: str, port: int | None) -> tuple[str, str | None] | MCPError:
     """
     try:
         parts = urlsplit(url)
-        is_ours = parts.scheme == "http" and parts.hostname in _LOOPBACK and parts.port == port
+        is_local = parts.scheme == "http" and parts.hostname in _LOOPBACK
+    except ValueError:
+        is_local = False
+    if not is_local:
+        raise BadRequest("Invalid OAuth callback URL")
+    try:
+        is_ours = parts.port == port and parts.path == "/callback"
     except ValueError:
         is_ours = False
-    if not is_ours or parts.path != "/callback":
-        raise BadRequest("callback_url is not the address that the authorization was to lead to")
+    if not is_ours:
+        raise BadRequest("Unexpected OAuth callback URL")
     given = parse_qs(parts.query)
     if "code" in given:
         return given["code"][-1], given.get("state", [None])[-1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -11,7 +10,7 @@ import httpx
 from openhands.sdk.mcp import MCPClient, MCPServer, create_mcp_tools
 from openhands.sdk.mcp.config import MCPOAuthState
 from openhands.sdk.mcp.exceptions import MCPError, MCPTimeoutError
-from openhands.sdk.mcp.oauth import NonInteractiveMCPOAuth
+from openhands.sdk.mcp.oauth import MCPOAuth, NonInteractiveMCPOAuth
 from openhands.sdk.utils.cipher import Cipher
 from pydantic import ValidationError
 
@@ -53,37 +52,43 @@ def try_out(
 
     Tokens that the server has are used, and renewed; nobody is asked to authorize anything.
     """
-    tokens = McpTokens(server.url or "")
-    state = server.initial_oauth_state(cipher=cipher)
     try:
-        if state is not None:
-            asyncio.run(tokens.put(state))
-        connect = partial(create_mcp_tools, {name: server}, timeout_seconds, mcp_oauth_token_storage=tokens.storage)
-        with connect(mcp_oauth_class=NonInteractiveMCPOAuth) as client:
-            found: JsonObject = {"ok": True, "tools": tool_names(client)}
-            if tool_call is not None:
-                found["tool_result"] = _call(client, tool_call, timeout_seconds)
-            if server.oauth_auth is not None:
-                found["oauth_state"] = state_of(client, tokens, cipher)
-            return found
+        return {"ok": True, **connected(name, server, NonInteractiveMCPOAuth, timeout_seconds, tool_call, cipher)}
     except Exception as error:  # noqa: BLE001  what it raises is the result: the server is somebody else's
         return {"ok": False, **failure(error)}
 
 
-def tool_names(client: MCPClient) -> list[str]:
-    return [tool.name for tool in client.tools]
+def connected(
+    name: str,
+    server: MCPServer,
+    oauth: type[MCPOAuth],
+    timeout_seconds: float,
+    tool_call: JsonObject | None,
+    cipher: Cipher,
+    *,
+    call_seconds: float | None = None,
+) -> JsonObject:
+    """`{"tools", "tool_result"?, "oauth_state"?}`, the last encrypted, as a client may store it in the settings.
 
-
-def state_of(client: MCPClient, tokens: McpTokens, cipher: Cipher) -> JsonObject:
-    """What the server gave, encrypted, as a client may store it in the server's settings."""
-    state: MCPOAuthState = client.call_async_from_sync(tokens.get, timeout=_STATE_SECONDS)
-    return state.to_response(cipher=cipher).model_dump(mode="json", exclude_none=True)
+    Raises whatever hinders the connection; what hinders the tool is its result.
+    """
+    url = server.url or ""
+    tokens = McpTokens({url: server.initial_oauth_state(cipher=cipher)})
+    connect = partial(create_mcp_tools, {name: server}, timeout_seconds, mcp_oauth_token_storage=tokens)
+    with connect(mcp_oauth_class=oauth) as client:
+        found: JsonObject = {"tools": [tool.name for tool in client.tools]}
+        if tool_call is not None:
+            found["tool_result"] = _call(client, tool_call, call_seconds or timeout_seconds)
+        state: MCPOAuthState = client.call_async_from_sync(tokens.state, url, timeout=_STATE_SECONDS)
+        if state.has_values:
+            found["oauth_state"] = state.to_response(cipher=cipher).model_dump(mode="json", exclude_none=True)
+        return found
 
 
 def failure(error: Exception) -> JsonObject:
     """`{"error", "error_kind"}`."""
     if isinstance(error, (MCPTimeoutError, TimeoutError)):
-        return {"error": "The server did not answer in time.", "error_kind": "timeout"}
+        return {"error": str(error) or "The server did not answer in time.", "error_kind": "timeout"}
     cause = error.__cause__ or error
     text = str(cause) or type(cause).__name__
     is_connection = isinstance(error, _UNREACHABLE) or isinstance(cause, _UNREACHABLE)
@@ -91,8 +96,14 @@ def failure(error: Exception) -> JsonObject:
 
 
 def _call(client: MCPClient, tool_call: JsonObject, timeout_seconds: float) -> JsonObject:
-    result = client.call_async_from_sync(
-        client.call_tool, tool_call["name"], tool_call["arguments"], raise_on_error=False, timeout=timeout_seconds
-    )
+    name, known = tool_call["name"], [tool.name for tool in client.tools]
+    if name not in known:
+        return {"is_error": True, "text": f"Tool '{name}' not advertised by server (available: {', '.join(known)})"}
+    try:
+        result = client.call_async_from_sync(
+            client.call_tool, name, tool_call["arguments"], raise_on_error=False, timeout=timeout_seconds
+        )
+    except TimeoutError:
+        return {"is_error": True, "text": f"Tool '{name}' call timed out after {timeout_seconds} seconds"}
     text = "\n".join(part.text for part in result.content if hasattr(part, "text"))
     return {"is_error": result.is_error, "text": text}

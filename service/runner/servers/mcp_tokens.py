@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from key_value.aio.stores.memory import MemoryStore
 from openhands.sdk.mcp.config import MCPOAuthState, MCPOAuthTokenStorageField
 
@@ -13,23 +16,23 @@ _PLACES: dict[MCPOAuthTokenStorageField, tuple[str, str]] = {
 """Collection, and the end of the key after the server's URL (fastmcp.client.auth.oauth)."""
 
 
-class McpTokens:
-    """Those of one server."""
+class McpTokens(MemoryStore):
+    """Those of some servers, by their URLs."""
 
-    def __init__(self, url: str) -> None:
-        self.storage = MemoryStore()
-        self._url = url.rstrip("/")
+    def __init__(self, states: Mapping[str, MCPOAuthState | None]) -> None:
+        seed: dict[str, dict[str, dict[str, Any]]] = {collection: {} for collection, _ in _PLACES.values()}
+        for url, state in states.items():
+            for field, (collection, name) in _PLACES.items():
+                value = None if state is None else state.get_token_storage_value(field)
+                if value is not None:
+                    seed[collection][f"{url.rstrip('/')}/{name}"] = value
+        super().__init__(seed=seed)
 
-    async def put(self, state: MCPOAuthState) -> None:
-        for field, (collection, name) in _PLACES.items():
-            value = state.get_token_storage_value(field)
-            if value is not None:
-                await self.storage.put(f"{self._url}/{name}", value, collection=collection)
-
-    async def get(self) -> MCPOAuthState:
+    async def state(self, url: str) -> MCPOAuthState:
+        """What there is of one server now."""
         state = MCPOAuthState()
         for field, (collection, name) in _PLACES.items():
-            value = await self.storage.get(f"{self._url}/{name}", collection=collection)
+            value = await self.get(f"{url.rstrip('/')}/{name}", collection=collection)
             if value is not None:
                 state = state.with_token_storage_value(field, value)
         return state

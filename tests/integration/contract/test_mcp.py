@@ -56,11 +56,21 @@ def test_server_over_http_in_every_form(http: httpx.Client, plain: str, form: Js
     [
         ("somebody", {"is_error": False, "text": "Hello somebody"}),
         ("", {"is_error": True, "text": "Error calling tool 'greet': nobody is there"}),
+        ("slow", {"is_error": True, "text": "Tool 'greet' call timed out after 1.0 seconds"}),
     ],
 )
 def test_tool_is_called(http: httpx.Client, plain: str, name: str, result: JsonObject) -> None:
     call = {"name": "greet", "arguments": {"name": name}}
-    assert posted(http, "mcp/test", {"server": {"url": plain}, "tool_call": call})["tool_result"] == result
+    found = posted(http, "mcp/test", {"server": {"url": plain}, "timeout": 1, "tool_call": call})
+    assert found == {"ok": True, "tools": ["greet"], "tool_result": result}
+
+
+def test_tool_that_the_server_does_not_have(http: httpx.Client, plain: str) -> None:
+    found = posted(http, "mcp/test", {"server": {"url": plain}, "tool_call": {"name": "wave"}})
+    assert found["tool_result"] == {
+        "is_error": True,
+        "text": "Tool 'wave' not advertised by server (available: greet)",
+    }
 
 
 @pytest.mark.parametrize(
@@ -101,8 +111,11 @@ def test_what_is_no_server_is_422(http: httpx.Client, content: JsonObject) -> No
 # OAuth
 
 
-def authorizing(http: httpx.Client, url: str) -> JsonObject:
-    return posted(http, "mcp/oauth/start", {"server": {"url": url, "auth": OAUTH}})
+def authorizing(http: httpx.Client, url: str, state: JsonObject | None = None) -> JsonObject:
+    call = {"name": "greet", "arguments": {"name": "you"}}
+    return posted(
+        http, "mcp/oauth/start", {"server": {"url": url, "auth": OAUTH | {"state": state}}, "tool_call": call}
+    )
 
 
 def led_to(authorization_url: str) -> str:
@@ -127,14 +140,18 @@ def test_authorization_from_start_to_tools(http: httpx.Client, guarded: str) -> 
 
     callback = f"mcp/oauth/callback/{begun['job_id']}"
     url = led_to(begun["authorization_url"])
-    for wrong in (
-        "https" + url.removeprefix("http"),
-        "http://example.org/callback?code=x",
-        "http://localhost:1/callback",
+    for wrong, reason in (
+        ("https" + url.removeprefix("http"), "Invalid OAuth callback URL"),
+        ("http://example.org/callback?code=x", "Invalid OAuth callback URL"),
+        ("http://localhost:1/callback", "Unexpected OAuth callback URL"),
+        ("http://localhost:99999/callback", "Unexpected OAuth callback URL"),
+        (url.replace("/callback", "/other"), "Unexpected OAuth callback URL"),
     ):
-        assert http.post(f"/api/{callback}", json={"callback_url": wrong}).status_code == 400
+        refused = http.post(f"/api/{callback}", json={"callback_url": wrong})
+        assert (refused.status_code, refused.json()["detail"]) == (400, reason)
     ended = posted(http, callback, {"callback_url": url})
     assert (ended["status"], ended["tools"]) == ("succeeded", ["greet"])
+    assert ended["tool_result"] == {"is_error": False, "text": "Hello you"}
     assert http.get(status).json() == ended
     assert http.post(f"/api/{callback}", json={"callback_url": url}).status_code == 409
 
@@ -144,6 +161,19 @@ def test_authorization_from_start_to_tools(http: httpx.Client, guarded: str) -> 
     found = posted(http, "mcp/test", {"server": {"url": guarded, "auth": OAUTH | {"state": state}}})
     assert (found["ok"], found["tools"]) == (True, ["greet"])
     assert found["oauth_state"].keys() == state.keys()
+    again = authorizing(http, guarded, state)
+    assert again.keys() == {"ok", "job_id"}
+    assert http.get(f"/api/mcp/oauth/status/{again['job_id']}").json()["status"] == "succeeded"
+    stored = http.post("/api/settings/mcp/guarded", json={"url": guarded, "auth": OAUTH | {"state": state}})
+    assert stored.status_code == 201
+    http.delete("/api/settings/mcp/guarded").raise_for_status()
+
+
+def test_server_that_wants_no_authorization_gives_no_tokens(http: httpx.Client, plain: str) -> None:
+    begun = authorizing(http, plain)
+    assert begun.keys() == {"ok", "job_id"}
+    told = http.get(f"/api/mcp/oauth/status/{begun['job_id']}").json()
+    assert (told["status"], "oauth_state" in told) == ("succeeded", False)
 
 
 def test_refused_authorization_has_failed(http: httpx.Client, guarded: str) -> None:

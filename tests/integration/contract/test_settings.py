@@ -154,7 +154,8 @@ def test_mcp_servers_are_added_changed_and_removed(http: httpx.Client, root: Pat
     plain = get(http, **{"X-Expose-Secrets": "plaintext"})["agent_settings"]["mcp_config"]["tools"]
     assert plain["headers"]["X-Key"] == KEY
     assert "tools" not in http.delete(path).raise_for_status().json()["agent_settings"]["mcp_config"]
-    assert http.delete(path).status_code == 404
+    missing = http.delete(path)
+    assert (missing.status_code, missing.json()) == (404, {"detail": "MCP server 'tools' was not found"})
     assert http.patch(path, json={"enabled": True}).status_code == 404
 
 

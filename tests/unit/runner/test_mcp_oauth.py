@@ -44,7 +44,7 @@ async def oauth(records: OAuthJobs) -> AsyncIterator[McpOAuth]:
 
 
 async def test_authorizations_that_start_at_once_are_counted(oauth: McpOAuth) -> None:
-    outcomes = await asyncio.gather(*(oauth.start("s", SERVER, 0.0) for _ in range(4)), return_exceptions=True)
+    outcomes = await asyncio.gather(*(oauth.start("s", SERVER, 0.0, None) for _ in range(4)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [dict, dict, Unavailable, Unavailable]
 
 
@@ -52,4 +52,4 @@ async def test_authorization_that_is_not_recorded_takes_no_place(oauth: McpOAuth
     with patch.object(records, "put", side_effect=BrokerUnavailable):
         for _ in range(3):
             with pytest.raises(BrokerUnavailable):
-                await oauth.start("s", SERVER, 0.0)
+                await oauth.start("s", SERVER, 0.0, None)
