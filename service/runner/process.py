@@ -32,6 +32,7 @@ from service.redis_source import RedisSource
 from service.requests.responder import Responder
 from service.runner.agent_loop import PROCESS_AGENT_LOOP
 from service.runner.bash.host import BashHost
+from service.runner.conversation.mcp_tools import RenewedTokens
 from service.runner.conversation.opening import Opener, make_cipher
 from service.runner.environment import DIRECT_LLM_REQUESTS, environment_variables
 from service.runner.extensions.extensions import Extensions
@@ -118,9 +119,11 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         catalog = Catalog(redis, keys, settings.lease_ttl_seconds)
         cipher = await workers.call(make_cipher, settings)
         bindings = CredentialBindings(cipher, fsync=settings.fsync)
-        opener = Opener(settings, runner_id, publisher, keys, cipher, bindings)
         client = await workers.call(make_client)
         stack.push_async_callback(client.aclose)
+        tokens = RenewedTokens(settings, cipher, catalog.store_lock, workers, client)
+        stack.push_async_callback(tokens.close)
+        opener = Opener(settings, runner_id, publisher, keys, cipher, bindings, tokens.tools_of)
         webhooks = Webhooks(settings, catalog.untold, workers, client)
         stack.push_async_callback(webhooks.letters.close)
         host = Host(settings, runner_id, opener, catalog, agent_loop, workers, webhooks)

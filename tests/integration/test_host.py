@@ -20,6 +20,7 @@ import pytest
 from openhands.sdk import LLM, Agent, Message
 from openhands.sdk.conversation.impl.local_conversation import LocalConversation
 from openhands.sdk.conversation.state import ConversationExecutionStatus
+from openhands.sdk.mcp.utils import DefaultMCPToolProvider
 from openhands.sdk.utils.cipher import Cipher
 from openhands.sdk.workspace import LocalWorkspace
 from redis.asyncio import Redis
@@ -114,7 +115,10 @@ def running(settings: Settings, catalog: Catalog, keys: Keys, workers: Workers, 
     async def run(runner_id: RunnerId, **changes: Any) -> AsyncIterator[Host]:
         own = settings.model_copy(update=changes)
         agent_loop = PROCESS_AGENT_LOOP.acquire()
-        opener = Opener(own, runner_id, RecordingPublisher(), keys, CIPHER, CredentialBindings(CIPHER, fsync=False))
+        bindings = CredentialBindings(CIPHER, fsync=False)
+        opener = Opener(
+            own, runner_id, RecordingPublisher(), keys, CIPHER, bindings, lambda _: DefaultMCPToolProvider()
+        )
         host = Host(own, runner_id, opener, catalog, agent_loop, workers, webhooks)
         try:
             yield host

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import structlog
 from openhands.sdk.agent.base import AgentBase
 from openhands.sdk.conversation.impl.local_conversation import LocalConversation
 from openhands.sdk.conversation.request import ConversationConfig
 from openhands.sdk.event.conversation_error import ConversationErrorEvent
+from openhands.sdk.mcp import MCPToolProvider
 from openhands.sdk.secret import SecretSource
 from openhands.sdk.subagent.registry import agent_definition_to_factory, register_agent_if_absent
 from openhands.sdk.utils.cipher import Cipher
@@ -62,6 +65,7 @@ class Opener:
         keys: Keys,
         cipher: Cipher,
         bindings: CredentialBindings,
+        mcp_tools: Callable[[UUID], MCPToolProvider],
     ) -> None:
         self._settings = settings
         self._runner_id = runner_id
@@ -69,6 +73,7 @@ class Opener:
         self._keys = keys
         self.cipher = cipher
         self._bindings = bindings
+        self._mcp_tools = mcp_tools
 
     def create(
         self, directory: ConversationDirectory, meta: Meta, agent: AgentBase, secrets: dict[str, SecretSource]
@@ -133,6 +138,7 @@ class Opener:
             observability_parent_span_context=meta.observability_parent_span_context,
             stream_callbacks=[Progressing(outbox)],
             file_store=store,
+            mcp_tool_provider=self._mcp_tools(directory.conversation_id),
         )
         for path in torn:
             _log.error("torn_event_set_aside", conversation_id=str(directory.conversation_id), file=path.name)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 
+from service.demo.scripted_llm import ScriptedLlm
+from tests.integration.contract.conversations import agent_of, user_message
 from tests.mcp_server import served
-from tests.server_process import REPOSITORY
+from tests.server_process import REPOSITORY, Server
+from tests.waiting import wait_until
+from tests.webhook_receiver import Post, WebhookReceiver
 
 JsonObject = dict[str, Any]
 
@@ -199,6 +206,79 @@ def test_unknown_authorization_is_404(http: httpx.Client) -> None:
     assert http.get(f"/api/mcp/oauth/status/{job_id}").status_code == 404
     callback = http.post(f"/api/mcp/oauth/callback/{job_id}", json={"callback_url": "http://localhost:1/callback"})
     assert callback.status_code == 404
+
+
+# Conversations
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[WebhookReceiver]:
+    with WebhookReceiver() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory, receiver: WebhookReceiver) -> Iterator[httpx.Client]:
+    """A client of a server that tells the receiver."""
+    environment = {"OH_WEBHOOKS": json.dumps([{"base_url": receiver.url}]), "OH_SESSION_API_KEYS_0": "a key"}
+    with Server(tmp_path_factory.mktemp("tokens"), environment) as running:
+        headers = {"X-Session-API-Key": "a key"}
+        with httpx.Client(base_url=running.url, timeout=30, trust_env=False, headers=headers) as client:
+            yield client
+
+
+def expired(http: httpx.Client, url: str) -> JsonObject:
+    """A server with tokens that have to be renewed first, as a client may store it."""
+    begun = authorizing(http, url)
+    led = {"callback_url": led_to(begun["authorization_url"])}
+    state = posted(http, f"mcp/oauth/callback/{begun['job_id']}", led)["oauth_state"]
+    return {"url": url, "transport": "http", "auth": OAUTH | {"state": state | {"token_expires_at": 1}}}
+
+
+def tools_with(http: httpx.Client, llm: ScriptedLlm, tmp_path: Path, server: JsonObject) -> set[str]:
+    """What the agent of a new conversation is given."""
+    agent = agent_of(llm) | {"mcp_config": {"guarded": server}}
+    content = {"agent": agent, "workspace": {"working_dir": str(tmp_path)}, "secrets_encrypted": True}
+    one = posted(http, "conversations", content | {"initial_message": user_message("SAY hello")})
+    found = http.get(f"/api/conversations/{one['id']}/events/search").raise_for_status().json()["items"]
+    return {tool["title"] for tool in found[0]["tools"]}
+
+
+def test_renewed_tokens_are_stored_with_the_server(
+    keyed: httpx.Client, receiver: WebhookReceiver, llm: ScriptedLlm, guarded: str, tmp_path: Path
+) -> None:
+    """And the next conversation has those, whatever it brings: the old ones can be renewed once only."""
+    server = expired(keyed, guarded)
+    keyed.post("/api/settings/mcp/guarded", json=server).raise_for_status()
+
+    def state() -> JsonObject:
+        shown = keyed.get("/api/settings", headers={"X-Expose-Secrets": "plaintext"}).raise_for_status().json()
+        kept: JsonObject = shown["agent_settings"]["mcp_config"]["guarded"]["auth"]["state"]
+        return kept
+
+    before = state()["tokens"]["access_token"]
+    assert "greet" in tools_with(keyed, llm, tmp_path, server)
+    wait_until(lambda: state()["token_expires_at"] > time.time(), "the tokens are stored")
+    assert state()["tokens"]["access_token"] != before
+    assert "greet" in tools_with(keyed, llm, tmp_path, server)
+    assert not [post for post in receiver.posts if post.path.endswith("/mcp-oauth-state")]
+    keyed.delete("/api/settings/mcp/guarded").raise_for_status()
+
+
+def test_renewed_tokens_of_a_conversations_own_server_are_told(
+    keyed: httpx.Client, receiver: WebhookReceiver, llm: ScriptedLlm, guarded: str, tmp_path: Path
+) -> None:
+    assert "greet" in tools_with(keyed, llm, tmp_path, expired(keyed, guarded))
+
+    def told() -> list[Post]:
+        posts = [post for post in receiver.posts if post.path.endswith("/mcp-oauth-state")]
+        return [post for post in posts if post.content["oauth_state"]["token_expires_at"] > time.time()]
+
+    post = wait_until(told, "the receiver is told")[-1]
+    assert (post.headers["x-session-api-key"], post.content["server_url"]) == ("a key", guarded)
+    assert not post.content["oauth_state"]["tokens"]["access_token"].startswith("gAAAA")
+    shown = keyed.get("/api/settings").raise_for_status().json()
+    assert "guarded" not in (shown["agent_settings"]["mcp_config"] or {})
 
 
 # ACP

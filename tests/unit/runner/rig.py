@@ -16,6 +16,7 @@ from openhands.sdk import LLM, Action, Agent, Message, Observation, TextContent,
 from openhands.sdk.event import Event, LLMConvertibleEvent
 from openhands.sdk.llm import MessageToolCall
 from openhands.sdk.llm.llm_response import LLMResponse
+from openhands.sdk.mcp.utils import DefaultMCPToolProvider
 from openhands.sdk.testing import TestLLM
 from openhands.sdk.tool import ToolExecutor
 from openhands.sdk.utils.cipher import Cipher
@@ -157,7 +158,15 @@ class Rig:
         )
         cipher = Cipher("key of the tests")
         bindings = CredentialBindings(cipher, fsync=False)
-        self.opener = Opener(settings, RunnerId("runner"), self.publisher, Keys("t"), cipher, bindings)
+        self.opener = Opener(
+            settings,
+            RunnerId("runner"),
+            self.publisher,
+            Keys("t"),
+            cipher,
+            bindings,
+            lambda _: DefaultMCPToolProvider(),
+        )
 
     def create(self, llm: LLM, conversation_id: UUID | None = None, **agent: Any) -> Opened:
         """A new conversation; `agent` are fields of the agent beside its LLM."""
