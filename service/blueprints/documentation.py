@@ -15,7 +15,7 @@ from service.blueprints.http.answers import json_answer
 from service.blueprints.http.context import web_of
 from service.blueprints.http.file_response import send_file
 from service.blueprints.http.openapi import OpenApiDocument
-from service.blueprints.server_details import TITLE, package_version
+from service.blueprints.server_details import INTERFACE_VERSION, TITLE
 from service.errors import NotFound
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -93,7 +93,7 @@ class DocumentationExtension(Extension):  # type: ignore[no-untyped-call]
     name = "documentation"
 
     def startup(self, bootstrap: Extend) -> None:
-        self.app.ctx.openapi = OpenApiDocument(self.app, TITLE, package_version())
+        self.app.ctx.openapi = OpenApiDocument(self.app, TITLE, INTERFACE_VERSION)
         self.app.blueprint(blueprint)
 
     def label(self) -> str:

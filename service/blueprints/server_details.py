@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 TITLE = "OpenHands Agent Server"
 """The published server's name: it says which contract is spoken here."""
 
+INTERFACE_VERSION = "1.58.2"
+"""The version of the published server whose interface this is: clients do not use what came after it."""
+
 DISTRIBUTION = "fanout-agent-server"
+
+_UNKNOWN = "unknown"
 
 CAPABILITIES = (
     "conversation_runtime_routes_v1",
@@ -62,9 +67,10 @@ class ServerInfo(BaseModel):
     version: str
     docs: str
     redoc: str
-    sdk_version: str | None
-    tools_version: str | None
-    workspace_version: str | None
+    fanout_version: str
+    sdk_version: str
+    tools_version: str
+    workspace_version: str
     build_git_sha: str
     build_git_ref: str
     python_version: str
@@ -138,7 +144,8 @@ async def _server_info(request: Request) -> JsonObject:
         "uptime": _whole(time.monotonic() - web.started_at),
         "idle_time": _whole(await web.idle_seconds()),
         "title": TITLE,
-        "version": package_version(),
+        "version": INTERFACE_VERSION,
+        "fanout_version": package_version(),
         "docs": "/docs",
         "redoc": "/redoc",
         **await _runner_facts(web.catalog),
@@ -155,15 +162,15 @@ async def _server_info(request: Request) -> JsonObject:
 
 
 async def _runner_facts(catalog: Catalog) -> JsonObject:
-    """What only a runner knows; null and empty while none is up or the broker is away."""
+    """What only a runner knows; unknown and empty while none is up or the broker is away."""
     try:
         facts = await catalog.runner_facts()
     except Unavailable:
         facts = {}
     return {
-        "sdk_version": facts.get("sdk_version"),
-        "tools_version": facts.get("tools_version"),
-        "workspace_version": facts.get("workspace_version"),
+        "sdk_version": facts.get("sdk_version") or _UNKNOWN,
+        "tools_version": facts.get("tools_version") or _UNKNOWN,
+        "workspace_version": _UNKNOWN,  # of a package that servers do without
         "usable_tools": facts.get("usable_tools") or [],
     }
 

@@ -273,7 +273,6 @@ def _facts(settings: Settings) -> dict[str, Any]:
     return {
         "sdk_version": version("openhands-sdk"),
         "tools_version": version("openhands-tools"),
-        "workspace_version": None,
         "usable_tools": list_usable_tools(),
         "host": socket.gethostname(),
         "pid": os.getpid(),

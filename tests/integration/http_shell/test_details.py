@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from service.blueprints.server_details import package_version
 from service.settings import Settings
 from tests.conftest import StartClient
 from tests.live_app import SanicClient
@@ -31,12 +32,11 @@ async def test_server_info_tells_what_a_runner_knows(client: SanicClient) -> Non
     web_of(client).facts = {
         "sdk_version": "1.58.0",
         "tools_version": "1.58.1",
-        "workspace_version": None,
         "usable_tools": ["terminal"],
     }
     web_of(client).idle = 12.9
     info = (await client.get("/server_info")).json()
-    assert (info["sdk_version"], info["tools_version"]) == ("1.58.0", "1.58.1")
+    assert (info["sdk_version"], info["tools_version"], info["workspace_version"]) == ("1.58.0", "1.58.1", "unknown")
     assert (info["usable_tools"], info["idle_time"], info["uptime"]) == (["terminal"], 12.0, 0.0)
     assert (info["title"], info["docs"], info["redoc"]) == ("OpenHands Agent Server", "/docs", "/redoc")
     assert {"conversation_runtime_routes_v1", "idempotent_conversation_create_v1"} <= set(info["capabilities"])
@@ -48,7 +48,15 @@ async def test_server_info_without_a_runner_or_broker_has_gaps(
 ) -> None:
     web_of(client).facts = facts
     info = (await client.get("/server_info")).json()
-    assert (info["sdk_version"], info["usable_tools"]) == (None, [])
+    assert (info["sdk_version"], info["usable_tools"]) == ("unknown", [])
+
+
+async def test_the_version_is_the_interface_s_since_clients_refuse_what_is_too_low(client: SanicClient) -> None:
+    """The TypeScript client asks for hooks and MCP from 1.23.0 and 1.31.0 on."""
+    info = (await client.get("/server_info")).json()
+    assert tuple(map(int, info["version"].split("."))) >= (1, 58)
+    assert (await client.get("/openapi.json")).json()["info"]["version"] == info["version"]
+    assert info["fanout_version"] == package_version()
 
 
 async def test_server_info_tells_the_idle_timeout_and_its_share(settings: Settings, sanic_client: StartClient) -> None:
