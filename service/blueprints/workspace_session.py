@@ -14,6 +14,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty
 
 from service.blueprints.http.auth import HEADER, admits, api_keys
+from service.blueprints.http.context import web_of
 from service.blueprints.http.openapi import documented
 from service.errors import Unauthorized
 
@@ -69,8 +70,11 @@ def _is_valid(keys: tuple[str, ...], token: str) -> bool:
 
 def _with_cookie(request: Request, value: str, lifetime_seconds: int) -> HTTPResponse:
     secure = "; Secure; Partitioned" if _looks_secure(request) else ""
-    attributes = f"Path={_PATH}; Max-Age={lifetime_seconds}; HttpOnly; SameSite=None{secure}"
-    return empty(204, headers={"set-cookie": f"{_COOKIE}={value}; {attributes}"})
+    attributes = f"Max-Age={lifetime_seconds}; HttpOnly; SameSite=None{secure}"
+    answer = empty(204)
+    for root in dict.fromkeys(("", web_of(request).settings.root_path)):  # a browser knows one of the two forms
+        answer.headers.add("set-cookie", f"{_COOKIE}={value}; Path={root}{_PATH}; {attributes}")
+    return answer
 
 
 def _looks_secure(request: Request) -> bool:

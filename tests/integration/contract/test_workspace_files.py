@@ -22,8 +22,9 @@ COOKIE = "oh_workspace_session_key"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that asks for a key."""
-    with Server(tmp_path_factory.mktemp("server"), {"OH_SESSION_API_KEYS_0": KEY}) as running:
+    """A server that asks for a key, behind a prefix."""
+    settings = {"OH_SESSION_API_KEYS_0": KEY, "OH_WEB_URL": "https://host/rt/a"}
+    with Server(tmp_path_factory.mktemp("server"), settings) as running:
         yield running
 
 
@@ -146,6 +147,14 @@ def test_other_cookies_do_not_open(server: Server, workspace: Conversation, toke
     cookie = f"{COOKIE}={token}".encode()
     with httpx.Client(base_url=server.url, headers={b"cookie": cookie}, trust_env=False) as browser:
         assert browser.get(f"{workspace.path}/workspace/index.html").status_code == 401
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_cookie_is_for_both_forms_of_the_address(http: httpx.Client, method: str) -> None:
+    """A browser sends it back below the path it names, with the prefix or without."""
+    cookies = http.request(method, SESSION).headers.get_list("set-cookie")
+    paths = [part.split("=")[1] for cookie in cookies for part in cookie.split("; ") if part.startswith("Path=")]
+    assert paths == ["/api/conversations", "/rt/a/api/conversations"]
 
 
 def test_ending_the_session_takes_the_cookie_away(http: httpx.Client, server: Server) -> None:
