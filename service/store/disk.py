@@ -28,7 +28,7 @@ def disk_problem(directory: Path) -> str | None:
         return f"The disk of {directory} does not answer: {error.strerror}"
     if status.f_flag & os.ST_RDONLY or not os.access(existing, os.W_OK):
         return f"{existing} is read-only"
-    if status.f_bavail * status.f_frsize < _LEAST_FREE_BYTES:
+    if status.f_blocks and status.f_bavail * status.f_frsize < _LEAST_FREE_BYTES:  # some network disks tell no sizes
         return f"The disk of {existing} is full"
     return None
 

@@ -34,3 +34,9 @@ def test_stale_disk_does_not_answer(tmp_path: Path) -> None:
     with patch.object(os, "stat", stat_stale):
         assert disk_problem(tmp_path) == f"The disk of {tmp_path} does not answer: Stale file handle"
     assert disk_problem(tmp_path) is None
+
+
+def test_disk_that_tells_no_sizes_is_not_full(tmp_path: Path) -> None:
+    """Some network disks say that they have no blocks at all; /proc does too."""
+    with patch.object(os, "statvfs", lambda path: os.statvfs_result((4096, 4096, 0, 0, 0, 0, 0, 0, 0, 255))):
+        assert disk_problem(tmp_path) is None
