@@ -13,11 +13,10 @@ from typing import Any, Self
 
 import structlog
 
-from service.blueprints.http.auth import admits
 from service.blueprints.http.context import WebContext
 from service.catalog.init_record import Initialization, InitRecord
 from service.catalog.keys import Keys
-from service.errors import BadRequest, BrokerUnavailable, Dormant, RequestFailed, Unauthorized
+from service.errors import BadRequest, BrokerUnavailable, Dormant, RequestFailed
 from service.redis_source import RedisSource
 from service.settings import Settings
 from service.settings.late import LateSettings
@@ -86,18 +85,6 @@ class DeferredStart:
         with suppress(BrokerUnavailable):
             return self._problem or await self._initialization.last_failure()
         return self._problem
-
-    def require_key(self, presented: str | None) -> None:
-        """The secret key that holds now opens `POST /api/init`; without one it is open.
-
-        Raises:
-            Unauthorized: it is another one, or a blank one was configured, which nobody can present.
-        """
-        settings = self._ctx.web.settings
-        if settings.cipher_key is None and settings.secret_key is None:
-            return
-        if settings.cipher_key is None or not admits((settings.cipher_key,), presented):
-            raise Unauthorized
 
     async def initialize(self, late: LateSettings, body: bytes) -> None:
         """Start the deployment with `late`, which `body` is the JSON of. Goes on to the end when the caller hangs up.

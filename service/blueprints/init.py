@@ -10,8 +10,10 @@ from sanic_routing.route import Route
 
 from service.blueprints.http.answers import json_answer
 from service.blueprints.http.arguments import body, json_bytes
+from service.blueprints.http.auth import admits
+from service.blueprints.http.context import web_of
 from service.blueprints.http.openapi import documented
-from service.errors import NotFound
+from service.errors import NotFound, Unauthorized
 from service.settings.late import LateSettings
 
 if TYPE_CHECKING:
@@ -44,8 +46,8 @@ async def read_state(request: Request) -> HTTPResponse:
 )
 async def initialize(request: Request) -> HTTPResponse:
     """Answers once requests are served, by any web worker. With `{}` all stays as the processes were started with."""
+    _require_key(request)
     deferred_start = _deferred_start(request)
-    deferred_start.require_key(request.headers.getone(_KEY_HEADER, None))
     await request.receive_body()
     late = body(request, LateSettings)
     await deferred_start.initialize(late, json_bytes(request))
@@ -57,11 +59,24 @@ def needs_configuration(route: Route) -> bool:
     return route.path.startswith(_CONFIGURED) and route.path != _PATH
 
 
+def _require_key(request: Request) -> None:
+    """The secret key that holds now opens the route, deferred or not; without one it is open.
+
+    Raises:
+        Unauthorized: it is another one, or a blank one was configured, which nobody can present.
+    """
+    settings = web_of(request).settings
+    if settings.cipher_key is None and settings.secret_key is None:
+        return
+    if settings.cipher_key is None or not admits((settings.cipher_key,), request.headers.getone(_KEY_HEADER, None)):
+        raise Unauthorized
+
+
 def _deferred_start(request: Request) -> DeferredStart:
     """Raises NotFound where the start was not deferred."""
     deferred_start: DeferredStart | None = request.app.ctx.deferred_start
     if deferred_start is None:
-        raise NotFound("This server does not wait for a configuration: OH_DEFERRED_INIT is not set")
+        raise NotFound("server is not running with deferred_init=True; the /api/init endpoint is not available")
     return deferred_start
 
 

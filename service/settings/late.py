@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
+from service.errors import InvalidRequest
 from service.settings import Settings
 from service.settings.values import AbsolutePath, Integer, OptionalText, SecretKeys, WebhookSpec
 
@@ -14,7 +15,7 @@ _NOT_SETTINGS = frozenset({"env", "telemetry"})
 
 def _refuse_empty(keys: tuple[SecretStr, ...] | None) -> tuple[SecretStr, ...] | None:
     if keys is not None and not all(key.get_secret_value().strip() for key in keys):
-        raise ValueError("session_api_keys cannot contain empty keys")
+        raise InvalidRequest("session_api_keys cannot contain empty keys")
     return keys
 
 

@@ -93,7 +93,6 @@ def test_configuration_without_the_key_is_never_taken_in(dormant: httpx.Client) 
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"session_api_keys": ["k", ""]}, "session_api_keys cannot contain empty keys"),
         ({"max_concurrent_runs": 0}, "greater than or equal to 1"),
         ({"port": 1}, "Extra inputs are not permitted"),
         ({"webhooks": [{"headers": {}}]}, "Field required"),
@@ -107,10 +106,17 @@ def test_bad_configurations_are_422_and_change_nothing(dormant: httpx.Client, bo
     assert dormant.get("/api/init").json()["state"] == "dormant"
 
 
+def test_an_empty_key_is_refused_in_plain_words(dormant: httpx.Client) -> None:
+    answer = init(dormant, {"session_api_keys": ["k", ""]})
+    assert (answer.status_code, answer.json()["detail"]) == (422, "session_api_keys cannot contain empty keys")
+
+
 def test_elsewhere_there_is_nothing_to_start(http: httpx.Client) -> None:
-    for answer in (http.get("/api/init"), http.post("/api/init", json={})):
+    """Its key is asked for all the same."""
+    assert init(http, {}, None).status_code == 401
+    for answer in (http.get("/api/init"), init(http, {}, "tests-only")):
         assert answer.status_code == 404
-        assert "OH_DEFERRED_INIT" in answer.json()["detail"]
+        assert "deferred_init=True" in answer.json()["detail"]
 
 
 @pytest.fixture(params=COMMANDS)
