@@ -47,7 +47,7 @@ class Describer:
     def full_state_event(self, status: ConversationExecutionStatus) -> bytes:
         """A fresh full_state event, as JSON; under 1 MiB unless the agent itself is larger."""
         agent, context, stats = self._parts.agent(), self._parts.context(), self._parts.stats()
-        value = self._dump(exclude_none=True) | {"execution_status": status.value}
+        value = self._dump(for_event=True) | {"execution_status": status.value}
         frame = ConversationStateUpdateEvent(key=FULL_STATE_KEY, value=value)
         data = _filled(frame.model_dump_json(exclude_none=True).encode(), (_AGENT, agent.state))
         event = _filled(data, (_STATS, stats.state), (CONTEXT_STAND_IN, context.state))
@@ -56,14 +56,16 @@ class Describer:
             event = _filled(data, (_STATS, sums), (CONTEXT_STAND_IN, context.state_without_skills))
         return event
 
-    def _dump(self, *, exclude_none: bool) -> JsonObject:
-        """All of the state, with stand-ins for its large parts."""
-        told = self._state.model_dump(mode="json", exclude_none=exclude_none, exclude={"agent", "stats"})
+    def _dump(self, *, for_event: bool) -> JsonObject:
+        """All of the state, with stand-ins for its large parts; the contract's events have no nulls and no aliases."""
+        told = self._state.model_dump(
+            mode="json", exclude_none=for_event, by_alias=not for_event, exclude={"agent", "stats"}
+        )
         return told | {"agent": _AGENT, "stats": _STATS}
 
     def _info(self, meta: Meta, status: ConversationExecutionStatus) -> JsonObject:
         state = self._state
-        info = self._dump(exclude_none=False)
+        info = self._dump(for_event=False)
         for name in _STATE_ONLY:
             del info[name]
         info |= {

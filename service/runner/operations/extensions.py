@@ -192,7 +192,7 @@ class ExtensionOperations:
             first: dict[str, Any] = {}
             for agent in found:
                 first.setdefault(agent.name, agent)
-            shown = [agent.model_dump(mode="json") for agent in first.values()]
+            shown = [agent.model_dump(mode="json", by_alias=True) for agent in first.values()]
             return [
                 agent | {"mcp_servers": agent["mcp_config"], "is_builtin": agent["level"] == "builtin"}
                 for agent in shown

@@ -326,10 +326,13 @@ def test_sub_agents_first_wins(http: httpx.Client, project: Path) -> None:
     assert {"mcp_servers", "is_builtin", "level", "system_prompt"} <= builtin["bash-runner"].keys()
     folder = project / ".agents" / "agents"
     folder.mkdir(parents=True)
-    (folder / "bash-runner.md").write_text("---\nname: bash-runner\ndescription: the project's\n---\nRun.\n")
+    hooks = '{"stop": [{"hooks": [{"command": "true", "async": true}]}]}'
+    text = f"---\nname: bash-runner\ndescription: the project's\nhooks: {hooks}\n---\nRun.\n"
+    (folder / "bash-runner.md").write_text(text)
     found = posted(http, "/api/sub-agents", {"project_dir": str(project)})["agents"]
     [mine] = [agent for agent in found if agent["name"] == "bash-runner"]
     assert (mine["description"], mine["level"], mine["is_builtin"]) == ("the project's", "project", False)
+    assert mine["hooks"]["stop"][0]["hooks"][0]["async"] is True
     only = {"load_user": False, "load_builtin": False, "project_dir": str(project)}
     assert names(posted(http, "/api/sub-agents", only)["agents"]) == {"bash-runner"}
 

@@ -14,6 +14,7 @@ import pytest
 from openhands.sdk import LLM, AgentContext
 from openhands.sdk.conversation.state import ConversationExecutionStatus
 from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
+from openhands.sdk.hooks import HookConfig
 from openhands.sdk.llm.utils.metrics import Metrics
 from openhands.sdk.skills import Skill
 
@@ -75,6 +76,16 @@ def test_info_tells_state_and_record(opened: Opened) -> None:
 def test_info_leaves_out_what_is_the_states_own(opened: Opened) -> None:
     """The published server does not tell it either."""
     assert not {"activated_path_rules", "head_is_empty", "client_id"} & info_of(opened).keys()
+
+
+def test_hooks_have_the_names_that_clients_give_them(opened: Opened) -> None:
+    """`async` is no name in Python, so the SDK has another, which its events show."""
+    hook = {"type": "command", "command": "true", "async": True}
+    opened.conversation.state.hook_config = HookConfig.model_validate({"stop": [{"hooks": [hook]}]})
+    [shown] = info_of(opened)["hook_config"]["stop"][0]["hooks"]
+    assert (shown["async"], "async_" in shown) == (True, False)
+    event = json.loads(Describer(opened.conversation.state).full_state_event(IDLE))
+    assert event["value"]["hook_config"]["stop"][0]["hooks"][0]["async_"] is True
 
 
 def test_told_status_may_be_ahead_of_the_states(opened: Opened) -> None:
