@@ -58,7 +58,12 @@ async def send_open_file(
         return HTTPResponse(status=416, headers=described, content_type="text/plain; charset=utf-8")
     if asked is not None and size:  # nothing of an empty file can be told as a range
         described["content-range"] = f"bytes {span.first}-{span.last}/{size}"
-    await _stream(request, source, span, described, media_type)
+    described["content-length"] = str(span.last - span.first + 1)
+    code = 206 if "content-range" in described else 200
+    if request.method == "HEAD":  # Sanic cannot end a streamed answer to it (25.12)
+        return HTTPResponse(status=code, headers=described, content_type=media_type)
+    response = await request.respond(status=code, headers=described, content_type=media_type)
+    await _stream(source, span, response, cast(asyncio.WriteTransport, request.transport))
     return None
 
 
@@ -75,21 +80,17 @@ def content_type(path: Path) -> str:
     return f"{guessed}; charset=utf-8" if guessed.startswith("text/") else guessed
 
 
-async def _stream(request: Request, source: IO[bytes], span: Span, headers: dict[str, str], media_type: str) -> None:
+async def _stream(source: IO[bytes], span: Span, response: HTTPResponse, transport: asyncio.WriteTransport) -> None:
     length = span.last - span.first + 1
-    headers["content-length"] = str(length)
-    status = 206 if "content-range" in headers else 200
-    response = await request.respond(status=status, headers=headers, content_type=media_type)
-    if request.method != "HEAD":
-        await asyncio.to_thread(source.seek, span.first)
-        while length > 0 and (chunk := await asyncio.to_thread(source.read, min(_CHUNK_BYTES, length))):
-            try:
-                async with asyncio.timeout(STALL_SECONDS):
-                    await response.send(chunk)
-            except TimeoutError:
-                cast(asyncio.WriteTransport, request.transport).abort()
-                return
-            length -= len(chunk)
+    await asyncio.to_thread(source.seek, span.first)
+    while length > 0 and (chunk := await asyncio.to_thread(source.read, min(_CHUNK_BYTES, length))):
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                await response.send(chunk)
+        except TimeoutError:
+            transport.abort()
+            return
+        length -= len(chunk)
     await response.eof()
 
 

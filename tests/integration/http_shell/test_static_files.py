@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from unittest.mock import patch
 
@@ -70,9 +71,11 @@ async def test_range_of_a_file_that_has_changed_is_the_whole_file(paged: SanicCl
     assert (response.status_code, response.text) == (200, "<h1>hi</h1>")
 
 
-async def test_head_of_a_static_file_tells_its_length(paged: SanicClient) -> None:
+async def test_head_of_a_static_file_tells_its_length(paged: SanicClient, caplog: pytest.LogCaptureFixture) -> None:
+    """And nothing is logged: Sanic fails at the end of a streamed answer to it."""
     response = await paged.head("/static/index.html")
     assert (response.status_code, response.headers["content-length"], response.content) == (200, "11", b"")
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert (await paged.get("/static/empty")).content == b""
 
 
