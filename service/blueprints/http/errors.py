@@ -72,7 +72,7 @@ def answer_fanout(request: Request, error: FanoutError) -> HTTPResponse:
     status = STATUS[type(error)]
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.warning("request_failed", status=status, reason=str(error), method=request.method, path=request.path)
-        content = {**_purposeful(status, str(error)), "detail": error.detail}
+        content = {**_purposeful(request, status, error), "detail": error.detail}
     else:
         content = {"detail": error.detail}
     return json(content, status=status, headers=_retry_headers(error))
@@ -83,8 +83,10 @@ def answer_sanic(request: Request, error: SanicException) -> HTTPResponse:
     status = error.status_code
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return answer_unexpected(request, error)
-    reason = HTTPStatus(status).phrase if status in _PHRASE_ONLY else _text(error)
-    content = {"detail": reason} if status < HTTPStatus.INTERNAL_SERVER_ERROR else _purposeful(status, reason)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        content = _purposeful(request, status, error)
+    else:
+        content = {"detail": HTTPStatus(status).phrase if status in _PHRASE_ONLY else _text(error)}
     return json(content, status=status, headers=dict(error.headers))
 
 
@@ -92,14 +94,18 @@ def answer_unexpected(request: Request, error: Exception) -> HTTPResponse:
     """The last resort: log with the traceback, tell the client the text and the id of the log line."""
     error_id = uuid4().hex
     _log.error("unexpected_error", error_id=error_id, method=request.method, path=request.path, exc_info=error)
-    content: JsonObject = {"detail": "Internal Server Error", "exception": _text(error), "error_id": error_id}
-    if web_of(request).settings.debug:
-        content["traceback"] = "".join(traceback.format_exception(error))
-    return json(content, status=500)
+    content = {"detail": "Internal Server Error", "exception": _text(error), "error_id": error_id}
+    return json(content | _traced(request, error), status=500)
 
 
-def _purposeful(status: int, reason: str) -> JsonObject:
-    return {"detail": reason, "exception": f"{status}: {reason}"}
+def _purposeful(request: Request, status: int, error: Exception) -> JsonObject:
+    reason = _text(error)
+    return {"detail": reason, "exception": f"{status}: {reason}", **_traced(request, error)}
+
+
+def _traced(request: Request, error: Exception) -> JsonObject:
+    """What a body of 5xx has besides in debug mode."""
+    return {"traceback": "".join(traceback.format_exception(error))} if web_of(request).settings.debug else {}
 
 
 def _retry_headers(error: FanoutError) -> dict[str, str] | None:

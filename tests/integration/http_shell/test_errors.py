@@ -68,11 +68,13 @@ async def test_unexpected_error_is_answered_with_the_id_of_its_log_line(client: 
     assert isinstance(line["exc_info"], ValueError)
 
 
-async def test_unexpected_error_carries_its_traceback_in_debug_mode(
+async def test_errors_of_the_server_carry_their_traceback_in_debug_mode(
     settings: Settings, sanic_client: StartClient
 ) -> None:
     client = await start(sanic_client, settings, debug=True)
     assert "ValueError: no such luck" in (await client.get("/api/raise/value_error")).json()["traceback"]
+    assert "NoRunner: No runner" in (await client.get("/api/raise/unavailable")).json()["traceback"]
+    assert "traceback" not in (await client.get("/api/nothing")).json()
 
 
 async def test_bug_the_framework_reports_is_an_unexpected_error(client: SanicClient) -> None:
