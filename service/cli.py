@@ -17,7 +17,7 @@ from sanic.worker.loader import AppLoader
 
 from service.app import create_app
 from service.conversations_command import conversations
-from service.doctor import Level, examine
+from service.doctor import NO_KEY, Level, examine
 from service.logs import configure_logging
 from service.private_redis import RedisServerMissing, require_redis_server
 from service.runner.fleet import run_fleet
@@ -121,7 +121,7 @@ def main() -> None:
 
 
 def _serve_in_one_process(settings: Settings) -> NoReturn:
-    require_address(settings.bind_host, settings.port)
+    _require_address(settings)
     app = create_app(settings)
     forget_secrets()
     app.run(
@@ -139,7 +139,7 @@ def _serve_in_processes(settings: Settings) -> NoReturn:
     # Both now and not when Sanic starts: it would log the failure as an exception of its own.
     if settings.redis_address is None:
         require_redis_server()
-    require_address(settings.bind_host, settings.port)
+    _require_address(settings)
     app = create_app(settings)
     app.prepare(
         host=settings.bind_host,
@@ -152,6 +152,13 @@ def _serve_in_processes(settings: Settings) -> NoReturn:
     # Workers make their app from the environment, which says what the command line said.
     Sanic.serve(primary=app, app_loader=AppLoader(factory=create_app))
     _exit()
+
+
+def _require_address(settings: Settings) -> None:
+    """Raises CannotListen. What nobody's key protects is said in the log before anybody can come."""
+    if settings.is_open_to_others:
+        structlog.get_logger(__name__).warning("no_key", host=settings.bind_host, reason=NO_KEY)
+    require_address(settings.bind_host, settings.port)
 
 
 def _require_redis(settings: Settings) -> None:

@@ -33,7 +33,7 @@ _LOW_DISK_BYTES = 1 << 30
 _LEAST_REDIS = (6, 2)
 """SET with GET, by which a runner sees that Redis has lost its last heartbeat, came with it (redis.io, SET)."""
 _PUBSUB_BYTES = 64 << 20
-_LOCAL_ADDRESSES = ("127.0.0.1", "::1", "localhost")
+NO_KEY = "Whoever reaches the port can run any command as this user: set OH_SESSION_API_KEYS_0."
 
 
 class Level(StrEnum):
@@ -100,15 +100,10 @@ def _programs(settings: Settings) -> Iterator[Finding]:
 def _access(settings: Settings) -> Iterator[Finding]:
     if settings.auth_keys:
         yield Finding(Level.GOOD, "keys", f"{len(settings.auth_keys)} configured")
-    elif settings.bind_host in _LOCAL_ADDRESSES:
-        yield Finding(Level.GOOD, "keys", f"none, and only {settings.bind_host} is listened on")
+    elif settings.is_open_to_others:
+        yield Finding(Level.PROBLEM, "keys", f"none, and {settings.bind_host} is listened on", NO_KEY)
     else:
-        yield Finding(
-            Level.PROBLEM,
-            "keys",
-            f"none, and {settings.bind_host} is listened on",
-            "Whoever reaches the port can run any command as this user: set OH_SESSION_API_KEYS_0.",
-        )
+        yield Finding(Level.GOOD, "keys", f"none, and only {settings.bind_host} is listened on")
     if settings.cipher_key is None:
         yield Finding(
             Level.WARNING,

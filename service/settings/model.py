@@ -35,6 +35,7 @@ from service.settings.values import (
 )
 
 _MIB = 1024**2
+_LOCAL_ADDRESSES = ("127.0.0.1", "::1", "localhost")
 
 
 class Settings(BaseModel):
@@ -290,6 +291,11 @@ class Settings(BaseModel):
     def bind_host(self) -> str:
         """The address to listen on; open to other hosts by default only if keys protect it."""
         return self.host or ("0.0.0.0" if self.session_api_keys else "127.0.0.1")
+
+    @property
+    def is_open_to_others(self) -> bool:
+        """Whether other hosts reach the server, and no key is asked for."""
+        return not self.auth_keys and self.bind_host not in _LOCAL_ADDRESSES
 
     @property
     def own_url(self) -> str | None:

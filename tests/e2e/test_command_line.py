@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from typer.testing import CliRunner, Result
 from service.cli import cli
 from tests.e2e.remote_client import RemoteClient, run, send, terminal
 from tests.redis_process import RedisProcess
-from tests.server_process import Server, free_port
+from tests.server_process import FANOUT, Server, free_port
 
 HERE = {"OH_HOST": "127.0.0.1"}
 
@@ -55,6 +57,15 @@ def test_what_is_wrong_is_one_line(server: Server) -> None:
     assert "404" in str(unknown.exception)
     assert "no answer" in str(nobody.exception)
     assert unknown.exit_code == nobody.exit_code == 1
+
+
+@pytest.mark.parametrize(("key", "is_said"), [("", True), ("a-key", False)])
+def test_serving_everybody_without_a_key_is_said_in_the_log(server: Server, key: str, is_said: bool) -> None:
+    """Before it listens; here its port is another server's."""
+    environment = os.environ | {"OH_HOST": "0.0.0.0", "OH_PORT": str(server.port), "OH_SESSION_API_KEYS_0": key}
+    ended = subprocess.run([*FANOUT, "serve"], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ("set OH_SESSION_API_KEYS_0" in ended.stderr) == is_said
 
 
 def test_doctor_finds_nothing_here() -> None:
