@@ -35,7 +35,7 @@ class Runners:
         self._redis = redis
         self._keys = keys
 
-    async def beat(self, record: RunnerRecord, *, is_able: bool = True) -> bool:
+    async def beat(self, record: RunnerRecord, *, is_able: bool) -> bool:
         """Say that a runner lives, for the next three heartbeats; False when nothing was left of the one before.
 
         One that is not able keeps what it owns, and is not listed: it is given nothing new.

@@ -78,7 +78,7 @@ class Deployment:
 
     async def shows_up(self, runner_id: RunnerId, load: int = 0) -> None:
         """Its heartbeat is there, whether or not anybody listens."""
-        await self.catalog.runners.beat(RunnerRecord(runner_id, load, {}))
+        await self.catalog.runners.beat(RunnerRecord(runner_id, load, {}), is_able=True)
 
     @asynccontextmanager
     async def web_worker(self, *, moving_seconds: float = 0.0) -> AsyncIterator[Requester]:
