@@ -64,7 +64,7 @@ async def download_archive(request: Request, runtime_conversation_id: str | None
     where = await place_in_scope(request, wanted.path, runtime_conversation_id)
     media_type, suffix = _TYPES[wanted.format]
     with tempfile.TemporaryFile() as file:
-        name, headers = await web.workers.call_that_takes_long(write_archive, where, wanted, file)
+        name, headers = await web.threads.call_that_takes_long(write_archive, where, wanted, file)
         await web.note_activity()
         return await send_open_file(request, file, media_type, headers | as_attachment(f"{name}.{suffix}"))
 

@@ -168,7 +168,7 @@ async def download_trajectory(
     if not web.root.exists(wanted):
         raise NotFound("Conversation not found")
     with tempfile.TemporaryFile() as archive:
-        await web.workers.call_that_takes_long(write_trajectory, web.root.directory(wanted).path, archive)
+        await web.threads.call_that_takes_long(write_trajectory, web.root.directory(wanted).path, archive)
         return await send_open_file(request, archive, _OCTETS, as_attachment(f"{wanted.hex}.zip"))
 
 

@@ -260,7 +260,7 @@ async def _ask[Found](request: Request, find: Callable[[], Found]) -> Found:
     web = web_of(request)
     await web.note_activity()
     try:
-        return await web.workers.call_that_takes_long(find)
+        return await web.threads.call_that_takes_long(find)
     except (GitFailed, NoDiff, OSError) as error:
         raise BadRequest(str(error)) from None
 

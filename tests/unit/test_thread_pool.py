@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from service.blueprints.http.workers import Workers as WebWorkers
+from service.blueprints.http.threads import Threads
 from service.runner.agent_loop import AgentLoop
 from service.runner.workers import Workers
 from tests.shortages import assert_own_threads_go_on, no_more_threads
@@ -14,7 +14,7 @@ async def test_work_is_done_once_where_the_machine_gives_no_more_threads() -> No
     """By those that there are; the caller of `submit` would hear of a failure, and send it again or close what the
     work writes to.
     """
-    workers, web = Workers(4), WebWorkers()
+    workers, web = Workers(4), Threads()
     done: list[int] = []
     with no_more_threads():
         for call in (workers.call, workers.call_that_waits, web.call_that_takes_long):

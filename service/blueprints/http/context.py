@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 from sanic import Request
 
-from service.blueprints.http.workers import Workers
+from service.blueprints.http.threads import Threads
 from service.blueprints.streams.presence import Presence
 from service.catalog.catalog import Catalog
 from service.catalog.keys import Keys
@@ -54,7 +54,7 @@ class WebContext:
         self.snapshots = SnapshotReader()
         self.stream_epochs = StreamEpochs()
         self.running_commands = RunningCommands(settings.bash_events_dir)
-        self.workers = Workers()
+        self.threads = Threads()
         self._redis = source.commands()
         self.catalog = Catalog(self._redis, keys, settings.lease_ttl_seconds)
         control = Channel(keys.control)
@@ -87,7 +87,7 @@ class WebContext:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self.workers.close()
+        self.threads.close()
         await self._tasks.stop()
         await self.presence.announce()
         await self.requester.__aexit__(*exc)

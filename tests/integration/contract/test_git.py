@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from service.blueprints.http.workers import _THREADS
+from service.blueprints.http.threads import _THREADS
 from service.git.changes import changes as changes_in
 from service.open_directory import opened
 from tests.integration.contract.conversations import Conversations, JsonObject

@@ -17,8 +17,8 @@ _THREADS = 8
 """For calls of which one may take minutes (guess)."""
 
 
-class Workers:
-    """Threads for what may take long, so that it keeps nothing from the disk; `close` waits for none."""
+class Threads:
+    """For what may take long, so that it keeps nothing from the disk; `close` waits for none."""
 
     def __init__(self) -> None:
         self._executor = ThreadPool(_THREADS, "long")
