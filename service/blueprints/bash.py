@@ -126,10 +126,9 @@ class Scope(NamedTuple):
 async def scope_of(request: Request, runtime_conversation_id: str | None) -> Scope:
     """Raises InvalidRequest for an id that is none, ConversationNotFound."""
     web = web_of(request)
-    if runtime_conversation_id is None:
-        return Scope(web, BashHistory(web.settings.bash_events_dir))
     conversation_id, working_dir = await workspace_of(request, runtime_conversation_id)
-    return Scope(web, BashHistory(web.root.directory(conversation_id).bash_events), conversation_id, working_dir)
+    directory = web.root.directory(conversation_id).bash_events if conversation_id else web.settings.bash_events_dir
+    return Scope(web, BashHistory(directory), conversation_id, working_dir)
 
 
 @_route("POST", "/start_bash_command")

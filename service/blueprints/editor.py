@@ -57,7 +57,7 @@ class DesktopQuery(BaseModel):
 @_route("GET", "/status")
 @documented(summary="Whether the editor runs", response=EditorStatus, errors=(404, 422))
 async def editor_status(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
-    conversation_id, _ = await _conversation_and_directory(request, runtime_conversation_id)
+    conversation_id, _ = await workspace_of(request, runtime_conversation_id)
     return json_answer((await _ask(web_of(request), "host.editor_status", conversation_id)).body)
 
 
@@ -70,7 +70,7 @@ async def editor_status(request: Request, runtime_conversation_id: str | None = 
 )
 async def editor_url(request: Request, runtime_conversation_id: str | None = None) -> HTTPResponse:
     web, wanted = web_of(request), query(request, EditorQuery)
-    conversation_id, working_dir = await _conversation_and_directory(request, runtime_conversation_id)
+    conversation_id, working_dir = await workspace_of(request, runtime_conversation_id)
     folder = wanted.workspace_dir or working_dir or "workspace"
     if working_dir is not None:
         await asyncio.to_thread(place, folder, "workspace_dir", working_dir)
@@ -94,14 +94,6 @@ async def desktop_url(request: Request) -> HTTPResponse:
     # After the `#`, so that it is in no log of a proxy.
     url = password and f"{base}/vnc.html?autoconnect=1&resize=remote#password={quote(password)}"
     return json_answer(Address(url=url))
-
-
-async def _conversation_and_directory(
-    request: Request, runtime_conversation_id: str | None
-) -> tuple[UUID | None, str | None]:
-    if runtime_conversation_id is None:
-        return None, None
-    return await workspace_of(request, runtime_conversation_id)
 
 
 async def _ask(web: WebContext, operation: str, conversation_id: UUID | None) -> Answer:

@@ -36,22 +36,22 @@ class Routes:
         return add
 
 
-async def workspace_of(request: Request, runtime_conversation_id: str) -> tuple[UUID, str]:
-    """The conversation and its working directory.
+async def workspace_of(request: Request, runtime_conversation_id: str | None) -> tuple[UUID | None, str | None]:
+    """The conversation and its working directory; neither for the machine.
 
     Raises:
         InvalidRequest: the id is none.
         ConversationNotFound: there is no such conversation.
     """
+    if runtime_conversation_id is None:
+        return None, None
     conversation_id = uuid_path(runtime_conversation_id, SCOPE_PARAMETER)
     return conversation_id, await working_dir_of(web_of(request), conversation_id)
 
 
 async def place_in_scope(request: Request, path: str, runtime_conversation_id: str | None) -> Place:
     """Where `path` leads, on the machine or in the conversation's workspace. Raises as `workspace_of` and `place`."""
-    inside = None
-    if runtime_conversation_id is not None:
-        _, inside = await workspace_of(request, runtime_conversation_id)
+    _, inside = await workspace_of(request, runtime_conversation_id)
     return await asyncio.to_thread(place, path, "path", inside)
 
 
