@@ -71,6 +71,17 @@ class _Reasoned(FanoutError):
         return self.reason
 
 
+class _Fixed(FanoutError):
+    """Its text is always the same."""
+
+    text: ClassVar[str]
+
+    def __init__(self) -> None: ...
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class Refused(FanoutError):
     """The request itself is wrong; repeating it unchanged gives the same answer."""
 
@@ -103,13 +114,11 @@ class BadRequest(_Reasoned, Refused):
     code = "bad_request"
 
 
-class Unauthorized(Refused):
+class Unauthorized(_Fixed, Refused):
     """No key, or none that is configured."""
 
     code = "unauthorized"
-
-    def __str__(self) -> str:
-        return "Unauthorized"
+    text = "Unauthorized"
 
 
 class Forbidden(_Reasoned, Refused):
@@ -157,26 +166,18 @@ class Conflict(_Reasoned, Refused):
     code = "conflict"
 
 
-class AlreadyRunning(Conflict):
+class AlreadyRunning(_Fixed, Conflict):
     """A run is in progress; there is one at a time per conversation."""
 
     code = "already_running"
-
-    def __init__(self) -> None: ...
-
-    def __str__(self) -> str:
-        return "Conversation already running. Wait for completion or pause first."
+    text = "Conversation already running. Wait for completion or pause first."
 
 
-class OwnershipLost(Conflict):
+class OwnershipLost(_Fixed, Conflict):
     """Another runner took the conversation over; this write did not happen."""
 
     code = "ownership_lost"
-
-    def __init__(self) -> None: ...
-
-    def __str__(self) -> str:
-        return "Conversation is owned by another agent server instance; the write was refused"
+    text = "Conversation is owned by another agent server instance; the write was refused"
 
 
 class RemoteUnavailable(_Reasoned):
@@ -247,15 +248,11 @@ class RunLimitReached(Refused):
         )
 
 
-class BashLimitReached(Refused):
+class BashLimitReached(_Fixed, Refused):
     """The runner has as many bash commands as it may; nothing was started."""
 
     code = "bash_limit_reached"
-
-    def __init__(self) -> None: ...
-
-    def __str__(self) -> str:
-        return "Bash command limit reached. Retry the request later."
+    text = "Bash command limit reached. Retry the request later."
 
 
 class Unavailable(_Reasoned):
@@ -270,15 +267,11 @@ class Disabled(_Reasoned):
     code = "disabled"
 
 
-class NoRunner(Unavailable):
+class NoRunner(_Fixed, Unavailable):
     """No live runner could take the request."""
 
     code = "no_runner"
-
-    def __init__(self) -> None: ...
-
-    def __str__(self) -> str:
-        return "No runner is available right now. Retry the request."
+    text = "No runner is available right now. Retry the request."
 
 
 class OwnerMoving(Unavailable):
@@ -305,15 +298,11 @@ class Dormant(Unavailable):
         return f"server is in deferred-init state '{self.state}'; call POST /api/init first"
 
 
-class BrokerUnavailable(Unavailable):
+class BrokerUnavailable(_Fixed, Unavailable):
     """Redis did not answer. The cause is in `__cause__`."""
 
     code = "broker_unavailable"
-
-    def __init__(self) -> None: ...
-
-    def __str__(self) -> str:
-        return "The message broker is unavailable. Retry the request."
+    text = "The message broker is unavailable. Retry the request."
 
 
 class OutcomeUnknown(FanoutError):
