@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Literal
 
+from cachetools import FIFOCache, LRUCache
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 from sanic import Blueprint, Request
@@ -84,7 +84,7 @@ async def _take_commands(web: WebContext, socket: Socket) -> None:
 
 async def _send_events(web: WebContext, socket: Socket, *, is_all: bool) -> None:
     history = BashHistory(web.settings.bash_events_dir)
-    sent: OrderedDict[bytes, None] = OrderedDict()
+    sent: FIFOCache[bytes, None] = FIFOCache(_REMEMBERED_IDS)
     since = first = 0 if is_all else _now_micros()
     async with web.hub.subscribe(Channel(web.keys.bash), web.settings.socket_backlog_bytes) as subscriber:
         while True:
@@ -93,7 +93,7 @@ async def _send_events(web: WebContext, socket: Socket, *, is_all: bool) -> None
             await _send_live(subscriber, socket, sent)
 
 
-async def _send_live(subscriber: Subscriber, socket: Socket, sent: OrderedDict[bytes, None]) -> None:
+async def _send_live(subscriber: Subscriber, socket: Socket, sent: FIFOCache[bytes, None]) -> None:
     """What is published; returns when some of it may have been lost."""
     while await subscriber.wait(_LOOK_AGAIN_SECONDS) and not subscriber.take_lagging():
         news = [arrival for arrival in subscriber.take() if _is_new(arrival.envelope.payload, sent)]
@@ -104,7 +104,7 @@ async def _send_live(subscriber: Subscriber, socket: Socket, sent: OrderedDict[b
 
 async def _send_live_output(web: WebContext, socket: Socket) -> None:
     """What running commands put out, from the moment each is first heard of, with all that came before."""
-    positions: OrderedDict[str, Position] = OrderedDict()
+    positions: LRUCache[str, Position] = LRUCache(_REMEMBERED_COMMANDS)
     async with web.hub.subscribe(Channel(web.keys.bash_live), web.settings.socket_backlog_bytes) as subscriber:
         while True:
             await subscriber.wait(_LOOK_AGAIN_SECONDS)
@@ -117,14 +117,9 @@ async def _send_live_output(web: WebContext, socket: Socket) -> None:
                         position = position.after(delta)
                         await socket.write(text_frame(delta_event(command_id, delta).encode()))
                 positions[command_id] = position
-                positions.move_to_end(command_id)
-                if len(positions) > _REMEMBERED_COMMANDS:
-                    positions.popitem(last=False)
 
 
-async def _send_history(
-    history: BashHistory, socket: Socket, sent: OrderedDict[bytes, None], since_micros: int
-) -> None:
+async def _send_history(history: BashHistory, socket: Socket, sent: FIFOCache[bytes, None], since_micros: int) -> None:
     """What is stored since then and was not sent."""
     wanted = BashSearch(timestamp__gte=datetime.fromtimestamp(since_micros / 1_000_000, UTC))
     while True:
@@ -139,14 +134,12 @@ async def _send_history(
         wanted = wanted.model_copy(update={"page_id": next_page_id})
 
 
-def _is_new(event: bytes, sent: OrderedDict[bytes, None]) -> bool:
+def _is_new(event: bytes, sent: FIFOCache[bytes, None]) -> bool:
     """Whether this socket has not had it; from here on it has."""
     event_id = event[_ID]
     if event_id in sent:
         return False
     sent[event_id] = None
-    if len(sent) > _REMEMBERED_IDS:
-        sent.popitem(last=False)
     return True
 
 
