@@ -17,10 +17,8 @@ from uuid import UUID
 
 import structlog
 
-from service.catalog.keys import Keys
+from service.catalog.catalog import Catalog
 from service.catalog.liveness import is_gone_from_here
-from service.catalog.owners import Owners
-from service.catalog.runners import Runners
 from service.errors import BrokerUnavailable, JsonObject, NoRunner, OutcomeUnknown, OwnerMoving, from_wire
 from service.identity import RunnerId
 from service.metrics import metrics
@@ -68,27 +66,18 @@ class _Waiting:
 class Requester:
     """Use as `async with`. All methods on one event loop."""
 
-    def __init__(
-        self,
-        broker: Broker,
-        keys: Keys,
-        runners: Runners,
-        owners: Owners,
-        *,
-        timeout_seconds: float,
-        moving_seconds: float,
-    ) -> None:
+    def __init__(self, broker: Broker, catalog: Catalog, *, timeout_seconds: float, moving_seconds: float) -> None:
         """`timeout_seconds`: for an ordinary reply. `moving_seconds`: for a conversation to find a new owner.
 
         However long a request may take, a runner that dies with it in its hands is noticed within eleven seconds.
         """
         self._broker = broker
-        self._keys = keys
-        self._runners = runners
-        self._placement = Placement(runners, owners)
+        self._keys = catalog.keys
+        self._runners = catalog.runners
+        self._placement = Placement(catalog.runners, catalog.owners)
         self._timeout_seconds = timeout_seconds
         self._moving_seconds = moving_seconds
-        self._reply_to = Channel(keys.replies(uuid.uuid4().hex))
+        self._reply_to = Channel(catalog.keys.replies(uuid.uuid4().hex))
         self._waiting: dict[str, _Waiting] = {}
         self._tasks = TaskSet()
         self._listener: asyncio.Task[None] | None = None

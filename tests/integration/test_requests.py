@@ -84,14 +84,7 @@ class Deployment:
     async def web_worker(self, *, moving_seconds: float = 0.0) -> AsyncIterator[Requester]:
         """Somebody who asks."""
         broker = make_broker(self.source)
-        requester = Requester(
-            broker,
-            self.keys,
-            self.catalog.runners,
-            self.catalog.owners,
-            timeout_seconds=PATIENCE_SECONDS,
-            moving_seconds=moving_seconds,
-        )
+        requester = Requester(broker, self.catalog, timeout_seconds=PATIENCE_SECONDS, moving_seconds=moving_seconds)
         try:
             async with requester:
                 yield requester

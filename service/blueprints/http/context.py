@@ -63,9 +63,7 @@ class WebContext:
         self.hub = Hub(self._event_broker)
         self.requester = Requester(
             self._reply_broker,
-            keys,
-            self.catalog.runners,
-            self.catalog.owners,
+            self.catalog,
             timeout_seconds=settings.request_timeout_seconds,
             moving_seconds=settings.lease_ttl_seconds,
         )
