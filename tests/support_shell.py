@@ -21,7 +21,9 @@ from service.blueprints import shell
 from service.blueprints.http.arguments import body, json_body, query, uuid_path
 from service.blueprints.http.auth import authenticate
 from service.blueprints.http.openapi import array_of, documented
+from service.catalog.runners import RunnerRecord
 from service.errors import BrokerUnavailable, JsonObject
+from service.identity import RunnerId
 from service.settings import Settings
 from tests.conftest import StartClient
 from tests.live_app import AnyApp, SanicClient
@@ -51,16 +53,20 @@ class StubWeb:
     def catalog(self) -> StubWeb:
         return self
 
+    @property
+    def runners(self) -> StubWeb:
+        return self
+
     def readiness(self) -> list[str]:
         return self.reasons
 
     async def idle_seconds(self) -> float:
         return self.idle
 
-    async def runner_facts(self) -> JsonObject:
+    async def alive(self) -> list[RunnerRecord]:
         if self.facts is None:
             raise BrokerUnavailable
-        return self.facts
+        return [RunnerRecord(RunnerId("one"), 0, self.facts)]
 
     async def sdk_schemas(self) -> dict[str, JsonObject]:
         return self.schemas

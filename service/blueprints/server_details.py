@@ -16,7 +16,7 @@ from service.blueprints.http.answers import json_answer
 from service.blueprints.http.context import web_of
 from service.blueprints.http.openapi import documented
 from service.blueprints.static_files import front_page
-from service.catalog.catalog import Catalog
+from service.catalog.runners import Runners
 from service.errors import JsonObject, Unavailable
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ async def _server_info(request: Request) -> JsonObject:
         "fanout_version": package_version(),
         "docs": "/docs",
         "redoc": "/redoc",
-        **await _runner_facts(web.catalog),
+        **await _runner_facts(web.catalog.runners),
         "build_git_sha": settings.build_git_sha,
         "build_git_ref": settings.build_git_ref,
         "python_version": sys.version,
@@ -161,12 +161,13 @@ async def _server_info(request: Request) -> JsonObject:
     }
 
 
-async def _runner_facts(catalog: Catalog) -> JsonObject:
+async def _runner_facts(runners: Runners) -> JsonObject:
     """What only a runner knows; unknown and empty while none is up or the broker is away."""
     try:
-        facts = await catalog.runner_facts()
+        alive = await runners.alive()
     except Unavailable:
-        facts = {}
+        alive = []
+    facts = alive[0].facts if alive else {}
     return {
         "sdk_version": facts.get("sdk_version") or _UNKNOWN,
         "tools_version": facts.get("tools_version") or _UNKNOWN,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from redis.asyncio import Redis
 
 from service.catalog.activity import Activity
@@ -35,12 +33,3 @@ class Catalog:
         self.oauth_jobs = OAuthJobs(redis, keys)
         self.store_lock = StoreLock(redis, keys)
         self.cluster_runs = ClusterRuns(redis, keys, lease_ttl_seconds)
-
-    async def runner_facts(self) -> dict[str, Any]:
-        """What some live runner says of its SDK and tools; empty while none is up.
-
-        Raises:
-            BrokerUnavailable: Redis does not answer.
-        """
-        alive = await self.runners.alive()
-        return alive[0].facts if alive else {}
