@@ -139,15 +139,19 @@ class ConversationIndex:
         Raises:
             Unavailable: the index is not complete.
         """
-        _, descending = self._sorted_set(order)
+        key = self._keys.index_created if "CREATED" in order.value else self._keys.index_updated
+        descending = order.value.endswith("_DESC")
         if start_id is not None or not descending:
             await self._require_complete()
         with redis_errors():
-            rank = await self._rank(order, start_id)
-            if rank is None:
-                return None
+            rank = 0
+            if start_id is not None:
+                start = await (self._redis.zrevrank if descending else self._redis.zrank)(key, start_id.hex)
+                if start is None:
+                    return None
+                rank = int(str(start))
             found: list[UUID] = []
-            async for conversation_id in self._walk(order, status, rank, limit + 1):
+            async for conversation_id in self._walk(key, descending, status, rank, limit + 1):
                 found.append(conversation_id)
                 if len(found) > limit:
                     return Page(found[:limit], found[limit])
@@ -157,16 +161,7 @@ class ConversationIndex:
         if not await self.is_complete():
             raise Unavailable(_INCOMPLETE)
 
-    async def _rank(self, order: SortOrder, start_id: UUID | None) -> int | None:
-        if start_id is None:
-            return 0
-        key, descending = self._sorted_set(order)
-        find_rank = self._redis.zrevrank if descending else self._redis.zrank
-        rank = await find_rank(key, start_id.hex)
-        return None if rank is None else int(str(rank))
-
-    async def _walk(self, order: SortOrder, status: str | None, rank: int, first: int) -> AsyncIterator[UUID]:
-        key, descending = self._sorted_set(order)
+    async def _walk(self, key: str, descending: bool, status: str | None, rank: int, first: int) -> AsyncIterator[UUID]:
         chunk = first + 1 if status is None else _CHUNK
         while True:
             names = [text(name) for name in await self._redis.zrange(key, rank, rank + chunk - 1, desc=descending)]
@@ -181,10 +176,6 @@ class ConversationIndex:
             for name, found in zip(names, statuses, strict=True):
                 if status is None or (found is not None and text(found) == status):
                     yield UUID(hex=name)
-
-    def _sorted_set(self, order: SortOrder) -> tuple[str, bool]:
-        key = self._keys.index_created if "CREATED" in order.value else self._keys.index_updated
-        return key, order.value.endswith("_DESC")
 
 
 def _score(timestamp: str) -> int:
