@@ -24,7 +24,7 @@ from service.catalog.runners import RunnerRecord
 from service.errors import BrokerUnavailable
 from service.redis_source import RedisSource
 from service.settings import Settings
-from service.store.disk import disk_problem
+from service.store.disk import disk_problem, nearest_existing
 
 _SKEW_SECONDS = 1.0
 _SLOW_SYNC_SECONDS = 0.05
@@ -119,10 +119,10 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     if problem is not None:
         yield Finding(Level.PROBLEM, "disk", problem, "Nothing can be stored, so no command is taken.")
         return
-    free_bytes = shutil.disk_usage(_existing(folder)).free
+    free_bytes = shutil.disk_usage(nearest_existing(folder)).free
     yield _judged("disk", f"{free_bytes / 1e9:.1f} GB free below {folder}", free_bytes >= _LOW_DISK_BYTES, "Make room.")
     try:
-        seconds = _sync_seconds(_existing(folder))
+        seconds = _sync_seconds(nearest_existing(folder))
     except OSError as error:
         yield Finding(
             Level.PROBLEM, "disk", f"a file cannot be written, synced and renamed: {error}", "Every event is stored so."
@@ -134,10 +134,6 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         seconds <= _SLOW_SYNC_SECONDS,
         "Each event waits for it. A faster disk helps; OH_FSYNC=0 gives up what a power cut takes.",
     )
-
-
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 
 def _sync_seconds(folder: Path) -> float:
@@ -157,7 +153,7 @@ def _sync_seconds(folder: Path) -> float:
 
 def _locks(settings: Settings) -> Iterator[Finding]:
     """The index of shell commands is appended to by several processes under a lock."""
-    folder = _existing(settings.bash_events_dir)
+    folder = nearest_existing(settings.bash_events_dir)
     try:
         holds = _locks_hold(folder)
     except OSError as error:

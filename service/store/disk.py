@@ -20,7 +20,7 @@ _REFUSALS = (
 def disk_problem(directory: Path) -> str | None:
     """Why nothing can be written below `directory`, which need not exist yet; None when it can. Blocking."""
     try:
-        existing = _nearest_existing(directory)
+        existing = nearest_existing(directory)
         if not existing.is_dir():
             return f"{existing} is not a directory"
         status = os.statvfs(existing)
@@ -47,7 +47,7 @@ def is_refusal(error: OSError) -> bool:
     return error.errno in _REFUSALS
 
 
-def _nearest_existing(directory: Path) -> Path:
+def nearest_existing(directory: Path) -> Path:
     """The directory or the first above it that exists. Raises OSError where that cannot be told."""
     for path in (directory, *directory.parents):
         with suppress(FileNotFoundError, NotADirectoryError):
