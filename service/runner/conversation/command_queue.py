@@ -15,6 +15,7 @@ from contextlib import nullcontext, suppress
 from typing import Any
 
 import structlog
+from openhands.sdk.conversation.state import ConversationExecutionStatus
 from openhands.sdk.event.conversation_error import ConversationErrorEvent
 from openhands.sdk.utils.cipher import Cipher
 from pydantic import SecretStr
@@ -22,7 +23,7 @@ from pydantic import SecretStr
 from service.errors import FanoutError, OwnershipLost, RequestFailed
 from service.runner.conversation.command import ENCRYPTED_KINDS, Command
 from service.runner.conversation.commands import APPLY, Apply
-from service.runner.conversation.event_tree import is_in_log
+from service.runner.conversation.event_tree import is_in_log, tip_of
 from service.runner.conversation.opening import Opened
 from service.runner.full_disk import once_stored
 from service.runner.wire.request_models import PostMessageRequest
@@ -39,6 +40,9 @@ _IN_HAND_SECONDS = 2.0
 
 _TOLD_STEP_BY_STEP = {"condense"}
 """It waits for the LLM after its first event."""
+
+_ENDED = (ConversationExecutionStatus.FINISHED, ConversationExecutionStatus.STUCK)
+"""What a message ends, as `send_message` of the SDK has it."""
 
 _WITHOUT_KEY = {"secrets": b'{"secrets": {}}', "switch_llm": b"{}"}
 """What is left of an encrypted command when its key is lost: nothing, or an error."""
@@ -177,19 +181,24 @@ class CommandQueue:
         return str(self._cipher.encrypt(SecretStr(command.content.decode()))).encode()
 
     def _left_in_inbox(self) -> list[tuple[InboxEntry, bytes]]:
+        state = self._conversation.state
+        tip = tip_of(state)
+        newest = None if tip is None else state.events.get_id(tip)
         left = []
         for entry in self._inbox.entries():
-            if self._is_in_log(entry.event_id):
+            content = entry.read()
+            is_unanswered = entry.event_id == newest and _starts_run(entry.kind, content)
+            if self._is_in_log(entry.event_id) and not is_unanswered:
                 self._inbox.finish(entry)
             else:
-                left.append((entry, entry.read()))
+                left.append((entry, content))
         return left
 
     def _recovered(self, entry: InboxEntry, content: bytes) -> Command:
         if entry.kind in ENCRYPTED_KINDS:
             secret = self._cipher.decrypt(content.decode())
             content = _WITHOUT_KEY[entry.kind] if secret is None else secret.get_secret_value().encode()
-        starts_run = entry.kind == "message" and PostMessageRequest.model_validate_json(content).run
+        starts_run = _starts_run(entry.kind, content)
         command = Command(
             entry.kind, content, starts_run, entry.key, entry.number, entry, entry.event_id, is_acknowledged=True
         )
@@ -225,6 +234,8 @@ class CommandQueue:
             with traced(f"apply {command.kind}", parent=command.traceparent):
                 await self._until_stored(command, self._apply_in_worker, command)
                 await self._applied(command)
+                if command.starts_run:
+                    await self._until_stored(command, self._finish, command)
         except Exception as error:  # noqa: BLE001  supervisor: a command that fails must not stop those behind it
             await self._fail(command, error)
         else:
@@ -251,11 +262,18 @@ class CommandQueue:
 
     def _apply_in_worker(self, command: Command) -> None:
         if self._is_in_log(command.event_id):
-            with self._conversation.state:
-                pass  # its event was stored, then the disk refused the state: leaving the block writes that
+            # Its event was stored, then the disk refused the state, or the process died: leaving the block writes that.
+            with self._conversation.state as state:
+                if state.execution_status in _ENDED:
+                    state.execution_status = ConversationExecutionStatus.IDLE
         else:
             self._apply_to_conversation(command)
         self._store.sync_names()
+        if not command.starts_run:
+            self._finish(command)
+
+    def _finish(self, command: Command) -> None:
+        """What has no run to begin, or has begun it, needs no repetition."""
         if command.entry is not None:
             self._inbox.finish(command.entry)
 
@@ -281,7 +299,9 @@ class CommandQueue:
                 # Its client has its answer: the conversation itself says what became of it, then the inbox forgets it.
                 event = ConversationErrorEvent(source="environment", code=type(error).__name__, detail=str(known))
                 await self._until_stored(command, self._append, event)
-            if command.entry is not None:
+            if command.starts_run and self._is_in_log(command.event_id):
+                await self._workers.call(self._finish, command)
+            elif command.entry is not None:
                 await self._workers.call(self._inbox.remove, command.entry)
         finally:
             command.answer(None if command.is_acknowledged else known)
@@ -290,3 +310,8 @@ class CommandQueue:
         with self._conversation.state as state:
             if not is_in_log(state, event.id):
                 state.append_event(event)
+
+
+def _starts_run(kind: str, content: bytes) -> bool:
+    """Whether a command that was left asks for a run, by what is stored of it."""
+    return kind == "message" and PostMessageRequest.model_validate_json(content).run

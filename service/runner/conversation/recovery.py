@@ -13,9 +13,9 @@ from typing import NamedTuple
 from openhands.sdk.conversation.state import ConversationExecutionStatus, ConversationState
 from openhands.sdk.event import ActionEvent, AgentErrorEvent, MessageEvent
 from openhands.sdk.event.conversation_error import ConversationErrorEvent
-from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
 from openhands.sdk.event.error_classification import ErrorClassification, FailureKind
 
+from service.runner.conversation.event_tree import tip_of
 from service.runner.conversation.opening import Opened
 from service.store.owner_record import INTERRUPTION_SECONDS, note_interruption, note_run
 
@@ -96,7 +96,7 @@ def _closed(action: ActionEvent, error: str) -> AgentErrorEvent:
 
 
 def _repair_head(state: ConversationState, navigation: Navigation | None) -> None:
-    tip = _last_tree_event(state)
+    tip = tip_of(state)
     if navigation is not None and (tip is None or tip < navigation.log_length):
         leaf = navigation.leaf_event_id
     else:
@@ -107,13 +107,6 @@ def _repair_head(state: ConversationState, navigation: Navigation | None) -> Non
         state.leaf_event_id = leaf
         state.head_is_empty = leaf is None and len(state.events) > 0
         _repair_last_user_message(state)
-
-
-def _last_tree_event(state: ConversationState) -> int | None:
-    for seq in range(len(state.events) - 1, -1, -1):
-        if not isinstance(state.events[seq], ConversationStateUpdateEvent):
-            return seq
-    return None
 
 
 def _repair_last_user_message(state: ConversationState) -> None:

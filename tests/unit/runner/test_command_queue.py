@@ -16,6 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from openhands.sdk.conversation.state import ConversationExecutionStatus
 from openhands.sdk.event import MessageEvent, PauseEvent
 from openhands.sdk.event.conversation_error import ConversationErrorEvent
 from openhands.sdk.llm import content_to_str
@@ -33,7 +34,7 @@ from service.store import atomic
 from service.store.inbox import Inbox, key_name
 from service.store.layout import ConversationDirectory
 from service.store.owner_record import claim
-from tests.unit.runner.rig import Rig, ScriptedLLM, crash_points
+from tests.unit.runner.rig import Rig, ScriptedLLM, crash_points, says
 from tests.unit.runner.small_disk import SmallDisk
 from tests.waiting import wait_until_async
 
@@ -176,6 +177,50 @@ async def test_killed_at_any_moment_no_message_is_lost_or_doubled(
         assert waiting(point) == [], f"after step {number}"
         assert key is None or Inbox(point, fsync=False).is_done(key), f"after step {number}"
         again.conversation.close()
+
+
+async def test_killed_at_any_moment_a_message_begins_its_run(
+    rig: Rig, opened: Opened, workers: Workers, tmp_path: Path
+) -> None:
+    """It is asked for by the one who died or by the next, also where the message ended what was finished."""
+    with opened.conversation.state as state:
+        state.execution_status = ConversationExecutionStatus.FINISHED
+    accept(opened.directory, "message", body("one", run=True))
+    copies = tmp_path / "copies"
+    asked_after: list[int] = []
+    with crash_points(opened.directory, copies) as points, crashes_in_the_inbox(opened.directory, copies, points):
+        with patch.object(Applied, "append", lambda applied, command: asked_after.append(len(points))):
+            async with started(rig, rig.open(opened.directory), workers) as (queue, _):
+                await drained(queue)
+    assert len(points) > asked_after[0] > 4
+
+    for number, point in enumerate(points):
+        again = rig.open(point)
+        recover(again.conversation.state, None, will_resume=False)
+        async with started(rig, again, workers) as (queue, applied):
+            await drained(queue)
+        assert said(again) == ["one"], f"after step {number}"
+        if number < asked_after[0]:
+            assert [command.starts_run for command in applied] == [True], f"after step {number}"
+            status = again.conversation.state.execution_status
+            assert status is ConversationExecutionStatus.IDLE, f"after step {number}"
+        assert waiting(point) == [], f"after step {number}"
+        again.conversation.close()
+
+
+async def test_answered_message_begins_no_other_run(rig: Rig, opened: Opened, workers: Workers) -> None:
+    """The runner died when its run had begun, and before the inbox had forgotten it."""
+    accept(opened.directory, "message", body("one", run=True))
+    with patch.object(Inbox, "finish"):
+        async with started(rig, rig.open(opened.directory), workers) as (queue, _):
+            await drained(queue)
+    again = rig.open(opened.directory)
+    with again.conversation.state as state:
+        state.append_event(MessageEvent(source="agent", llm_message=says("an answer")))
+    async with started(rig, again, workers) as (queue, applied):
+        await drained(queue)
+    assert applied == []
+    assert waiting(opened.directory) == []
 
 
 async def test_message_that_is_in_the_log_is_not_applied_again(rig: Rig, opened: Opened, workers: Workers) -> None:
