@@ -80,7 +80,7 @@ class Describer:
             "sub_conversation_ids": [],
             "tags": meta.tags,
             # Where the SDK keeps them; only agents of ACP servers have them.
-            "current_model_id": state.agent_state.get("acp_current_model_id"),
+            "current_model_id": state.agent_state.get("acp_current_model_id", getattr(state.agent, "acp_model", None)),
             "available_models": state.agent_state.get("acp_available_models", []),
             "supports_runtime_model_switch": state.agent_state.get("acp_supports_runtime_model_switch", False),
             "launched_agent_profile": meta.launched_agent_profile,

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 from openhands.sdk import LLM, AgentContext
+from openhands.sdk.agent.acp_agent import ACPAgent
 from openhands.sdk.conversation.state import ConversationExecutionStatus
 from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
 from openhands.sdk.hooks import HookConfig
@@ -142,6 +143,12 @@ def test_answer_without_skills_is_made_once(opened: Opened) -> None:
     read = read_snapshot(opened.directory)
     assert read is not None
     assert read.info_with_skills == snapshot.info
+
+
+def test_model_of_an_acp_agent_is_told_before_its_server_runs(opened: Opened) -> None:
+    with opened.conversation.state as state:
+        state.agent = ACPAgent(acp_command=["none"], acp_model="large")
+    assert info_of(opened)["current_model_id"] == "large"
 
 
 # full_state
