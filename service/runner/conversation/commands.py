@@ -108,8 +108,11 @@ def condense(conversation: LocalConversation, content: bytes) -> None:
         Conflict: the agent cannot, there is nothing to condense, or an action is pending.
     """
     condenser, branch = conversation.agent.condenser, conversation.state.active_branch()
-    if condenser is None or not condenser.handles_condensation_requests():
-        raise Conflict("Cannot condense conversation: its agent has no condenser that takes requests")
+    if condenser is None:
+        raise Conflict("Cannot condense conversation: No condenser configured")
+    if not condenser.handles_condensation_requests():
+        kind = type(condenser).__name__
+        raise Conflict(f"Cannot condense conversation: Condenser {kind} does not handle condensation requests")
     if not any(isinstance(event, MessageEvent) for event in branch):
         raise Conflict("Cannot condense conversation: nothing was said yet")
     if ConversationState.get_unmatched_actions(branch):

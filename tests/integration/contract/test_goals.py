@@ -227,15 +227,24 @@ def test_condensation_is_in_the_log(conversation: Conversations, llm: ScriptedLl
     assert created.outline[-1] == "agent: afterwards"
 
 
-def test_condense_without_a_condenser_is_409(conversation: Conversations) -> None:
+@pytest.mark.parametrize(
+    ("condenser", "reason"),
+    [
+        (None, "No condenser configured"),
+        ({"kind": "NoOpCondenser"}, "Condenser NoOpCondenser does not handle condensation requests"),
+    ],
+)
+def test_condense_without_a_condenser_is_409(
+    conversation: Conversations, llm: ScriptedLlm, condenser: JsonObject | None, reason: str
+) -> None:
     """With the reason."""
-    created = conversation()
+    created = conversation(agent=agent_of(llm) | {"condenser": condenser})
     created.run_to("finished", "SAY ok")
 
     response = created.post("/condense")
 
     assert response.status_code == 409
-    assert "condenser" in response.json()["detail"]
+    assert response.json()["detail"] == f"Cannot condense conversation: {reason}"
 
 
 def test_condense_of_nothing_and_during_a_run_is_409(conversation: Conversations, llm: ScriptedLlm) -> None:
