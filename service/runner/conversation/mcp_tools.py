@@ -156,11 +156,19 @@ class _ToldTokens(McpTokens):
         super().__init__(states)
         self._urls = {url.rstrip("/"): url for url in states}
         self._renewed = renewed
+        self._is_read = False
+
+    async def get(self, key: str, *, collection: str | None = None) -> dict[str, Any] | None:
+        value: dict[str, Any] | None = await super().get(key, collection=collection)
+        self._is_read = True
+        return value
 
     async def put(
         self, key: str, value: Mapping[str, Any], *, collection: str | None = None, ttl: SupportsFloat | None = None
     ) -> None:
         await super().put(key, value, collection=collection, ttl=ttl)
+        if not self._is_read:
+            return  # the first to read finds the store being filled with what there is
         url = self._urls[key.rpartition("/")[0]]
         self._renewed(url, await self.state(url))
 

@@ -272,6 +272,8 @@ def test_renewed_tokens_of_a_conversations_own_server_are_told(
 
     def told() -> list[Post]:
         posts = [post for post in receiver.posts if post.path.endswith("/mcp-oauth-state")]
+        for post in posts:
+            assert post.content["oauth_state"].keys() == {"tokens", "client_info", "token_expires_at"}
         return [post for post in posts if post.content["oauth_state"]["token_expires_at"] > time.time()]
 
     post = wait_until(told, "the receiver is told")[-1]
