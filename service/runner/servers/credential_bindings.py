@@ -20,6 +20,7 @@ from openhands.sdk.agent.base import AgentBase
 from openhands.sdk.credential import (
     CredentialAuthorizationRejected,
     CredentialBindingUnsupported,
+    CredentialConflict,
     CredentialInvalidResponse,
     CredentialNeedsReauthentication,
     CredentialSyncError,
@@ -109,6 +110,7 @@ async def require_usable(name: str, binding: HttpVersionedCredentialBinding) -> 
 
     Raises:
         Forbidden: it refuses the headers.
+        Conflict: it is being changed.
         InvalidRequest: it has no such login, or what it has is none.
         Unsupported: it does not do this.
         RemoteUnavailable: it cannot be reached, or fails.
@@ -121,6 +123,8 @@ async def require_usable(name: str, binding: HttpVersionedCredentialBinding) -> 
         raise Forbidden("Credential binding authorization was rejected") from None
     except (CredentialNeedsReauthentication, CredentialInvalidResponse):
         raise InvalidRequest("Credential binding source is invalid") from None
+    except CredentialConflict:
+        raise Conflict("Credential binding source changed") from None
     except CredentialSyncError:
         raise RemoteUnavailable("Credential binding source is unavailable") from None
     if not file_credential_looks_usable(name, credential):
@@ -131,7 +135,7 @@ async def _load(binding: HttpVersionedCredentialBinding) -> str:
     for delay_seconds in _RETRY_DELAYS_SECONDS:
         try:
             return (await binding.load()).value
-        except (CredentialAuthorizationRejected, CredentialInvalidResponse):
+        except (CredentialAuthorizationRejected, CredentialConflict, CredentialInvalidResponse):
             raise
         except CredentialSyncError:
             await asyncio.sleep(delay_seconds)

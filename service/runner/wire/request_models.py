@@ -59,8 +59,15 @@ class CredentialBindingRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    url: str = Field(min_length=1)
+    url: str = Field(min_length=1, max_length=4096)
     headers: dict[str, str] = {}
+
+    @field_validator("headers")
+    @classmethod
+    def _require_headers(cls, headers: dict[str, str]) -> dict[str, str]:
+        if len(headers) > 16 or not all(0 < len(value) <= 8192 for value in headers.values()):
+            raise ValueError("Invalid credential binding headers")
+        return headers
 
 
 class ConfirmationResponseRequest(BaseModel):

@@ -155,6 +155,7 @@ def test_a_running_agent_takes_other_headers_and_no_other_service(
         ("401", 403, "Credential binding authorization was rejected"),
         ("403", 403, "Credential binding authorization was rejected"),
         ("404", 422, "Credential binding source is invalid"),
+        ("409", 409, "Credential binding source changed"),
         ("nothing", 422, "Credential binding source is invalid"),
         ("no-login", 422, "Credential binding source is invalid"),
         ("500", 502, "Credential binding source is unavailable"),
@@ -174,10 +175,23 @@ def test_service_that_is_not_there(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"url": ""}, {"url": "http://x", "headers": None}, {"url": "http://x", "more": 1}, [1]]
+    "body",
+    [
+        {},
+        {"url": ""},
+        {"url": "http://x", "headers": None},
+        {"url": "http://x", "more": 1},
+        [1],
+        {"url": f"http://x/{'x' * 4096}"},
+        {"url": "http://x", "headers": {"x": ""}},
+        {"url": "http://x", "headers": {"x": "v" * 8193}},
+        {"url": "http://x", "headers": {f"x-{number}": "v" for number in range(17)}},
+    ],
 )
 def test_bad_bodies(http: httpx.Client, body: object) -> None:
-    assert http.put(f"/api/conversations/{uuid4()}/credential-bindings/{NAME}", json=body).status_code == 422
+    """The service is not asked."""
+    answer = http.put(f"/api/conversations/{uuid4()}/credential-bindings/{NAME}", json=body)
+    assert (answer.status_code, answer.json()["detail"][0]["loc"][0]) == (422, "body")
 
 
 def test_other_names_and_other_agents(
