@@ -143,7 +143,7 @@ class Opener:
         for path in torn:
             _log.error("torn_event_set_aside", conversation_id=str(directory.conversation_id), file=path.name)
             _tell_torn(conversation, path)
-        self._bindings.activate(directory, conversation.agent)
+        self._bindings.activate(directory, conversation.agent, meta.allows_secret)
         know_secrets(conversation.state.secret_registry)
         outbox.resume(len(conversation.state.events))
         was_handed_over = previous is not None and previous.runner_id == NOBODY

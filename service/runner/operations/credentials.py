@@ -5,7 +5,7 @@ from __future__ import annotations
 from openhands.sdk.agent.acp_file_credentials import supports_file_credential_binding
 from openhands.sdk.credential import HttpVersionedCredentialBinding
 
-from service.errors import NotFound
+from service.errors import Forbidden, NotFound
 from service.requests.message import Request
 from service.requests.requester import Answer
 from service.runner.operations.table import Operation, conversation_id
@@ -33,7 +33,11 @@ class CredentialOperations:
         binding = HttpVersionedCredentialBinding(wanted.url, wanted.headers)
         await require_usable(name, binding)
         wanted_id = conversation_id(request)
-        exists = self._host.root.exists(wanted_id)
-        agent = (await self._host.open(wanted_id)).conversation.agent if exists else None
+        agent = None
+        if self._host.root.exists(wanted_id):
+            hosted = await self._host.open(wanted_id)
+            if not hosted.reporter.meta.allows_secret(name):
+                raise Forbidden("Credential binding authorization was rejected")
+            agent = hosted.conversation.agent
         await self._workers.call(self._bindings.bind, self._host.root.directory(wanted_id), agent, name, binding)
         return Answer(204, b"")

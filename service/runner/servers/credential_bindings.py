@@ -10,6 +10,7 @@ import asyncio
 import json
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -49,12 +50,14 @@ class CredentialBindings:
         self._live = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
 
-    def activate(self, directory: ConversationDirectory, agent: AgentBase) -> None:
-        """Have an agent that has not started yet use what is stored for its conversation."""
+    def activate(self, directory: ConversationDirectory, agent: AgentBase, allows: Callable[[str], bool]) -> None:
+        """Have an agent that has not started yet use what is stored for its conversation, as far as it may have it."""
         if not isinstance(agent, ACPAgent):
             return
         with self._lock:
             for name, stored in self._read(directory).items():
+                if not allows(name):
+                    continue
                 self._give(directory, agent, name, HttpVersionedCredentialBinding(stored["url"], stored["headers"]))
 
     def bind(

@@ -201,3 +201,17 @@ def test_other_names_and_other_agents(
     assert bind(http, "no-id", service.url).status_code == 422
     answer = bind(http, conversation().id, service.url)
     assert (answer.status_code, answer.json()["detail"]) == (409, TOO_LATE)
+
+
+def test_agent_whose_profile_does_not_allow_it_gets_none(
+    http: httpx.Client, service: CredentialService, server: Server
+) -> None:
+    profile = {"agent_kind": "acp", "acp_server": "codex", "secret_refs": []}
+    http.post("/api/agent-profiles/unbound", json=profile).raise_for_status()
+    profile_id = http.get("/api/agent-profiles/unbound").raise_for_status().json()["profile"]["id"]
+    body = {"agent_profile_id": profile_id, "workspace": {"working_dir": str(server.directory / "unbound")}}
+    one = http.post("/api/conversations", json=body).raise_for_status().json()
+    answer = bind(http, one["id"], service.url)
+    assert (answer.status_code, answer.json()["detail"]) == (403, "Credential binding authorization was rejected")
+    assert not (server.conversations_path / ".credential_bindings" / UUID(one["id"]).hex).exists()
+    http.delete("/api/agent-profiles/unbound").raise_for_status()
