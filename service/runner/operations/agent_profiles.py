@@ -15,17 +15,17 @@ from openhands.sdk.utils.cipher import Cipher
 from pydantic import ValidationError
 
 from service.errors import InvalidRequest, JsonObject, NotFound
+from service.redaction import redact_problems
 from service.requests.message import Request
 from service.requests.requester import Answer
 from service.runner.conversation.launching import launch_runtime
 from service.runner.extensions.extensions import Extensions
-from service.runner.operations.profiles import checked_name, profile_name
+from service.runner.operations.profiles import new_name, profile_name, renamed, renaming, told
 from service.runner.operations.store_access import StoreAccess, store_errors
 from service.runner.operations.table import Operation
 from service.runner.persistence.profile_stores import MOST_PROFILES, ProfileStores
 from service.runner.persistence.settings_store import CurrentSettings, SettingsStore
 from service.runner.persistence.stored_profiles import StoredProfiles
-from service.runner.wire.validation import invalid
 from service.settings import Settings
 
 _ACTIVE = "active_agent_profile_id"
@@ -105,7 +105,7 @@ class AgentProfileOperations:
         save_profile_preserving_identity(
             self._stores.agent_profiles, _profile(name, json.loads(request.body)), max_profiles=MOST_PROFILES
         )
-        return _told(name, "was saved")
+        return told("Agent profile", name, "saved")
 
     def _delete(self, request: Request) -> JsonObject:
         """Where it was the active one, default is from then on, and the settings are no ACP agent's any more."""
@@ -118,13 +118,14 @@ class AgentProfileOperations:
                     if isinstance(settings.agent, ACPAgentSettings):
                         settings.agent = OpenHandsAgentSettings(mcp_config=settings.agent.mcp_config)
                     self._require_active(settings)
-        return _told(name, "was deleted")
+        return told("Agent profile", name, "deleted")
 
     def _rename(self, request: Request) -> JsonObject:
-        name, new_name = profile_name(request), checked_name(json.loads(request.body)["new_name"], "new_name")
+        name, wanted = profile_name(request), new_name(request)
         self._loaded(name)
-        self._stores.agent_profiles.rename(name, new_name)
-        return _told(new_name, f"was renamed from '{name}'")
+        with renaming("Agent profile", name, wanted):
+            self._stores.agent_profiles.rename(name, wanted)
+        return renamed("Agent profile", name, wanted)
 
     def _activate(self, request: Request) -> JsonObject:
         profile_id = request.arguments["id"]
@@ -133,7 +134,7 @@ class AgentProfileOperations:
             raise NotFound(f"Agent profile with id '{profile_id}' not found")
         with self._settings.changing() as settings:
             settings.pointers[_ACTIVE] = profile_id
-        message = f"Agent profile '{name}' is active"
+        message = f"Agent profile '{profile_id}' activated"
         return {"id": profile_id, "message": message, "agent_settings_applied": False}
 
     async def _materialize(self, request: Request) -> Answer:
@@ -163,10 +164,8 @@ def _profile(name: str, given: JsonObject) -> OpenHandsAgentProfile | ACPAgentPr
     try:
         return validate_agent_profile({**given, "name": name})
     except ValidationError as error:
-        raise invalid(error) from None
+        # Each begins with the kind, and repeats nothing.
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        raise InvalidRequest(redact_problems(problems)) from None
     except (TypeError, ValueError) as error:
         raise InvalidRequest(str(error)) from error
-
-
-def _told(name: str, what: str) -> JsonObject:
-    return {"name": name, "message": f"Agent profile '{name}' {what}"}

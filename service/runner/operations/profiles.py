@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from openhands.sdk.llm import LLM
-from openhands.sdk.llm.llm_profile_store import PROFILE_NAME_PATTERN, canonical_profile_name
+from openhands.sdk.llm.llm_profile_store import canonical_profile_name
 from openhands.sdk.llm.meta_profile_store import MetaProfile
 from openhands.sdk.llm.provider_connection_store import ProviderConnection
 from openhands.sdk.profiles.profile_refs import delete_llm_profile, rename_llm_profile
@@ -58,7 +59,7 @@ class ProfileOperations:
 
     def _list(self, request: Request) -> JsonObject:
         profiles: Any = self._stores.llm_profiles.list_summaries() if self._stores.llm_profiles_path.is_dir() else []
-        active = self._settings.read().pointers["active_profile"]
+        active = self._settings.pointer("active_profile")
         # A process that died between the two files may have left the name of one that is gone.
         return {
             "profiles": profiles,
@@ -75,7 +76,15 @@ class ProfileOperations:
         if expose is None:
             secret = {key for key in config if config[key] == REDACTED_SECRET}
             config |= dict.fromkeys(secret)
-        return {"name": name, "config": config, "api_key_set": llm.api_key is not None}
+        return {"name": name, "config": config, "api_key_set": self._has_key(llm)}
+
+    def _has_key(self, llm: LLM) -> bool:
+        """Its own, or that of its provider connection."""
+        try:
+            found = self._stores.llm_profiles.resolve_provider_connection(llm, cipher=self._cipher)
+        except ValueError:  # the connection is gone, or none can be read
+            return False
+        return found.api_key is not None
 
     def _save(self, request: Request) -> JsonObject:
         name = profile_name(request)
@@ -87,23 +96,23 @@ class ProfileOperations:
             cipher=self._cipher,
             max_profiles=MOST_PROFILES,
         )
-        return _told(name, "was saved")
+        return told("Profile", name, "saved")
 
     def _delete(self, request: Request) -> JsonObject:
         name = profile_name(request)
-        delete_llm_profile(self._stores.agent_profiles, self._stores.llm_profiles, name)
         with self._settings.changing() as settings:
+            delete_llm_profile(self._stores.agent_profiles, self._stores.llm_profiles, name)
             if settings.pointers["active_profile"] == name:
                 settings.pointers["active_profile"] = None
-        return _told(name, "was deleted")
+        return told("Profile", name, "deleted")
 
     def _rename(self, request: Request) -> JsonObject:
-        name, new_name = profile_name(request), checked_name(json.loads(request.body)["new_name"], "new_name")
-        rename_llm_profile(self._stores.agent_profiles, self._stores.llm_profiles, name, new_name)
-        with self._settings.changing() as settings:
+        name, wanted = profile_name(request), new_name(request)
+        with self._settings.changing() as settings, renaming("Profile", name, wanted):
+            rename_llm_profile(self._stores.agent_profiles, self._stores.llm_profiles, name, wanted)
             if settings.pointers["active_profile"] == name:
-                settings.pointers["active_profile"] = new_name
-        return _told(new_name, f"was renamed from '{name}'")
+                settings.pointers["active_profile"] = wanted
+        return renamed("Profile", name, wanted)
 
     def _activate(self, request: Request) -> JsonObject:
         name = profile_name(request)
@@ -113,48 +122,41 @@ class ProfileOperations:
             if applied:
                 settings.agent = settings.agent.model_copy(update={"llm": llm})
             settings.pointers["active_profile"] = name
-        return {**_told(name, "is active"), "llm_applied": applied}
+        what = "activated and applied to current settings" if applied else "activated"
+        return {**told("Profile", name, what), "llm_applied": applied}
 
     # Meta-profiles
 
     def _list_meta(self, request: Request) -> JsonObject:
         profiles = self._stores.meta_profiles.list_summaries() if self._stores.meta_profiles_path.is_dir() else []
-        active = self._settings.read().pointers["active_meta_profile"]
-        return {"meta_profiles": profiles, "active_meta_profile": active}
+        return {"meta_profiles": profiles, "active_meta_profile": self._settings.pointer("active_meta_profile")}
 
     def _get_meta(self, request: Request) -> JsonObject:
         name = profile_name(request)
-        if not self._stores.meta_profiles_path.is_dir():
-            raise NotFound(f"Meta-profile '{name}' not found")
-        return {"name": name, "config": self._stores.meta_profiles.load(name)}
+        return {"name": name, "config": load_meta(self._stores, name)}
 
     def _save_meta(self, request: Request) -> JsonObject:
         name, wanted = profile_name(request), parse(MetaProfile, request.body)
-        unknown = sorted(json.loads(request.body).keys() - MetaProfile.model_fields.keys())
-        if unknown:
-            raise InvalidRequest(f"A meta-profile has no {', '.join(unknown)}")
         if not wanted.classes and wanted.prompt_template is None:
             raise InvalidRequest("A meta-profile needs classes or a prompt_template")
         self._stores.meta_profiles.save(name, wanted, max_profiles=MOST_PROFILES)
-        return _told(name, "was saved")
+        return told("Meta-profile", name, "saved")
 
     def _delete_meta(self, request: Request) -> JsonObject:
         name = profile_name(request)
-        self._stores.meta_profiles.delete(name)
         with self._settings.changing() as settings:
+            self._stores.meta_profiles.delete(name)
             if settings.pointers["active_meta_profile"] == name:
-                settings.pointers["active_meta_profile"] = None
-        return _told(name, "was deleted")
+                settings.route_by(None)
+        return told("Meta-profile", name, "deleted")
 
     def _activate_meta(self, request: Request) -> JsonObject:
         name = profile_name(request)
-        self._stores.meta_profiles.load(name)
+        profile = load_meta(self._stores, name)
         with self._settings.changing() as settings:
-            applied = isinstance(settings.agent, OpenHandsAgentSettings)
-            if applied:
-                settings.change_agent({"active_meta_profile": name, "enable_classify_and_switch_llm_tool": True})
-            settings.pointers["active_meta_profile"] = name
-        return {**_told(name, "is active"), "applied": applied}
+            applied = settings.route_by(name, profile)
+        what = "activated" if applied else "not activated: the settings' agent cannot choose among LLMs"
+        return {**told("Meta-profile", name, what), "applied": applied}
 
     # Provider connections
 
@@ -189,7 +191,7 @@ class ProfileOperations:
     def _connection(self, request: Request) -> ProviderConnection:
         found = self._stores.connections.get(request.arguments["id"], cipher=self._cipher)
         if found is None:
-            raise NotFound("Provider connection not found")
+            raise NotFound(f"Provider connection '{request.arguments['id']}' not found")
         return found
 
 
@@ -210,29 +212,48 @@ def load_usable(stores: ProfileStores, name: str, cipher: Cipher) -> LLM:
     return stores.llm_profiles.load(name, cipher=cipher)
 
 
+def load_meta(stores: ProfileStores, name: str) -> MetaProfile:
+    """A meta-profile. Blocking. Raises NotFound when there is none, ValueError when it cannot be read."""
+    if not (stores.meta_profiles_path / f"{name}.json").exists():
+        raise NotFound(f"Meta-profile '{name}' not found")
+    return stores.meta_profiles.load(name)
+
+
 def no_profile(name: str) -> NotFound:
     """What there is instead of a profile; the store's own words tell where it looked."""
     return NotFound(f"Profile '{name}' not found")
 
 
 def profile_name(request: Request) -> str:
-    """The name that a request's path has, in the stores' form.
-
-    Raises:
-        InvalidRequest: it cannot be one.
-    """
-    return checked_name(request.arguments["name"], "name")
+    """The name that a request's path has, in the stores' form."""
+    return canonical_profile_name(request.arguments["name"])
 
 
-def checked_name(name: str, field: str) -> str:
-    """A name in the stores' form. Raises InvalidRequest when it cannot be one."""
-    if not re.fullmatch(PROFILE_NAME_PATTERN, name):
-        raise InvalidRequest(f"{field} should match {PROFILE_NAME_PATTERN}")
-    return canonical_profile_name(name)
+def new_name(request: Request) -> str:
+    """The name that a renaming gives, in the stores' form."""
+    return canonical_profile_name(json.loads(request.body)["new_name"])
 
 
-def _told(name: str, what: str) -> JsonObject:
-    return {"name": name, "message": f"Profile '{name}' {what}"}
+def told(kind: str, name: str, what: str) -> JsonObject:
+    """What is answered to a change of a profile."""
+    return {"name": name, "message": f"{kind} '{name}' {what}"}
+
+
+@contextmanager
+def renaming(kind: str, name: str, wanted: str) -> Iterator[None]:
+    """What the SDK's stores say about a renaming, in the words of all other answers."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise NotFound(f"{kind} '{name}' not found") from None
+    except FileExistsError:
+        raise Conflict(f"{kind} '{wanted}' already exists") from None
+
+
+def renamed(kind: str, name: str, wanted: str) -> JsonObject:
+    """What is answered to a renaming."""
+    what = "unchanged (same name)" if wanted == name else f"renamed to '{wanted}'"
+    return {**told(kind, name, what), "name": wanted}
 
 
 def _shown(connection: ProviderConnection) -> JsonObject:

@@ -19,7 +19,7 @@ from openhands.sdk.utils.cipher import Cipher
 
 from service.errors import BadRequest, Conflict, InvalidRequest, JsonObject, NotFound
 from service.requests.message import Request
-from service.runner.operations.profiles import load_usable
+from service.runner.operations.profiles import load_meta, load_usable
 from service.runner.operations.store_access import StoreAccess
 from service.runner.operations.table import Operation
 from service.runner.persistence.profile_stores import ProfileStores
@@ -73,8 +73,8 @@ class SettingsOperations:
                     raise NotFound(f"Agent profile with id '{wanted_id}' not found")
                 settings.pointers["active_agent_profile_id"] = wanted_id
             if "active_meta_profile" in given:
-                self._require_meta_profile(wanted.active_meta_profile)
-                settings.pointers["active_meta_profile"] = wanted.active_meta_profile
+                name = wanted.active_meta_profile
+                settings.route_by(name, None if name is None else load_meta(self._stores, name))
             return settings.shown(None)
 
     def _point_at_profile(self, settings: CurrentSettings, name: str | None, has_llm: bool) -> None:
@@ -83,13 +83,6 @@ class SettingsOperations:
             if not has_llm and isinstance(settings.agent, OpenHandsAgentSettings):
                 settings.agent = settings.agent.model_copy(update={"llm": llm})
         settings.pointers["active_profile"] = name
-
-    def _require_meta_profile(self, name: str | None) -> None:
-        if name is not None:
-            try:
-                self._stores.meta_profiles.load(name)
-            except FileNotFoundError:
-                raise NotFound(f"Meta-profile '{name}' not found") from None
 
     def _agent_profile_name(self, profile_id: str) -> str | None:
         """None where there is none of that id, as of what is no id."""

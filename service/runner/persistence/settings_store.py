@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypedDict
 
+from openhands.sdk.llm.meta_profile_store import MetaProfile
 from openhands.sdk.settings.model import (
     ACPAgentSettings,
     ConversationSettings,
@@ -59,6 +60,8 @@ class CurrentSettings:
             )
         )
         _refuse_unknown(self.agent, diff, ["body", "agent_settings_diff"])
+        if not isinstance(self.agent, OpenHandsAgentSettings):
+            self.pointers["active_meta_profile"] = None
 
     def change_conversation(self, diff: JsonObject) -> None:
         """Merge; a null deletes inside of maps only.
@@ -69,6 +72,24 @@ class CurrentSettings:
         merged = merge(self.conversation.model_dump(mode="json", context={"expose_secrets": "plaintext"}), diff)
         self.conversation = _validated(lambda: ConversationSettings.model_validate(merged))
         _refuse_unknown(self.conversation, diff, ["body", "conversation_settings_diff"])
+
+    def route_by(self, name: str | None, profile: MetaProfile | None = None) -> bool:
+        """Let the agent choose among LLMs by a meta-profile, or by none any more.
+
+        False, and none is active: this agent cannot.
+        """
+        if not isinstance(self.agent, OpenHandsAgentSettings):
+            self.pointers["active_meta_profile"] = None
+            return False
+        self.pointers["active_meta_profile"] = name
+        self.agent = self.agent.model_copy(
+            update={
+                "active_meta_profile": name,
+                "meta_profile": profile,
+                "enable_classify_and_switch_llm_tool": name is not None,
+            }
+        )
+        return True
 
     def shown(self, expose: str | None) -> JsonObject:
         """SettingsResponse; `expose`: None for redacted secrets, `encrypted` or `plaintext`."""
@@ -106,6 +127,13 @@ class SettingsStore:
             Conflict: the file cannot be read.
         """
         return CurrentSettings(self._file.read(), self._cipher)
+
+    def pointer(self, name: str) -> str | None:
+        """What is active of a kind; also None where the settings cannot be read, for what there is can be."""
+        try:
+            return self.read().pointers[name]
+        except Conflict:
+            return None
 
     @contextmanager
     def changing(self) -> Iterator[CurrentSettings]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -139,6 +140,22 @@ def test_what_is_no_profile_is_refused(http: httpx.Client, name: str, content: o
     assert http.get(f"{PROFILES}/{name}").status_code in (404, 422)
 
 
+def test_what_is_wrong_with_a_profile_begins_with_its_kind(http: httpx.Client) -> None:
+    """Saved or previewed; nothing of what was sent is repeated."""
+    wrong = {"agent_kind": "acp", "acp_server": "none"}
+    for answer in (
+        http.post(f"{PROFILES}/x", json=wrong),
+        http.post(f"{PROFILES}/x/materialize", json={"profile": wrong}),
+    ):
+        assert answer.status_code == 422
+        [problem] = answer.json()["detail"]
+        assert (problem["loc"], problem.keys()) == (["acp", "acp_server"], {"loc", "type", "msg"})
+    contents: tuple[Any, ...] = ([], "x")
+    for content in contents:
+        [problem] = http.post(f"{PROFILES}/x", json=content).json()["detail"]
+        assert (problem["type"], problem["loc"]) == ("dict_type", ["body"])
+
+
 def test_there_are_fifty_at_most(http: httpx.Client, server: Server) -> None:
     save(http, "first")
     folder = server.directory / "kept" / "agent-profiles"
@@ -172,7 +189,7 @@ def test_active_one_is_a_pointer(http: httpx.Client) -> None:
     assert active(http)["name"] == "default"
     assert active(http)["id"] != default
     assert http.post(f"{PROFILES}/{UNKNOWN}/activate").status_code == 404
-    assert http.post(f"{PROFILES}/nope/activate").status_code == 422
+    assert http.post(f"{PROFILES}/nope/activate").status_code == 404
 
 
 def test_preview_tells_what_is_missing(http: httpx.Client, llm_profile: str) -> None:
@@ -187,6 +204,7 @@ def test_preview_tells_what_is_missing(http: httpx.Client, llm_profile: str) -> 
     assert API_KEY not in json.dumps([good, bad])
     assert http.post(f"{PROFILES}/nosuch/materialize").status_code == 404
     assert http.post(f"{PROFILES}/draft/materialize", json={"profile": {}}).status_code == 422
+    assert http.post(f"{PROFILES}/good/materialize", json={"unknown": 1}).status_code == 422
 
 
 # Conversations

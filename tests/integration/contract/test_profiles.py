@@ -88,6 +88,75 @@ def test_profile_that_is_not_there_is_404(http: httpx.Client) -> None:
         save(http, "another").raise_for_status()
 
 
+def test_name_that_no_profile_can_have_is_told_as_such(http: httpx.Client) -> None:
+    """By where it stands and what is wrong with it, on every route."""
+    for kind in ("profiles", "meta-profiles", "agent-profiles"):
+        for method in ("GET", "DELETE", "POST"):
+            for name, wrong in (("-x", "string_pattern_mismatch"), ("a" * 65, "string_too_long")):
+                answer = http.request(method, f"/api/{kind}/{name}", json={})
+                assert answer.status_code == 422, (method, kind, name)
+                [problem] = answer.json()["detail"]
+                assert (problem["type"], problem["loc"]) == (wrong, ["path", "name"])
+    [problem] = http.post("/api/profiles/one/rename", json={"new_name": ".x"}).json()["detail"]
+    assert (problem["type"], problem["loc"]) == ("string_pattern_mismatch", ["body", "new_name"])
+
+
+def test_changes_are_told_in_the_words_that_clients_know(http: httpx.Client) -> None:
+    one, agent, meta = "/api/profiles/one", "/api/agent-profiles/a", "/api/meta-profiles/m"
+    routes = {"classifier_model": "one", "classes": [{"description": "d", "model": "one"}]}
+    http.post(agent, json={"llm_profile_ref": "one"}).raise_for_status()
+    agent_id = http.get(agent).json()["profile"]["id"]
+    told = [
+        save(http, "one"),
+        save(http, "other"),
+        http.post(f"{one}/activate"),
+        http.post(f"{one}/rename", json={"new_name": "one"}),
+        http.post(f"{one}/rename", json={"new_name": "two"}),
+        http.delete("/api/profiles/other"),
+        http.post(meta, json=routes),
+        http.post(f"{meta}/activate"),
+        http.delete(meta),
+        http.post(agent, json={"llm_profile_ref": "two"}),
+        http.post(f"/api/agent-profiles/{agent_id}/activate"),
+        http.post(f"{agent}/rename", json={"new_name": "b"}),
+        http.delete("/api/agent-profiles/b"),
+    ]
+    assert [answer.json()["message"] for answer in told] == [
+        "Profile 'one' saved",
+        "Profile 'other' saved",
+        "Profile 'one' activated and applied to current settings",
+        "Profile 'one' unchanged (same name)",
+        "Profile 'one' renamed to 'two'",
+        "Profile 'other' deleted",
+        "Meta-profile 'm' saved",
+        "Meta-profile 'm' activated",
+        "Meta-profile 'm' deleted",
+        "Agent profile 'a' saved",
+        f"Agent profile '{agent_id}' activated",
+        "Agent profile 'a' renamed to 'b'",
+        "Agent profile 'b' deleted",
+    ]
+    save(http, "taken")
+    wrong = [
+        http.post("/api/profiles/none/rename", json={"new_name": "x"}),
+        http.post("/api/profiles/two/rename", json={"new_name": "taken"}),
+        http.get("/api/meta-profiles/none"),
+        http.post("/api/meta-profiles/none/activate"),
+        http.patch("/api/settings", json={"active_profile": "none"}),
+        http.patch("/api/settings", json={"active_meta_profile": "none"}),
+        http.delete("/api/llm/provider-connections/none"),
+    ]
+    assert [answer.json()["detail"] for answer in wrong] == [
+        "Profile 'none' not found",
+        "Profile 'taken' already exists",
+        "Meta-profile 'none' not found",
+        "Meta-profile 'none' not found",
+        "Profile 'none' not found",
+        "Meta-profile 'none' not found",
+        "Provider connection 'none' not found",
+    ]
+
+
 def test_profiles_that_are_none_are_refused(http: httpx.Client) -> None:
     assert save(http, ".hidden").status_code == 422
     assert http.post("/api/profiles/one", json={"llm": {"model": 3}}).status_code == 422
@@ -116,7 +185,7 @@ def test_meta_profiles(http: httpx.Client) -> None:
     )
     assert http.post(path, json=config).status_code == 201
     assert http.post(path, json={"classifier_model": "one"}).status_code == 422
-    assert http.post(path, json={**config, "unknown": 1}).status_code == 422
+    assert http.post(path, json={**config, "unknown": 1}).status_code == 201
     assert http.get(path).json()["config"]["classes"] == config["classes"]
     assert http.post(f"{path}/activate").json()["applied"] is True
     listed = http.get("/api/meta-profiles").json()
@@ -124,10 +193,47 @@ def test_meta_profiles(http: httpx.Client) -> None:
         "meta_profiles": [{"name": "m", "classifier_model": "one", "num_classes": 1}],
         "active_meta_profile": "m",
     }
-    assert http.get("/api/settings").json()["agent_settings"]["enable_classify_and_switch_llm_tool"] is True
     assert http.delete(path).status_code == 200
     assert http.get("/api/meta-profiles").json()["active_meta_profile"] is None
     assert http.post(f"{path}/activate").status_code == 404
+
+
+def routing(http: httpx.Client) -> tuple[str | None, str | None, bool, JsonObject | None]:
+    """What the settings say of choosing among LLMs: the pointer, and what new agents are given."""
+    settings = http.get("/api/settings").json()
+    agent = settings["agent_settings"]
+    chooses = agent.get("enable_classify_and_switch_llm_tool", False)
+    return settings["active_meta_profile"], agent.get("active_meta_profile"), chooses, agent.get("meta_profile")
+
+
+@pytest.mark.parametrize("by_settings", [False, True])
+def test_active_meta_profile_is_what_new_agents_choose_by(http: httpx.Client, by_settings: bool) -> None:
+    """Until it is deleted, or none is to be active."""
+    path = "/api/meta-profiles/m"
+    config = {"classifier_model": "one", "classes": [{"description": "d", "model": "one"}]}
+    http.post(path, json=config).raise_for_status()
+    if by_settings:
+        http.patch("/api/settings", json={"active_meta_profile": "m"}).raise_for_status()
+    else:
+        http.post(f"{path}/activate").raise_for_status()
+    assert routing(http) == ("m", "m", True, http.get(path).json()["config"])
+    if by_settings:
+        http.patch("/api/settings", json={"active_meta_profile": None}).raise_for_status()
+    else:
+        http.delete(path).raise_for_status()
+    assert routing(http) == (None, None, False, None)
+
+
+def test_acp_server_chooses_among_no_llms(http: httpx.Client) -> None:
+    path = "/api/meta-profiles/m"
+    config = {"classifier_model": "one", "classes": [{"description": "d", "model": "one"}]}
+    http.post(path, json=config).raise_for_status()
+    http.post(f"{path}/activate").raise_for_status()
+    acp = {"agent_kind": "acp", "acp_server": "claude-code"}
+    http.patch("/api/settings", json={"agent_settings_diff": acp}).raise_for_status()
+    assert routing(http) == (None, None, False, None)
+    assert http.post(f"{path}/activate").json()["applied"] is False
+    assert http.get("/api/meta-profiles").json()["active_meta_profile"] is None
 
 
 def test_provider_connections(http: httpx.Client, root: Path) -> None:
@@ -151,6 +257,8 @@ def test_provider_connections(http: httpx.Client, root: Path) -> None:
     save(http, "linked", provider_connection_id=connection["id"], api_key=None)
     shown = http.get("/api/profiles/linked", headers={"X-Expose-Secrets": "plaintext"}).json()
     assert shown["config"]["api_key"] == KEY
+    shown = http.get("/api/profiles/linked").json()
+    assert (shown["config"]["api_key"], shown["api_key_set"]) == (None, True)
     assert http.delete(one).status_code == 409
     http.delete("/api/profiles/linked").raise_for_status()
     assert http.delete(one).json()["api_key_set"] is False
@@ -205,10 +313,30 @@ def test_profile_under_an_unknown_key_is_not_activated_without_one(http: httpx.C
     content = json.loads(path.read_text())
     content["api_key"] = Fernet(Fernet.generate_key()).encrypt(b"theirs").decode()
     path.write_text(json.dumps(content))
-    answer = http.post("/api/profiles/foreign/activate")
-    assert answer.status_code == 409
-    assert "OH_SECRET_KEY" in answer.json()["detail"]
+    for answer in (
+        http.post("/api/profiles/foreign/activate"),
+        http.patch("/api/settings", json={"active_profile": "foreign"}),
+    ):
+        assert answer.status_code == 409
+        assert "OH_SECRET_KEY" in answer.json()["detail"]
     assert active(http) is None
+
+
+def test_settings_that_cannot_be_read_keep_nobody_from_the_profiles(http: httpx.Client, root: Path) -> None:
+    """Nothing is shown as active then, and what may change what is active is refused before it has any effect."""
+    save(http, "one").raise_for_status()
+    (root / "settings.json").write_text("{not json")
+    for kind in ("profiles", "meta-profiles"):
+        listed = http.get(f"/api/{kind}").raise_for_status().json()
+        assert [value for value in listed.values() if not isinstance(value, list)] == [None]
+    changes = [
+        http.post("/api/profiles/one/activate"),
+        http.post("/api/profiles/one/rename", json={"new_name": "two"}),
+        http.delete("/api/profiles/one"),
+    ]
+    assert [answer.status_code for answer in changes] == [409] * 3
+    assert [each["name"] for each in http.get("/api/profiles").json()["profiles"]] == ["one"]
+    assert (root / "settings.json").read_text() == "{not json"
 
 
 def test_name_of_a_profile_that_is_gone_is_not_active(http: httpx.Client, root: Path) -> None:
