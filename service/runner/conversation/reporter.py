@@ -10,11 +10,14 @@ import contextlib
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from openhands.sdk.conversation.state import ConversationExecutionStatus
 from openhands.sdk.event import Event
 from openhands.sdk.event.conversation_state import ConversationStateUpdateEvent
+from openhands.sdk.event.llm_completion_log import LLMCompletionLogEvent
+from openhands.sdk.llm import LLM
 
 from service.catalog.index import RUNNING, ConversationIndex, IndexEntry
 from service.errors import BrokerUnavailable, OwnershipLost
@@ -97,7 +100,7 @@ class Reporter:
         """From here on readers are told what changes."""
         self._driver = driver
         self._conversation.state.set_on_state_change(self._on_state_change)
-        self._watch_costs()
+        self._watch_llms()
 
     async def stop(self) -> None:
         """Tell nothing more by itself."""
@@ -230,14 +233,16 @@ class Reporter:
         if event.key == "secret_registry":
             return  # set by `commands.update_secrets` only to have it saved
         if event.key == "agent":
-            self._watch_costs()  # it may have an LLM that nobody watches yet
+            self._watch_llms()  # it may have an LLM that nobody watches yet
         if event.key == "execution_status":
             self._hold_for_status(event.value)
         self._conversation.state.append_event(event)
 
-    def _watch_costs(self) -> None:
+    def _watch_llms(self) -> None:
         for llm in self._conversation.agent.get_all_llms():
             llm.telemetry.set_stats_update_callback(self.on_stats)
+            if llm.log_completions:
+                llm.telemetry.set_log_completions_callback(partial(self._on_completion, llm))
 
     def _hold_for_status(self, status: ConversationExecutionStatus) -> None:
         if status is ConversationExecutionStatus.RUNNING:
@@ -262,6 +267,11 @@ class Reporter:
         """An LLM call has cost something; called on the calling thread."""
         state = self._conversation.state
         state.append_event(ConversationStateUpdateEvent(key="stats", value=state.stats))
+
+    def _on_completion(self, llm: LLM, filename: str, content: str) -> None:
+        """An LLM that is to be logged was called: whoever wants the file makes it. Called on the calling thread."""
+        event = LLMCompletionLogEvent(filename=filename, log_data=content, model_name=llm.model, usage_id=llm.usage_id)
+        self._conversation.state.append_event(event)
 
     def _take_activity(self) -> None:
         active_at, self._active_at = self._active_at, None

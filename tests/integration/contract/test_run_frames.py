@@ -12,6 +12,7 @@ from tests.integration.contract.conversations import (
     Conversation,
     Conversations,
     JsonObject,
+    agent_of,
     call,
     state_updates,
     write,
@@ -91,6 +92,27 @@ def test_each_llm_call_is_told_by_one_statistics_update(conversation: Conversati
     assert [usage["prompt_tokens"] for usage in tokens] == [PROMPT_TOKENS * calls for calls in (1, 2, 3)]
     assert [usage["completion_tokens"] for usage in tokens] == [COMPLETION_TOKENS * calls for calls in (1, 2, 3)]
     assert not {"costs", "response_latencies", "token_usages"} & usages[0].keys()
+
+
+def test_calls_of_an_llm_that_is_logged_are_events(
+    conversation: Conversations, llm: ScriptedLlm, tmp_path: Path
+) -> None:
+    """One for each, told and stored; the file is for the client to write, not for the server."""
+    folder = tmp_path / "completions"
+    watched = conversation(agent=agent_of(llm, log_completions=True, log_completions_folder=str(folder)))
+
+    with Viewer(watched) as viewer:
+        watched.send(think("one"), "SAY ok", run=True)
+        viewer.until("full_state=finished")
+
+    told = [frame for frame in viewer.frames if frame["kind"] == "LLMCompletionLogEvent"]
+    assert [event["usage_id"] for event in told] == ["agent"] * 2
+    assert "one" in told[0]["log_data"]
+    assert all(event["filename"].endswith(".json") for event in told)
+    assert [event["id"] for event in told] == [
+        event["id"] for event in watched.events if event["kind"] == "LLMCompletionLogEvent"
+    ]
+    assert not folder.exists()
 
 
 def test_final_state_follows_every_event_of_the_run(conversation: Conversations) -> None:
