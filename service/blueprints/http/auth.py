@@ -77,10 +77,11 @@ def require_key(request: Request) -> None:
         return
     if getattr(route.ctx, "keyed_otherwise", False):
         return
-    presented = request.headers.getone(HEADER, None)
-    if presented is None and route.path.startswith(_GUARDED_OPENAI):
-        presented = _bearer(request)
-    if not admits(api_keys(request), presented):
+    presented = [request.headers.getone(HEADER, None)]
+    if route.path.startswith(_GUARDED_OPENAI):
+        presented.append(_bearer(request))
+    keys = api_keys(request)
+    if not any([admits(keys, each) for each in presented]):
         raise Unauthorized
 
 
