@@ -16,8 +16,8 @@ from service.blueprints.http.answers import Success, json_answer
 from service.blueprints.http.arguments import checked_json, idempotency, json_body, json_bytes, query, uuid_path
 from service.blueprints.http.asking import ask_owner
 from service.blueprints.http.context import WebContext, web_of
+from service.blueprints.http.observability import with_observability
 from service.blueprints.http.openapi import array_of, documented
-from service.blueprints.observability import with_observability
 from service.catalog.index import SortOrder
 from service.errors import BadRequest, ConversationNotFound, NotFound, RequestFailed
 from service.identity import keyed_id

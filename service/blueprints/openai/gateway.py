@@ -22,6 +22,7 @@ from service.blueprints.http import errors
 from service.blueprints.http.answers import json_answer
 from service.blueprints.http.arguments import body, invalid_value
 from service.blueprints.http.context import WebContext, web_of
+from service.blueprints.http.observability import with_observability
 from service.blueprints.http.openapi import documented
 from service.blueprints.openai.run import GatewayRun, send
 from service.blueprints.openai.shapes import (
@@ -57,9 +58,12 @@ _CREATE_SECONDS = 120.0
 @blueprint.get("/models")
 @documented(summary="The LLM profiles, as models", response=ModelList, error=OpenAIError, errors=(503,))
 async def models(request: Request) -> HTTPResponse:
-    names = json.loads((await web_of(request).requester.ask("gateway.models")).body)
-    listed = ModelList(data=[Model(id=f"{MODEL_PREFIX}{name}") for name in names])
-    return json_answer(listed)
+    return json_answer(ModelList(data=[Model(id=each) for each in await _models(web_of(request))]))
+
+
+async def _models(web: WebContext) -> list[str]:
+    names = json.loads((await web.requester.ask("gateway.models")).body)
+    return [f"{MODEL_PREFIX}{name}" for name in names]
 
 
 @blueprint.post("/chat/completions")
@@ -124,10 +128,12 @@ async def responses(request: Request) -> HTTPResponse:
 
 
 async def _conversation(request: Request, model: str, prompt: Prompt) -> UUID:
-    """The one that the header names, or a new one; it exists when this returns.
+    """The one that the header names, which keeps its own LLM, or a new one; it exists when this returns.
 
     Raises:
         NotFound: the model is no LLM profile.
+        InvalidRequest: a header makes no sense.
+        Unavailable: the server is stopping.
     """
     given = request.headers.getone(CONVERSATION_HEADER, None)
     try:
@@ -135,14 +141,16 @@ async def _conversation(request: Request, model: str, prompt: Prompt) -> UUID:
     except ValueError:
         raise invalid_value("uuid_parsing", ["header", CONVERSATION_HEADER], "Not a UUID", given) from None
     web = web_of(request)
+    _require_serving(web)
+    if model not in await _models(web):
+        raise NotFound(f"The model {model} does not exist.")
     if web.root.exists(conversation_id):
         return conversation_id
-    if not model.startswith(MODEL_PREFIX):
-        raise NotFound(f"The model {model} does not exist.")
     wanted = {
         "llm_profile": model.removeprefix(MODEL_PREFIX),
         "system": prompt.system,
         "history": prompt.history,
+        "observability": with_observability(request, {}),
     }
     await web.requester.ask(
         "gateway.create",
@@ -161,10 +169,14 @@ async def _asked(web: WebContext, conversation_id: UUID, prompt: Prompt) -> Asyn
     Raises:
         Unavailable: the server is stopping; nothing was sent.
     """
-    if web.is_stopping:
-        raise Unavailable("The server is stopping. Retry the request.")
+    _require_serving(web)  # it may have taken long to get here
     async with web.watch(conversation_id, None) as subscriber:
         yield await send(web, conversation_id, prompt.message, subscriber)
+
+
+def _require_serving(web: WebContext) -> None:
+    if web.is_stopping:
+        raise Unavailable("The server is stopping. Retry the request.")
 
 
 async def _whole(run: GatewayRun) -> str:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from pydantic_core import to_json
 
 from service.errors import BadRequest, JsonObject
@@ -32,7 +32,7 @@ class ChatCompletionRequest(BaseModel):
     """Body of `POST /v1/chat/completions`; other fields of OpenAI's are ignored."""
 
     model: str
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: list[ChatMessage]
     stream: bool | None = False
     stream_options: StreamOptions | None = None
 

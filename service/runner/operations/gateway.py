@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pydantic_core
-from openhands.sdk.launch import ResolvedLaunch
 from openhands.sdk.utils.cipher import Cipher
 
 from service.errors import JsonObject
@@ -38,7 +37,10 @@ class GatewayOperations:
         return answered(await self._workers.call(self._profiles.llm_names))
 
     async def _create(self, request: Request) -> Answer:
-        """`{"llm_profile", "system", "history"}`; a conversation that exists gets its history if that was cut off."""
+        """`{"llm_profile", "system", "history", "observability"}`, the last being fields of a create.
+
+        A conversation that exists gets its history if that was cut off.
+        """
         wanted = json.loads(request.body)
         if self._host.root.exists(conversation_id(request)):
             hosted, is_new = await self._host.open(conversation_id(request)), False
@@ -54,15 +56,15 @@ class GatewayOperations:
         workspace = str(self._settings.workspace_path)
         skills = await self._extensions.available_skills(workspace)
         launch = await self._workers.call(self._profiles.launch, wanted["llm_profile"], skills)
-        body = pydantic_core.to_json(self._start(request, launch, wanted["system"], workspace))
-        return await self._workers.call(plan, body, self._cipher, self._settings, key)
-
-    def _start(self, request: Request, launch: ResolvedLaunch, system: str, workspace: str) -> JsonObject:
-        settings = launch.settings.model_dump(mode="json", context={"expose_secrets": True})
-        return {
+        conversation = await self._workers.call(self._profiles.conversation)
+        system = wanted["system"]
+        fields = {
             "conversation_id": str(conversation_id(request)),
-            "agent_settings": settings,
+            "agent_settings": launch.settings.model_dump(mode="json", context={"expose_secrets": True}),
             "agent_launch_additions": {"system_message_suffix_append": system} if system else None,
             "workspace": {"working_dir": workspace},
             "autotitle": False,  # nobody looks for it by its title
+            **wanted["observability"],
         }
+        body = pydantic_core.to_json(conversation.create_request(dict, **fields))
+        return await self._workers.call(plan, body, self._cipher, self._settings, key)

@@ -9,6 +9,7 @@ from openhands.sdk.launch import AgentProfileSource, LaunchStores, ResolvedLaunc
 from openhands.sdk.launch.errors import AgentLaunchError, LaunchStoreError
 from openhands.sdk.profiles.agent_profile import OpenHandsAgentProfile
 from openhands.sdk.profiles.resolver import ProfileNotFound
+from openhands.sdk.settings.model import ConversationSettings
 from openhands.sdk.utils.cipher import Cipher
 
 from service.errors import Conflict, InvalidRequest, NotFound, RequestFailed, Unavailable
@@ -30,6 +31,10 @@ class StoredProfiles:
     def llm_names(self) -> list[str]:
         """Of the LLM profiles, sorted; does not make their folder."""
         return sorted(path.stem for path in self._stores.llm_profiles_path.glob("*.json"))
+
+    def conversation(self) -> ConversationSettings:
+        """What the settings say of every conversation. Raises Conflict when they cannot be read."""
+        return self._settings.read().conversation
 
     def launch(self, llm_profile: str, skills: AvailableSkills) -> ResolvedLaunch:
         """The active agent profile, or the SDK's default agent where none is, with an LLM profile.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import openai
@@ -214,14 +214,62 @@ def test_unknown_model_is_404(client: OpenAI) -> None:
         assert refused.value.type == "invalid_request_error"
 
 
+def test_unknown_model_is_404_in_a_conversation_too(client: OpenAI, http: httpx.Client) -> None:
+    """Which keeps its own LLM, and has no other message."""
+    first = client.chat.completions.with_raw_response.create(model=MODEL, messages=[user("SAY one")])
+    named = {CONVERSATION: first.headers[CONVERSATION]}
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="gpt-4", messages=[user("SAY two")], extra_headers=named)
+    found = http.get(f"/api/conversations/{first.headers[CONVERSATION]}/events/count", params={"source": "user"})
+    assert found.json() == 1
+
+
+def test_settings_of_conversations_count(client: OpenAI, http: httpx.Client) -> None:
+    """An action that the settings want to be asked about is not done."""
+
+    def set_to(**diff: Any) -> None:
+        http.patch("/api/settings", json={"conversation_settings_diff": diff}).raise_for_status()
+
+    set_to(confirmation_mode=True, security_analyzer="none", max_iterations=7)
+    conversation_id = str(uuid4())
+    script = f"{call('terminal', command='true')}\nSAY no"
+    try:
+        with pytest.raises(openai.ConflictError, match="confirmation"):
+            client.chat.completions.create(
+                model=MODEL, messages=[user(script)], extra_headers={CONVERSATION: conversation_id}
+            )
+    finally:
+        set_to(confirmation_mode=False, security_analyzer="llm", max_iterations=500)
+    made = http.get(f"/api/conversations/{conversation_id}").json()
+    assert (made["confirmation_policy"]["kind"], made["max_iterations"]) == ("AlwaysConfirm", 7)
+
+
+def test_observability_comes_in_headers(client: OpenAI, server: Server) -> None:
+    prefix = "X-OpenHands-Observability-"
+    headers = {f"{prefix}Span-Name": "nightly", f"{prefix}Tags": "a, b", f"{prefix}Metadata": '{"k": 1}'}
+    answered = client.chat.completions.with_raw_response.create(
+        model=MODEL, messages=[user("SAY ok")], extra_headers=headers
+    )
+    folder = UUID(answered.headers[CONVERSATION]).hex
+    [path] = server.directory.rglob(f"{folder}/meta.json")
+    meta = json.loads(path.read_text())
+    told = [meta[f"observability_{name}"] for name in ("span_name", "tags", "metadata")]
+    assert told == ["nightly", ["a", "b"], {"k": 1}]
+    for wrong in ({f"{prefix}Metadata": "{"}, {f"{prefix}Span-Name": "x" * 129}):
+        with pytest.raises(openai.UnprocessableEntityError):
+            client.responses.create(model=MODEL, input="SAY no", extra_headers=wrong)
+
+
 def test_request_without_a_user_message_is_400(client: OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="role user"):
-        client.chat.completions.create(model=MODEL, messages=[{"role": "system", "content": "alone"}])
+    nobody: tuple[list[ChatCompletionMessageParam], ...] = ([], [{"role": "system", "content": "alone"}])
+    for messages in nobody:
+        with pytest.raises(openai.BadRequestError, match="role user"):
+            client.chat.completions.create(model=MODEL, messages=messages)
 
 
 def test_invalid_request_is_422_in_openais_shape(client: OpenAI) -> None:
     with pytest.raises(openai.UnprocessableEntityError, match=r"body\.messages"):
-        client.chat.completions.create(model=MODEL, messages=[])
+        client.chat.completions.create(model=MODEL, messages=None)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("stream", [False, True])
