@@ -85,7 +85,7 @@ def plugin_contents(directory: Path) -> JsonObject:
 def contents_of(plugin: Plugin) -> JsonObject:
     directory = Path(plugin.path)
     files = (path for path in directory.rglob("*") if path.is_file() and ".git" not in path.parts)
-    skills = [{"name": skill.name, "description": skill.description} for skill in plugin.skills]
+    skills = [{"name": skill.name, "description": skill.description} for skill in plugin.get_all_skills()]
     return {"skills": skills, "files": sorted(str(path.relative_to(directory)) for path in files)}
 
 

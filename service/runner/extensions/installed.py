@@ -72,7 +72,7 @@ class InstalledExtensions:
     def refresh(self, name: str) -> JsonObject:
         """Fetch it anew from where it came. Raises NotFound, and as `install`; the old copy is kept then."""
         with self._changing():
-            self.get(name)
+            self._know(name)
             with self._refusals():
                 info = self._manager.update(name)
         if info is None:
@@ -88,9 +88,7 @@ class InstalledExtensions:
     def uninstall(self, name: str) -> None:
         """Raises NotFound."""
         with self._changing():
-            self.get(name)
-            if self._directory.is_dir():
-                self._manager.list_installed()  # what was only copied there becomes known
+            self._know(name)
             if not self._manager.uninstall(name):
                 raise self._missing(name)
 
@@ -104,6 +102,11 @@ class InstalledExtensions:
                 except (OSError, ValueError, SkillError):
                     continue
         return found
+
+    def _know(self, name: str) -> None:
+        """Have the SDK know of it, also if it was only copied there. Raises NotFound."""
+        self.get(name)
+        self._manager.list_installed()
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
