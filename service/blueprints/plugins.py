@@ -81,7 +81,7 @@ class OfferedPlugin(PluginContents):
     ref: str | None
     repo_path: str | None
     installed: bool
-    path: str
+    path: str | None
 
 
 class PluginMarketplace(BaseModel):

@@ -29,7 +29,10 @@ def with_marketplaces(agent: AgentBase, settings: Settings) -> AgentBase:
     context = agent.agent_context or AgentContext()
     if isinstance(agent, ACPAgent) or context.registered_marketplaces or not settings.registered_marketplaces:
         return agent
-    registered = [MarketplaceRegistration(**each.model_dump()) for each in settings.registered_marketplaces]
-    return agent.model_copy(
-        update={"agent_context": context.model_copy(update={"registered_marketplaces": registered})}
-    )
+    update = {"registered_marketplaces": registrations(settings)}
+    return agent.model_copy(update={"agent_context": context.model_copy(update=update)})
+
+
+def registrations(settings: Settings) -> list[MarketplaceRegistration]:
+    """The server's marketplaces, as the SDK knows them."""
+    return [MarketplaceRegistration(**each.model_dump()) for each in settings.registered_marketplaces]

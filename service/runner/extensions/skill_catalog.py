@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 
 import structlog
 from openhands.sdk.git.cached_repo import try_cached_clone_or_update
-from openhands.sdk.marketplace import Marketplace, MarketplaceRegistration, MarketplaceRegistry
+from openhands.sdk.marketplace import (
+    Marketplace,
+    MarketplaceEntry,
+    MarketplacePluginEntry,
+    MarketplaceRegistration,
+    MarketplaceRegistry,
+)
+from openhands.sdk.plugin import Plugin
+from openhands.sdk.plugin.fetch import PluginFetchError, fetch_plugin
 from openhands.sdk.skills import Skill, load_project_skills
 from openhands.sdk.skills.installed import load_marketplace_standalone_skills
 from openhands.sdk.skills.skill import (
@@ -28,7 +36,7 @@ from openhands.sdk.skills.skill import (
 from openhands.sdk.skills.utils import find_skill_md, get_skills_cache_dir, update_skills_repository
 from openhands.sdk.utils.redact import redact_url_credentials_in_text
 
-from service.errors import InvalidRequest, JsonObject
+from service.errors import JsonObject
 from service.runner.extensions.installed import InstalledExtensions
 
 _log = structlog.get_logger(__name__)
@@ -83,11 +91,8 @@ class SkillCatalog:
             return merged(*(from_folder(clone / name) for name in _ORGANIZATION_DIRECTORIES))
 
     def marketplaces(self, registrations: list[MarketplaceRegistration]) -> list[Skill]:
-        """What the registrations load by themselves. Raises InvalidRequest for two of one name."""
-        try:
-            registry = MarketplaceRegistry(registrations)
-        except ValueError as error:
-            raise InvalidRequest(str(error)) from None
+        """What the registrations, of which no two have one name, load by themselves: skills, and those of plugins."""
+        registry = MarketplaceRegistry(registrations)
         found = []
         for registration in registrations:
             try:
@@ -96,7 +101,20 @@ class SkillCatalog:
                 _log.info("marketplace_unreachable", marketplace=registration.name, error=_safe(error))
                 continue
             found.append(load_marketplace_standalone_skills(marketplace, path, registration))
+            found += [
+                self._of_plugin(marketplace, entry)
+                for entry in marketplace.plugins
+                if registration.auto_loads_plugin(entry.name)
+            ]
         return merged(*found)
+
+    def _of_plugin(self, marketplace: Marketplace, entry: MarketplacePluginEntry) -> list[Skill]:
+        source, ref, repo_path = marketplace.resolve_plugin_source(entry)
+        try:
+            return Plugin.load(fetch_plugin(source, ref=ref, repo_path=repo_path)).get_all_skills()
+        except (PluginFetchError, OSError, ValueError) as error:
+            _log.info("plugin_unreachable", plugin=entry.name, error=_safe(error))
+            return []
 
     def sync(self) -> JsonObject:
         """Fetch the public catalog now."""
@@ -115,22 +133,19 @@ class SkillCatalog:
         except ValueError as error:
             _log.warning("marketplace_unreadable", path=str(manifest), error=str(error))
             return []
-        entries = [entry for entry in (*listed.plugins, *listed.skills) if isinstance(entry.source, str)]
-        return [self._offer(path, entry.name, entry.description, str(entry.source)) for entry in entries]
-
-    def _offer(self, clone: Path, name: str, description: str | None, source: str) -> JsonObject:
-        directory = clone / source.removeprefix("./")
-        relative = str(directory.relative_to(clone)) if directory.is_relative_to(clone) else source
-        is_local = self._local_copy() is not None
-        return {
-            "name": name,
-            "description": description,
-            "source": str(clone) if is_local else PUBLIC_SKILLS_REPO,
-            "ref": None if is_local else PUBLIC_SKILLS_REF,
-            "repo_path": relative,
-            "path": str(directory),
-            "is_skill": directory.is_dir() and find_skill_md(directory) is not None,
-        }
+        found = [(entry, *_place(listed, entry)) for entry in (*listed.plugins, *listed.skills)]
+        return [
+            {
+                "name": entry.name,
+                "description": entry.description,
+                "source": source,
+                "ref": ref,
+                "repo_path": repo_path,
+                "path": source if Path(source).is_dir() else None,
+                "is_skill": entry in listed.skills or find_skill_md(Path(source)) is not None,
+            }
+            for entry, source, ref, repo_path in found
+        ]
 
     def _local_copy(self) -> Path | None:
         given = os.environ.get(PUBLIC_SKILLS_PATH_ENV)
@@ -138,6 +153,16 @@ class SkillCatalog:
 
     def _clone(self, *, strict: bool = False) -> Path | None:
         return update_skills_repository(PUBLIC_SKILLS_REPO, PUBLIC_SKILLS_REF, get_skills_cache_dir(), strict=strict)
+
+
+def _place(listed: Marketplace, entry: MarketplaceEntry | MarketplacePluginEntry) -> tuple[str, str | None, str | None]:
+    """What an installation takes as `source`, `ref` and `repo_path`; the first alone for what is in the catalog."""
+    if isinstance(entry, MarketplacePluginEntry) and not isinstance(entry.source, str):
+        url, ref, path = listed.resolve_plugin_source(entry)
+        return str(url), ref, path
+    source = str(entry.source)
+    is_elsewhere = "://" in source or source.startswith("github:")
+    return source if is_elsewhere else str(Path(str(listed.path)) / source), None, None
 
 
 def from_folder(folder: Path, excluded: Path | None = None) -> list[Skill]:

@@ -11,23 +11,21 @@ from typing import Any
 
 import pydantic_core
 from openhands.sdk.hooks import HookConfig
-from openhands.sdk.marketplace import MarketplaceRegistration
 from openhands.sdk.plugin.strict_fetch import PluginSourceError, fetch_plugin_strict
 from openhands.sdk.skills import Skill
 from openhands.sdk.subagent.load import discover_agents
 from openhands.tools.preset.default import discover_builtin_agents
-from pydantic import ValidationError
 
 from service.errors import JsonObject, SourceRefused, SourceTimedOut, SourceUnavailable
 from service.requests.message import Request
 from service.requests.requester import Answer
-from service.runner.conversation.launching import has_browser
+from service.runner.conversation.launching import has_browser, registrations
 from service.runner.extensions.extensions import Extensions, contents_of, plugin_contents
 from service.runner.extensions.installed import InstalledExtensions
 from service.runner.extensions.skill_catalog import merged, work_hosts
 from service.runner.operations.table import SUCCESS, Operation, answered
-from service.runner.wire.request_models import UpdateSecretsRequest
-from service.runner.wire.validation import invalid, parse
+from service.runner.wire.request_models import MarketplacesRequest, UpdateSecretsRequest
+from service.runner.wire.validation import parse
 from service.settings import Settings
 
 _UNREACHED = {502: SourceUnavailable, 504: SourceTimedOut}
@@ -90,15 +88,13 @@ class ExtensionOperations:
     async def _skills(self, request: Request) -> Answer:
         wanted = json.loads(request.body)
         catalog, project = self._catalog, wanted["project_dir"]
-        try:
-            registrations = [MarketplaceRegistration(**each) for each in wanted["registered_marketplaces"]]
-        except ValidationError as error:
-            raise invalid(error) from None
+        given = parse(MarketplacesRequest, request.body).registered_marketplaces
+        registered = {each.name: each for each in (*registrations(self._settings), *given)}
         urls = [each["org_repo_url"] for each in wanted["org_configs"] or () if wanted["load_org"]]
         public, *organizations, marketplaces = await asyncio.gather(
             self._found(wanted["load_public"], partial(catalog.public, wanted["marketplace_path"])),
             *(self._found(True, partial(catalog.organization, url)) for url in urls),
-            self._found(bool(registrations), partial(catalog.marketplaces, registrations)),
+            self._found(wanted["load_public"], partial(catalog.marketplaces, list(registered.values()))),
         )
         user = await self._workers.call(catalog.user) if wanted["load_user"] else []
         projects = await self._workers.call(catalog.project, project) if wanted["load_project"] else []
@@ -214,6 +210,6 @@ def _shown_plugins(offers: list[JsonObject], installed: set[str]) -> list[JsonOb
     return [
         {key: value for key, value in offer.items() if key != "is_skill"}
         | {"installed": offer["name"] in installed}
-        | plugin_contents(Path(offer["path"]))
+        | (plugin_contents(Path(offer["path"])) if offer["path"] else {"skills": [], "files": []})
         for offer in offers
     ]

@@ -8,6 +8,7 @@ from uuid import UUID
 from openhands.sdk.conversation import request
 from openhands.sdk.conversation.types import ConversationTags
 from openhands.sdk.llm import LLM
+from openhands.sdk.marketplace import MarketplaceRegistration
 from openhands.sdk.mcp.config import MCPServer
 from openhands.sdk.secret import SecretSource, StaticSecret
 from openhands.sdk.security.analyzer import SecurityAnalyzerBase
@@ -108,6 +109,12 @@ class AcpModelsRequest(BaseModel):
     @classmethod
     def _from_short_forms(cls, value: object) -> object:
         return _secret_sources(value)
+
+
+class MarketplacesRequest(BaseModel):
+    """Of the body of `POST /api/skills`."""
+
+    registered_marketplaces: list[MarketplaceRegistration]
 
 
 class AskAgentRequest(BaseModel):

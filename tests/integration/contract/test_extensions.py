@@ -44,6 +44,7 @@ def catalog(server: Server) -> Iterator[Path]:
     entries = [
         {"name": "public-skill", "source": "./skills/public-skill", "description": "a skill"},
         {"name": "public-plugin", "source": "./plugins/public-plugin", "description": "a plugin"},
+        {"name": "elsewhere", "source": {"source": "github", "repo": "o/r", "ref": "v1", "path": "plugins/p"}},
     ]
     listed = {"name": "public", "owner": {"name": "tests"}, "plugins": entries}
     (root / "marketplaces" / "default.json").write_text(json.dumps(listed))
@@ -128,26 +129,38 @@ def test_skills_of_an_organization_and_of_a_marketplace(http: httpx.Client, tmp_
     market = tmp_path / "market"
     write_skill(market / "skills", "of-the-market")
     (market / ".plugin").mkdir()
-    entry = {"name": "of-the-market", "source": "./skills/of-the-market"}
+    plugin = write_plugin(market / "plugins", "bundle")
+    (plugin / "commands").mkdir()
+    (plugin / "commands" / "greet.md").write_text("---\ndescription: greets\n---\nHello\n")
+    skill = {"name": "of-the-market", "source": "./skills/of-the-market"}
     (market / ".plugin" / "marketplace.json").write_text(
-        json.dumps({"name": "market", "owner": {"name": "t"}, "skills": [entry]})
+        json.dumps(
+            {
+                "name": "market",
+                "owner": {"name": "t"},
+                "skills": [skill],
+                "plugins": [{"name": "bundle", "source": "./plugins/bundle"}, {"name": "lost", "source": "./lost"}],
+            }
+        )
     )
-    found = posted(
-        http,
-        "/api/skills",
-        {
-            "load_public": False,
+
+    def found(auto_load: object, **wanted: object) -> set[str]:
+        content = {
             "load_user": False,
             "org_configs": [
                 {"repository": "o/r", "provider": "github", "org_repo_url": f"file://{organization}", "org_name": "o"}
             ],
             "registered_marketplaces": [
-                {"name": "market", "source": str(market), "auto_load": True},
+                {"name": "market", "source": str(market), "auto_load": auto_load},
                 {"name": "gone", "source": str(tmp_path / "gone"), "auto_load": True},
             ],
-        },
-    )
-    assert names(found["skills"]) == {"of-the-organization", "of-the-market"}
+        }
+        return names(posted(http, "/api/skills", content | wanted)["skills"]) - {"public-skill"}
+
+    bundled = {"bundle-skill", "bundle:greet"}
+    assert found(True) == {"of-the-organization", "of-the-market"} | bundled
+    assert found(["bundle"]) == {"of-the-organization"} | bundled
+    assert found(True, load_public=False) == {"of-the-organization"}
 
 
 def test_catalog_names_the_origin(http: httpx.Client, server: Server) -> None:
@@ -211,10 +224,17 @@ def test_installed_names_are_in_kebab_case(http: httpx.Client, kind: str) -> Non
         assert http.request(method, f"/api/{kind}/installed/Not_A_Name").status_code == 422
 
 
+def test_wrong_marketplace_is_told_by_its_place(http: httpx.Client) -> None:
+    wrong = {"name": "m", "source": "/m", "repo_path": "../out"}
+    answer = http.post("/api/skills", json={"registered_marketplaces": [wrong]})
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["body", "registered_marketplaces", 0, "repo_path"]
+
+
 def test_offered_skill_can_be_installed_as_offered(http: httpx.Client) -> None:
     [offered] = http.get("/api/skills/marketplace").json()["skills"]
     assert (offered["name"], offered["description"], offered["installed"]) == ("public-skill", "a skill", False)
-    posted(http, "/api/skills/install", {key: offered[key] for key in ("source", "ref", "repo_path")})
+    posted(http, "/api/skills/install", {"source": offered["source"]})
     assert http.get("/api/skills/marketplace").json()["skills"][0]["installed"] is True
     http.delete("/api/skills/installed/public-skill").raise_for_status()
 
@@ -227,6 +247,8 @@ def test_reads_write_nothing(http: httpx.Client, server: Server) -> None:
     assert http.get("/api/skills/installed/copied-skill").json()["source"] == "local"
     assert "copied-skill" in names(http.get("/api/skills/installed").json()["skills"])
     assert {path: path.stat().st_mtime_ns for path in installed.rglob("*")} == before
+    assert http.post("/api/skills/installed/copied-skill/refresh").status_code == 400
+    assert http.get("/api/skills/installed/copied-skill").status_code == 200
     http.delete("/api/skills/installed/copied-skill").raise_for_status()
     assert not copied.exists()
 
@@ -236,8 +258,11 @@ def test_reads_write_nothing(http: httpx.Client, server: Server) -> None:
 
 def test_plugin_is_installed_changed_and_removed(http: httpx.Client, tmp_path: Path) -> None:
     source = write_plugin(tmp_path, "my-plugin")
+    (source / "commands").mkdir()
+    (source / "commands" / "greet.md").write_text("---\ndescription: greets\n---\nHello\n")
     made = posted(http, "/api/plugins/install", {"source": str(source)})
-    assert (made["name"], made["version"], names(made["skills"])) == ("my-plugin", "1.2.0", {"my-plugin-skill"})
+    assert (made["name"], made["version"]) == ("my-plugin", "1.2.0")
+    assert names(made["skills"]) == {"my-plugin-skill", "my-plugin:greet"}
     assert ".plugin/plugin.json" in made["files"]
     one = "/api/plugins/installed/my-plugin"
     assert http.get(one).json() == made
@@ -260,10 +285,11 @@ def test_plugins_of_a_project(http: httpx.Client, project: Path) -> None:
 
 
 def test_offered_plugin_shows_what_is_in_it(http: httpx.Client) -> None:
-    [offered] = http.get("/api/plugins/marketplace").json()["plugins"]
+    offered, elsewhere = http.get("/api/plugins/marketplace").json()["plugins"]
     assert (offered["name"], offered["installed"]) == ("public-plugin", False)
     assert names(offered["skills"]) == {"public-plugin-skill"}
-    posted(http, "/api/plugins/install", {key: offered[key] for key in ("source", "ref", "repo_path")})
+    assert [elsewhere[key] for key in ("source", "ref", "repo_path", "path")] == ["github:o/r", "v1", "plugins/p", None]
+    posted(http, "/api/plugins/install", {"source": offered["source"]})
     assert http.get("/api/plugins/marketplace").json()["plugins"][0]["installed"] is True
     http.delete("/api/plugins/installed/public-plugin").raise_for_status()
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.integration.contract.conversations import Conversations, agent_of
@@ -44,6 +45,18 @@ def shown_skills(conversation: Conversations, agent: dict[str, object]) -> list[
 
 def test_agents_have_the_skills_of_the_marketplaces(conversation: Conversations) -> None:
     assert shown_skills(conversation, agent_of(conversation.llm)) == ["waving"]
+
+
+def test_skills_of_the_marketplaces_are_listed(http: httpx.Client, tmp_path: Path) -> None:
+    """Beside those that a request names; one that it names alike stands in their place."""
+
+    def listed(*marketplaces: dict[str, object]) -> set[str]:
+        content = {"load_user": False, "registered_marketplaces": marketplaces}
+        found = http.post("/api/skills", json=content).raise_for_status().json()["skills"]
+        return {skill["name"] for skill in found}
+
+    assert listed() == listed({"name": "another", "source": str(tmp_path)}) == {"waving"}
+    assert listed({"name": "market", "source": str(tmp_path)}) == set()
 
 
 def test_agent_that_names_marketplaces_has_those_alone(conversation: Conversations, tmp_path: Path) -> None:
