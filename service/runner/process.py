@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import os
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,7 +15,7 @@ from importlib.metadata import version
 from typing import Any
 
 import structlog
-from openhands.sdk.tool.registry import list_usable_tools
+from openhands.sdk.tool.registry import list_usable_tools, seal_tool_catalog
 from openhands.tools.preset.default import register_default_tools
 from openhands.tools.preset.gemini import register_gemini_tools
 from openhands.tools.preset.planning import register_planning_tools
@@ -270,6 +271,9 @@ def _facts(settings: Settings) -> dict[str, Any]:
     register_gemini_tools(enable_browser=settings.enable_browser)
     register_planning_tools()
     importlib.import_module("openhands.tools.child_conversation")  # registers a tool of servers
+    seal_tool_catalog()  # what conversations bring with them is theirs
+    given = (settings.extra_python_path or "").split(os.pathsep)
+    sys.path += [path for path in given if path and path not in sys.path]
     return {
         "sdk_version": version("openhands-sdk"),
         "tools_version": version("openhands-tools"),

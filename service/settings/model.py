@@ -220,6 +220,10 @@ class Settings(BaseModel):
         "1280x800", pattern=r"^\d{2,5}x\d{2,5}$", description="Size of the desktop in pixels."
     )
     enable_browser: Flag = Field(True, description="Offer the browser tool where a browser is installed.")
+    extra_python_path: OptionalText = Field(
+        None,
+        description="Folders, divided by colons, in which conversations find Python modules with tools of their own.",
+    )
     preload_tools: Flag = Field(True, description="Accepted; tools are always loaded when a runner starts.")
     runtime_idle_timeout_seconds: OptionalSeconds = Field(
         None,

@@ -9,15 +9,42 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.contract.conversations import Conversations, agent_of
+from tests.integration.contract.conversations import Conversations, agent_of, call
 from tests.server_process import Server
 
 SKILL = "---\nname: waving\ndescription: How to wave\n---\nWave.\n"
+TOOL = """
+from openhands.sdk import Action, Observation, ToolDefinition
+from openhands.sdk.tool import ToolExecutor, register_tool
+
+
+class WaveAction(Action):
+    at: str
+
+
+class WaveObservation(Observation):
+    pass
+
+
+class WaveExecutor(ToolExecutor):
+    def __call__(self, action, conversation=None):
+        return WaveObservation.from_text(text=f"waved at {action.at}")
+
+
+class WaveTool(ToolDefinition[WaveAction, WaveObservation]):
+    @classmethod
+    def create(cls, conv_state=None, **params):
+        types = {"action_type": WaveAction, "observation_type": WaveObservation}
+        return [cls(description="Waves.", executor=WaveExecutor(), **types)]
+
+
+register_tool("wave", WaveTool)
+"""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One that knows a marketplace, manages the skills of ACP agents, and is behind a proxy."""
+    """One that knows a marketplace and a folder of tools, manages the skills of ACP agents, and is behind a proxy."""
     directory = tmp_path_factory.mktemp("server")
     market = directory / "market"
     (market / ".plugin").mkdir(parents=True)
@@ -27,7 +54,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (market / ".plugin" / "marketplace.json").write_text(
         json.dumps({"name": "market", "owner": {"name": "o"}, "skills": skills})
     )
+    tools = directory / "tools"
+    tools.mkdir()
+    (tools / "tool_that_waves.py").write_text(TOOL)
     environment = {
+        "OH_EXTRA_PYTHON_PATH": f"{directory / 'nowhere'}:{tools}",
         "OH_REGISTERED_MARKETPLACES": json.dumps([{"name": "market", "source": str(market), "auto_load": True}]),
         "OH_ACP_SKILL_SOURCING": "openhands_managed",
         "OH_TRUST_FORWARDED_HEADERS": "true",
@@ -72,6 +103,23 @@ def test_acp_agents_get_their_skills_from_here(conversation: Conversations) -> N
     )
     shown = one.get(params={"include_skills": "true"}).json()["agent"]["agent_context"]
     assert [each["name"] for each in shown["skills"]] == ["given"]
+
+
+def test_tools_are_found_in_the_folders_given_for_them(conversation: Conversations) -> None:
+    """They are registered with the conversation that brings them, and no tools to choose among for others."""
+    own = {"name": "wave_back", "description": "d", "parameters": {"type": "object", "properties": {}}}
+    one = conversation(
+        agent=agent_of(conversation.llm, {"name": "wave"}),
+        tool_module_qualnames={"wave": "tool_that_waves"},
+        client_tools=[own],
+    )
+    one.run_to("finished", call("wave", at="you"), "SAY waved")
+    [seen] = [event["observation"] for event in one.events if event["kind"] == "ObservationEvent"]
+    assert seen["content"][0]["text"] == "waved at you"
+    assert "wave" in conversation.http.get("/api/tools/").json()
+    offered = {tool["name"] for tool in conversation.http.get("/api/tools/catalog").json()["tools"]}
+    assert "terminal" in offered
+    assert not {"wave", "wave_back"} & offered
 
 
 def test_redirects_lead_to_where_the_proxy_is(conversation: Conversations) -> None:
