@@ -22,6 +22,8 @@ from service.runner.operations.table import Operation, answered
 from service.runner.workers import Workers
 
 _VENDOR = "openai"
+_LOGOUT = "subscription-logout"
+"""The record of the last one, as long as a login that began before it might go on."""
 
 
 class SubscriptionOperations:
@@ -54,7 +56,8 @@ class SubscriptionOperations:
         code = await _reached(self._auth.start_device_login())
         job_id = uuid4().hex
         record = json.dumps([code.verification_url, code.user_code, code.device_auth_id, code.interval])
-        await self._jobs.put(job_id, {"device": self._cipher.encrypt(SecretStr(record))})
+        device = self._cipher.encrypt(SecretStr(record))
+        await self._jobs.put(job_id, {"device": device, "since": await self._last_logout()})
         return answered(
             {
                 "device_code": job_id,
@@ -67,15 +70,22 @@ class SubscriptionOperations:
         )
 
     async def _poll(self, request: Request) -> Answer:
-        job = await self._jobs.get(json.loads(request.body)["device_code"])
-        device = None if job is None else self._cipher.decrypt(job.get("device", ""))
-        if device is None:
+        job_id = json.loads(request.body)["device_code"]
+        job, logout = await self._jobs.get(job_id) or {}, await self._last_logout()
+        device = self._cipher.decrypt(job.get("device", ""))
+        if device is None or logout not in (None, job["since"]):
             raise NotFound("The login is unknown or has run out")
         code = DeviceCode(*json.loads(device.get_secret_value()))
-        await _reached(self._auth.poll_device_login(code))
+        if await _reached(self._auth.poll_device_login(code)) is not None:
+            await self._jobs.put(job_id, {})  # once is enough
         return answered(await self._connection())
 
+    async def _last_logout(self) -> str | None:
+        """Which it was; None when no login from before it could go on any more."""
+        return (await self._jobs.get(_LOGOUT) or {}).get("id")
+
     async def _logout(self, request: Request) -> Answer:
+        await self._jobs.put(_LOGOUT, {"id": uuid4().hex})
         if self._folder.is_dir():
             await self._workers.call(self._auth.logout)
         return answered(await self._connection())

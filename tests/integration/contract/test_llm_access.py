@@ -194,8 +194,22 @@ async def test_login_goes_on_at_any_runner(
     assert "acc3ss" not in json.dumps(done)
     assert any("acc3ss" in path.read_text() for path in (tmp_path / "auth").iterdir())
     assert await ask(first, "subscription.logout") == NOBODY
+    for over in (begun["device_code"], "unknown"):
+        with pytest.raises(NotFound):
+            await ask(first, "subscription.poll", device_code=over)
+
+
+async def test_signing_out_ends_logins_that_have_begun(runners: list[SubscriptionOperations], issuer: Issuer) -> None:
+    first, second = runners
+    before = await ask(first, "subscription.start")
+    await ask(second, "subscription.logout")
+    issuer.is_entered = True
     with pytest.raises(NotFound):
-        await ask(first, "subscription.poll", device_code="unknown")
+        await ask(first, "subscription.poll", device_code=before["device_code"])
+    after = await ask(second, "subscription.start")
+    assert (await ask(first, "subscription.poll", device_code=after["device_code"]))["connected"] is True
+    with pytest.raises(NotFound):
+        await ask(second, "subscription.poll", device_code=after["device_code"])
 
 
 async def test_issuer_that_refuses_is_told(runners: list[SubscriptionOperations], issuer: Issuer) -> None:
