@@ -108,7 +108,9 @@ def _launched(request: StartConversationRequest, settings: Settings, launch: Res
         )
     except ValidationError as error:
         raise invalid(error) from None
-    except (AgentLaunchError, TypeError, ValueError) as error:
+    except AgentLaunchError as error:
+        raise InvalidRequest(error.to_detail()) from error
+    except (TypeError, ValueError) as error:
         raise InvalidRequest(str(error)) from error
 
 

@@ -216,6 +216,17 @@ def test_create_refuses_a_used_tool_whose_module_cannot_be_imported(
     assert refused.json()["detail"].startswith(expected)
 
 
+def test_settings_that_no_agent_can_be_made_of_are_refused_with_a_code(http: httpx.Client, nothing_made: Path) -> None:
+    """As an agent profile is that cannot be launched."""
+    wanted = {
+        "agent_settings": {"agent_kind": "acp", "acp_server": "custom"},
+        "workspace": {"working_dir": str(nothing_made)},
+    }
+    refused = http.post(PATH, json=wanted)
+    assert (refused.status_code, refused.json()["detail"]["code"]) == (422, "invalid_agent_launch")
+    assert "acp_command" in refused.json()["detail"]["message"]
+
+
 def test_refusal_does_not_repeat_keys(conversation: Conversations, llm: ScriptedLlm, nothing_made: Path) -> None:
     """The input a refusal shows has the LLM's key and secrets taken out."""
     refused = conversation.create(
