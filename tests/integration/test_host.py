@@ -791,6 +791,15 @@ async def test_run_that_was_cut_off_goes_on_once_there_is_a_slot(cut_off: Hosted
     assert one.reporter.status is ConversationExecutionStatus.RUNNING
 
 
+async def test_slot_of_a_deleted_conversation_is_free(full: Host) -> None:
+    """At once: the client that has deleted it may start another."""
+    [running] = full._hosted
+    await full.slots.take(running, "goal")
+    assert full.slots.is_full
+    await full.delete(running)
+    assert full.slots.taken == 0
+
+
 @pytest.mark.parametrize("how", ["interrupt", "pause"])
 async def test_run_that_waits_for_a_slot_can_be_stopped(cut_off: HostedConversation, full: Host, how: str) -> None:
     """It does not begin afterwards."""

@@ -185,6 +185,8 @@ class Host:
                 return await self._delete(hosted.directory, hosted.reporter.meta)
             finally:
                 self._closing.start(hosted.abandon(), f"abandon {conversation_id}")
+                self.slots.give_back(conversation_id, "goal")
+                self.slots.give_back(conversation_id, "run")  # its tool may go on for a while, and nobody waits for it
                 await self._claims.release(conversation_id)
 
     async def renew_leases(self) -> None:
