@@ -35,9 +35,9 @@ class Meta(ConversationConfig):
         refs = (self.launched_agent_profile or {}).get("secret_refs")
         return refs is None or name in refs
 
-    @field_serializer("id")
-    def _undashed(self, value: UUID) -> str:
-        return value.hex
+    @field_serializer("id", "forked_from_conversation_id")
+    def _undashed(self, value: UUID | None) -> str | None:
+        return None if value is None else value.hex
 
 
 def successor(meta: Meta, conversation_id: UUID, **changes: Any) -> Meta:

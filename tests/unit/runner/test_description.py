@@ -277,11 +277,12 @@ def test_each_llm_call_is_told(opened: Opened) -> None:
 
 
 def test_record_is_read_as_it_was_written(opened: Opened) -> None:
-    """With an undashed id, as the published server has it, and with the keys of newer servers."""
-    meta = opened.meta.model_copy(update={"title": "t", "from_the_future": 1})
+    """With ids undashed where the published server has them so, and with the keys of newer servers."""
+    meta = opened.meta.model_copy(update={"title": "t", "forked_from_conversation_id": ID, "from_the_future": 1})
     write_meta(opened.directory, meta, fsync=False)
     stored = json.loads(opened.directory.meta.read_bytes())
     assert (stored["id"], stored["title"], stored["from_the_future"]) == (ID.hex, "t", 1)
+    assert stored["forked_from_conversation_id"] == ID.hex
     again = read_meta(opened.directory)
     assert again == meta
     write_meta(opened.directory, again, fsync=False)
