@@ -7,9 +7,11 @@ are under an unknown key must not be opened. Blocking.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from openhands.sdk.utils.cipher import FERNET_TOKEN_PREFIX, Cipher
+from pydantic import SecretStr
 
 from service.runner.conversation.command import ENCRYPTED_KINDS
 from service.store.atomic import write_atomically
@@ -18,6 +20,21 @@ from service.store.layout import ConversationDirectory
 
 _TOKEN = re.compile(rf"(?<![\w\-]){FERNET_TOKEN_PREFIX}[\w\-]{{66,}}={{0,2}}", re.ASCII)
 """A Fernet token has at least 73 bytes before base64 (its specification, version 0x80)."""
+
+_REMEMBERED_SECRETS = 64
+
+
+class RememberingCipher(Cipher):
+    """For one conversation, whose state is stored with all its secrets whenever it changes: what was encrypted before
+    is not encrypted anew.
+    """
+
+    def __init__(self, cipher: Cipher) -> None:
+        super().__init__(cipher.secret_key, cipher.previous_keys)
+        self._remembered = lru_cache(_REMEMBERED_SECRETS)(super().encrypt)
+
+    def encrypt(self, secret: SecretStr | None) -> str | None:
+        return self._remembered(secret)
 
 
 class UnknownSecretKey(ValueError):

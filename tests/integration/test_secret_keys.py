@@ -55,8 +55,11 @@ def test_key_is_rotated(tmp_path: Path, scripted_llm: ScriptedLlm) -> None:
     """Under a wrong key nothing opens and nothing is lost; with the former one beside it the new one takes over."""
     with serving(tmp_path, scripted_llm, "old") as conversations:
         one = make(conversations)
+        before = tokens(tmp_path, one)
+        assert len(before) >= 2
+        one.post("/events", {"content": [{"type": "text", "text": "hello"}]}).raise_for_status()
+        assert tokens(tmp_path, one) == before, "what has not changed is not encrypted anew"
     before = tokens(tmp_path, one)
-    assert len(before) >= 2
     with serving(tmp_path, scripted_llm, "wrong") as conversations:
         one = conversations.handle(one.id)
         assert one.status == "idle"

@@ -26,7 +26,7 @@ from service.runner.conversation.outbox import Outbox
 from service.runner.conversation.owned_store import OwnedStore
 from service.runner.conversation.streaming import Progressing, know_secrets
 from service.runner.publisher import Publisher
-from service.runner.secrets_at_rest import renew_secrets, require_known_keys
+from service.runner.secrets_at_rest import RememberingCipher, renew_secrets, require_known_keys
 from service.runner.servers.credential_bindings import CredentialBindings
 from service.settings import Settings
 from service.store.inbox import Inbox
@@ -128,7 +128,7 @@ class Opener:
             stuck_detection=meta.stuck_detection,
             visualizer=None,
             secrets=secrets,
-            cipher=self.cipher,
+            cipher=RememberingCipher(self.cipher),
             tags=meta.tags,
             user_id=meta.user_id,
             client_tools=meta.client_tools or None,
