@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from fakeredis import FakeAsyncRedis, FakeServer
@@ -16,10 +17,29 @@ class EmbeddedRedis:
         self.server = FakeServer()
         self.exchange = Exchange()
         """fakeredis takes ten times as long to pass a message on."""
+        self.touched = Touched()
 
     def client(self) -> FakeAsyncRedis:
         """For one event loop."""
         return _Client(self)
+
+
+class Touched:
+    """When conversations have changed, until somebody asks in which order. Callable from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._scores: dict[str, int] = {}
+
+    def note(self, name: str, score: int) -> None:
+        with self._lock:
+            self._scores[name] = score
+
+    def take(self) -> dict[str, int]:
+        """All that was noted since the last call."""
+        with self._lock:
+            taken, self._scores = self._scores, {}
+        return taken
 
 
 class _Client(FakeAsyncRedis):

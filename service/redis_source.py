@@ -19,7 +19,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from service.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
-    from service.embedded_redis import EmbeddedRedis
+    from service.embedded_redis import EmbeddedRedis, Touched
 
 _COMMAND_TIMEOUT_SECONDS = 5.0
 _MAX_CONNECTIONS = 32
@@ -47,6 +47,11 @@ class RedisSource:
             from service.embedded_redis import EmbeddedRedis
 
             self.embedded = EmbeddedRedis()
+
+    @property
+    def touched(self) -> Touched | None:
+        """For the index of conversations, where nobody outside this process reads it."""
+        return None if self.embedded is None else self.embedded.touched
 
     def commands(self) -> Redis:
         """A client for ordinary commands.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from redis.asyncio import Redis
 
 from service.catalog.activity import Activity
@@ -16,15 +18,18 @@ from service.catalog.runners import Runners
 from service.catalog.store_lock import StoreLock
 from service.catalog.watchers import Watchers
 
+if TYPE_CHECKING:
+    from service.embedded_redis import Touched
+
 
 class Catalog:
     """All parts of the catalog, over one Redis client."""
 
-    def __init__(self, redis: Redis, keys: Keys, lease_ttl_seconds: float) -> None:
+    def __init__(self, redis: Redis, keys: Keys, lease_ttl_seconds: float, touched: Touched | None = None) -> None:
         self.keys = keys
         self.runners = Runners(redis, keys)
         self.owners = Owners(redis, keys, lease_ttl_seconds)
-        self.index = ConversationIndex(redis, keys)
+        self.index = ConversationIndex(redis, keys, touched)
         self.index_build = IndexBuild(redis, keys, self.index)
         self.untold = ConversationSet(redis, keys, keys.untold)
         self.goals = ConversationSet(redis, keys, keys.goals)

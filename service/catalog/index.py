@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from redis.asyncio import Redis
@@ -14,6 +14,9 @@ from service.catalog.keys import Keys
 from service.catalog.script import script
 from service.errors import Unavailable
 from service.redis_source import redis_errors, text
+
+if TYPE_CHECKING:
+    from service.embedded_redis import Touched
 
 _CHUNK = 500
 RUNNING = "running"
@@ -51,9 +54,11 @@ class Page(NamedTuple):
 class ConversationIndex:
     """The index on Redis. All methods raise BrokerUnavailable when Redis does not answer."""
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
+    def __init__(self, redis: Redis, keys: Keys, touched: Touched | None = None) -> None:
+        """`touched`: where a time that has changed waits until the order is asked for, in an index of one process."""
         self._redis = redis
         self._keys = keys
+        self._touched = touched
         self._add = script(redis, "add_entries")
         self._mark_complete = script(redis, "mark_complete")
 
@@ -62,9 +67,11 @@ class ConversationIndex:
         with redis_errors():
             async with self._redis.pipeline(transaction=True) as pipeline:
                 for entry in entries:
-                    name = entry.conversation_id.hex
+                    name, score = entry.conversation_id.hex, _score(entry.updated_at)
+                    if self._touched is not None:
+                        self._touched.note(name, score)  # in place of what may wait
                     pipeline.zadd(self._keys.index_created, {name: _score(entry.created_at)})
-                    pipeline.zadd(self._keys.index_updated, {name: _score(entry.updated_at)})
+                    pipeline.zadd(self._keys.index_updated, {name: score})
                     pipeline.hset(self._keys.index_status, name, entry.status)
                     note = pipeline.sadd if entry.status == RUNNING else pipeline.srem
                     note(self._keys.index_running, name)
@@ -82,8 +89,12 @@ class ConversationIndex:
 
     async def touch(self, conversation_id: UUID, updated_at: str) -> None:
         """An entry of which nothing else has changed; one that Redis has lost is put back by the rebuild."""
+        name, score = conversation_id.hex, _score(updated_at)
+        if self._touched is not None:
+            self._touched.note(name, score)
+            return
         with redis_errors():
-            await self._redis.zadd(self._keys.index_updated, {conversation_id.hex: _score(updated_at)})
+            await self._redis.zadd(self._keys.index_updated, {name: score})
 
     async def remove(self, conversation_id: UUID) -> None:
         """Forget a deleted conversation."""
@@ -144,6 +155,8 @@ class ConversationIndex:
         if start_id is not None or not descending:
             await self._require_complete()
         with redis_errors():
+            if self._touched is not None and key == self._keys.index_updated and (touched := self._touched.take()):
+                await self._redis.zadd(key, touched, xx=True)  # not those that were removed meanwhile
             rank = 0
             if start_id is not None:
                 start = await (self._redis.zrevrank if descending else self._redis.zrank)(key, start_id.hex)

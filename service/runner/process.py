@@ -117,7 +117,7 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         _repeated(stack, publisher.run, PUBLISHING, _PUBLISHING_SECONDS)
         stack.push_async_callback(publisher.flush)
 
-        catalog = Catalog(redis, keys, settings.lease_ttl_seconds)
+        catalog = Catalog(redis, keys, settings.lease_ttl_seconds, source.touched)
         cipher = await workers.call(make_cipher, settings)
         bindings = CredentialBindings(cipher, fsync=settings.fsync)
         client = await workers.call(make_client)

@@ -36,8 +36,8 @@ ONE, OTHER = RunnerId("host.aaaa.1.one"), RunnerId("host.aaaa.2.other")
 
 
 @pytest.fixture
-def catalog(redis: Redis, keys: Keys) -> Catalog:
-    return Catalog(redis, keys, LEASE_SECONDS)
+def catalog(redis: Redis, keys: Keys, source: RedisSource) -> Catalog:
+    return Catalog(redis, keys, LEASE_SECONDS, source.touched)
 
 
 # The index
@@ -264,6 +264,22 @@ async def test_what_owners_say_during_the_build_stays(catalog: Catalog) -> None:
     assert set(await catalog.index.running()) == {UUID(int=1), UUID(int=3), UUID(int=4)}
     assert [await catalog.index.count(status) for status in (None, "running", "finished", "idle")] == [4, 3, 1, 0]
     assert await walk(catalog, SortOrder.UPDATED_AT, None, 5) == [UUID(int=number) for number in (4, 3, 1, 2)]
+
+
+async def test_order_is_that_of_the_last_changes(
+    catalog: Catalog, redis: Redis, keys: Keys, source: RedisSource
+) -> None:
+    """Whoever is asked for it, and whatever else was said of a conversation that had been touched."""
+    await fill(catalog, [entry(number, updated=number) for number in (1, 2, 3, 4)])
+    for number, updated in ((1, 5), (2, 6), (3, 7), (4, 8)):
+        await catalog.index.touch(UUID(int=number), entry(number, updated=updated).updated_at)
+    await catalog.index.remove(UUID(int=4))
+    await catalog.index.put([entry(2, updated=9, status="running")])
+    another = Catalog(redis, keys, LEASE_SECONDS, source.touched)
+    assert await walk(another, SortOrder.UPDATED_AT, None, 5) == [UUID(int=number) for number in (1, 3, 2)]
+    await catalog.index.touch(UUID(int=1), entry(1, updated=10).updated_at)
+    assert await walk(another, SortOrder.UPDATED_AT, None, 5) == [UUID(int=number) for number in (3, 2, 1)]
+    assert await walk(another, SortOrder.CREATED_AT, None, 5) == [UUID(int=number) for number in (1, 2, 3)]
 
 
 async def test_emptied_redis_has_no_index(catalog: Catalog, redis: Redis) -> None:

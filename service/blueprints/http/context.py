@@ -56,7 +56,7 @@ class WebContext:
         self.running_commands = RunningCommands(settings.bash_events_dir)
         self.threads = Threads()
         self._redis = source.commands()
-        self.catalog = Catalog(self._redis, keys, settings.lease_ttl_seconds)
+        self.catalog = Catalog(self._redis, keys, settings.lease_ttl_seconds, source.touched)
         control = Channel(keys.control)
         self._event_broker = make_broker(source, control)
         self._reply_broker = make_broker(source, control)
