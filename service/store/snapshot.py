@@ -48,6 +48,7 @@ class Snapshot(NamedTuple):
     info: bytes
     full_state: bytes
     info_with_skills: bytes
+    """Empty where that is `info`: the agent has none."""
 
 
 def write_snapshot(directory: ConversationDirectory, snapshot: Snapshot) -> None:
@@ -66,7 +67,7 @@ def read_snapshot(directory: ConversationDirectory) -> Snapshot | None:
     header = _parse_header(lines[0])
     if header is None or len(lines) != 4 or not lines[1] or not lines[2]:
         return None  # cut short, or from a version that wrote something else
-    return Snapshot(header, lines[1], lines[2], lines[3] or lines[1])
+    return Snapshot(header, *lines[1:])
 
 
 def read_brief(directory: ConversationDirectory) -> Brief | None:
@@ -87,7 +88,7 @@ class SnapshotReader:
         """Without skills mostly from memory."""
         if with_skills:
             snapshot = read_snapshot(directory)
-            return None if snapshot is None else snapshot.info_with_skills
+            return None if snapshot is None else snapshot.info_with_skills or snapshot.info
         brief = self._briefs.read(directory.snapshot)
         return None if brief is None else brief.info
 

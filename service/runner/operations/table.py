@@ -95,7 +95,8 @@ def info_for(request: Request, snapshot: Snapshot, **changes: str) -> bytes:
     """ConversationInfo in reply to what made or moved a conversation: nobody has looked at its machine yet. With its
     agent's skills if the request wants them.
     """
-    info = snapshot.info_with_skills if request.arguments.get("include_skills") else snapshot.info
+    with_skills = request.arguments.get("include_skills") and snapshot.info_with_skills
+    info = with_skills or snapshot.info
     return pydantic_core.to_json(pydantic_core.from_json(info) | {"runtime_info": None} | changes)
 
 

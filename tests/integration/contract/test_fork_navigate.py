@@ -146,9 +146,9 @@ def test_skills_are_told_on_request_only(conversation: Conversations, llm: Scrip
     """Of a fork, of one that was made before with the same key, and of a conversation that has moved."""
     skill = {"name": "greeting", "content": "Say hello", "trigger": None}
     source = conversation(agent=agent_of(llm) | {"agent_context": {"skills": [skill]}})
-    key = str(uuid4())
+    without = conversation(agent=agent_of(llm) | {"agent_context": {"skills": []}})
 
-    def skills(route: str, body: JsonObject, *, asked_for: bool) -> list[str]:
+    def skills(source: Conversation, key: str, route: str, body: JsonObject, *, asked_for: bool) -> list[str]:
         response = source.http.post(
             f"{source.path}{route}", json=body, params={"include_skills": asked_for}, headers={"Idempotency-Key": key}
         )
@@ -157,8 +157,10 @@ def test_skills_are_told_on_request_only(conversation: Conversations, llm: Scrip
         return [each["name"] for each in info["agent"]["agent_context"]["skills"]]
 
     for route, body in (("/fork", {}), ("/navigate", {"event_id": None})):
-        told = [skills(route, body, asked_for=asked_for) for asked_for in (True, False, True)]
-        assert told == [["greeting"], [], ["greeting"]], route
+        for one, its in ((source, ["greeting"]), (without, [])):
+            key = str(uuid4())
+            told = [skills(one, key, route, body, asked_for=asked_for) for asked_for in (True, False, True)]
+            assert told == [its, [], its], route
 
 
 def test_fork_keeps_secrets_and_the_key_of_the_llm(conversation: Conversations, server: Server) -> None:
