@@ -689,6 +689,7 @@ async def test_first_message_that_a_stop_does_not_wait_for_is_the_next_owners(
         again = await other.open(one.conversation_id)
         failed = ConversationExecutionStatus.ERROR
         await wait_until_async(lambda: again.reporter.status is failed, "it had its run, which the LLM does not answer")
+        assert not await again.meets_run(None), "it is over"
         await taking.stop()
     assert one.conversation_id not in await catalog.index.running()
 
