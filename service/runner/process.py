@@ -107,7 +107,8 @@ async def running_runner(settings: Settings, source: RedisSource) -> AsyncIterat
         stack.push_async_callback(redis.aclose)
         workers = Workers(runs=settings.max_concurrent_runs)
         stack.callback(workers.close)
-        facts = await workers.call(_facts, settings)
+        await workers.call(_register_tools, settings)
+        facts = await workers.call(_facts)
         agent_loop = PROCESS_AGENT_LOOP.acquire()
         stack.callback(PROCESS_AGENT_LOOP.release)
 
@@ -265,8 +266,8 @@ async def _renew(host: Host) -> None:
         _log.warning("lease_renewal_failed", error=str(error.__cause__))
 
 
-def _facts(settings: Settings) -> dict[str, Any]:
-    """What web workers, which do not import the SDK, tell of it."""
+def _register_tools(settings: Settings) -> None:
+    """Those that are there to choose among; the modules of others are found where the settings say."""
     register_default_tools(enable_browser=settings.enable_browser)
     register_gemini_tools(enable_browser=settings.enable_browser)
     register_planning_tools()
@@ -274,6 +275,10 @@ def _facts(settings: Settings) -> dict[str, Any]:
     seal_tool_catalog()  # what conversations bring with them is theirs
     given = (settings.extra_python_path or "").split(os.pathsep)
     sys.path += [path for path in given if path and path not in sys.path]
+
+
+def _facts() -> dict[str, Any]:
+    """What web workers, which do not import the SDK, tell of it."""
     return {
         "sdk_version": version("openhands-sdk"),
         "tools_version": version("openhands-tools"),
