@@ -1,9 +1,10 @@
-"""Commands a client was told are accepted and that are not in the log yet, and the keys of those that are.
+"""Commands a client was told are accepted and that are not done yet, and the keys of those that are.
 
 A command that must wait (a tool holds the conversation) is written here, synced, before its 200, and taken out when
-it has been applied. Entries are applied in order of arrival, also after a crash. A message's entry is renamed to
-carry the id of its event just before that event is appended, so that a crash between append and removal cannot apply
-it twice. An applied entry with an idempotency key leaves that key behind for a day: its repetition has no effect.
+it has been applied, a message that asks for a run when that was asked for. Entries are applied in order of arrival,
+also after a crash. A message's entry is renamed to carry the id of its event just before that event is appended, so
+that a crash between append and removal cannot apply it twice. An applied entry with an idempotency key leaves that key
+behind for a day: its repetition has no effect.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class InboxEntry(NamedTuple):
     kind: str
     key: str | None
     event_id: str | None
-    """The event this entry became or was about to become; it counts as applied when the log holds that event."""
+    """The event this entry became or was about to become; it is not applied again when the log holds that event."""
 
     def read(self) -> bytes:
         return self.path.read_bytes()
