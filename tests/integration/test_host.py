@@ -694,6 +694,36 @@ async def test_first_message_that_a_stop_does_not_wait_for_is_the_next_owners(
     assert one.conversation_id not in await catalog.index.running()
 
 
+async def test_message_that_a_stop_keeps_from_its_run_has_it_with_the_next_owner(
+    catalog: Catalog, running: Running
+) -> None:
+    """Nothing was in its way, so it is not in the inbox; then Redis did not say whether it may have a run."""
+    asked = asyncio.Event()
+
+    async def does_not_answer(*_: object) -> bool:
+        asked.set()
+        return await asyncio.Event().wait()
+
+    async with running(RUNNER, max_cluster_runs=1) as host:
+        one, _ = await host.create(planned(host, says("done")))
+        await one.submit("message", body("first"))
+        with (
+            patch.object(catalog.cluster_runs, "take", does_not_answer),
+            patch.object(hosted, "_LAST_COMMANDS_SECONDS", 0.0),
+            patch.object(command_queue, "_IN_HAND_SECONDS", 0.1),
+        ):
+            told = asyncio.create_task(one.submit("message", body("second", run=True), starts_run=True))
+            await asked.wait()
+            await host.drain()
+            await told
+    assert one.conversation_id in await catalog.index.running()
+    async with running(RunnerId("next")) as other:
+        with runs_starting_slowly():  # its LLM does not answer
+            again = await other.open(one.conversation_id)
+            assert again.reporter.status is ConversationExecutionStatus.RUNNING
+        await again.pause_work()
+
+
 async def test_run_that_comes_while_an_idle_conversation_is_let_go_is_for_the_next_owner(host: Host) -> None:
     """Here it would begin and leave no trace."""
     one, _ = await host.create(planned(host, says("done")))

@@ -88,6 +88,14 @@ class CommandQueue:
     def is_empty(self) -> bool:
         return not self._commands
 
+    @property
+    def owes_run(self) -> bool:
+        """Whether a message that is still to begin its run is in the log and not in the inbox."""
+        return any(
+            command.starts_run and command.entry is None and self._is_in_log(command.event_id)
+            for command in self._commands
+        )
+
     async def wait_empty(self) -> None:
         """Until everything that was submitted is applied."""
         await self._emptied.wait()

@@ -165,6 +165,7 @@ class HostedConversation:
                 await self.reporter.refresh()
             else:
                 self._cut_off()  # what is in hand must not come to half of its end
+                owes_run = self._queue.owes_run
                 await self.reporter.index_as_running()  # else its next owner may come only when somebody asks
             await self.webhooks.finish(_LAST_WEBHOOKS_SECONDS)
         await self._workers.call(give_up, self.directory, self._opened.claim, owes_run=owes_run, fsync=self._fsync)
