@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from service.errors import FanoutError, OwnershipLost, RequestFailed
 from service.runner.conversation.command import ENCRYPTED_KINDS, Command
 from service.runner.conversation.commands import APPLY, Apply
-from service.runner.conversation.event_tree import is_in_log, tip_of
+from service.runner.conversation.event_tree import is_in_log, newest_of
 from service.runner.conversation.opening import Opened
 from service.runner.full_disk import once_stored
 from service.runner.wire.request_models import PostMessageRequest
@@ -189,9 +189,7 @@ class CommandQueue:
         return str(self._cipher.encrypt(SecretStr(command.content.decode()))).encode()
 
     def _left_in_inbox(self) -> list[tuple[InboxEntry, bytes]]:
-        state = self._conversation.state
-        tip = tip_of(state)
-        newest = None if tip is None else state.events.get_id(tip)
+        newest = newest_of(self._conversation.state)
         left = []
         for entry in self._inbox.entries():
             content = entry.read()
@@ -271,8 +269,9 @@ class CommandQueue:
     def _apply_in_worker(self, command: Command) -> None:
         if self._is_in_log(command.event_id):
             # Its event was stored, then the disk refused the state, or the process died: leaving the block writes that.
+            # A run that went on meanwhile may have answered it.
             with self._conversation.state as state:
-                if state.execution_status in _ENDED:
+                if state.execution_status in _ENDED and command.event_id == newest_of(state):
                     state.execution_status = ConversationExecutionStatus.IDLE
         else:
             self._apply_to_conversation(command)

@@ -17,3 +17,9 @@ def tip_of(state: ConversationState) -> int | None:
         if not isinstance(state.events[seq], ConversationStateUpdateEvent):
             return seq
     return None
+
+
+def newest_of(state: ConversationState) -> str | None:
+    """Id of the newest event of the tree; None where there is none."""
+    tip = tip_of(state)
+    return None if tip is None else state.events.get_id(tip)

@@ -15,7 +15,7 @@ from openhands.sdk.event import ActionEvent, AgentErrorEvent, MessageEvent
 from openhands.sdk.event.conversation_error import ConversationErrorEvent
 from openhands.sdk.event.error_classification import ErrorClassification, FailureKind
 
-from service.runner.conversation.event_tree import tip_of
+from service.runner.conversation.event_tree import newest_of, tip_of
 from service.runner.conversation.opening import Opened
 from service.store.owner_record import INTERRUPTION_SECONDS, note_interruption, note_run
 
@@ -100,7 +100,7 @@ def _repair_head(state: ConversationState, navigation: Navigation | None) -> Non
     if navigation is not None and (tip is None or tip < navigation.log_length):
         leaf = navigation.leaf_event_id
     else:
-        leaf = None if tip is None else state.events.get_id(tip)
+        leaf = newest_of(state)
     # A log without parents, from before the SDK knew branches, has no HEAD and needs none.
     is_linear = state.leaf_event_id is None and not state.head_is_empty
     if leaf != state.leaf_event_id and not is_linear:

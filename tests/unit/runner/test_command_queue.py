@@ -223,6 +223,21 @@ async def test_answered_message_begins_no_other_run(rig: Rig, opened: Opened, wo
     assert waiting(opened.directory) == []
 
 
+async def test_message_that_is_answered_meanwhile_begins_no_other_run(
+    rig: Rig, opened: Opened, workers: Workers
+) -> None:
+    """By a run that went on while the disk refused the state; that is finished then, and stays so."""
+    async with started(rig, opened, workers) as (queue, _):
+        await queue.submit(Command("message", body("one")), None)
+        with opened.conversation.state as state:
+            event_id = state.leaf_event_id
+            state.append_event(MessageEvent(source="agent", llm_message=says("an answer")))
+            state.execution_status = ConversationExecutionStatus.FINISHED
+        await queue.submit(Command("message", body("one"), True, event_id=event_id), None)
+    assert opened.conversation.state.execution_status is ConversationExecutionStatus.FINISHED
+    assert said(opened) == ["one"]
+
+
 async def test_message_that_is_in_the_log_is_not_applied_again(rig: Rig, opened: Opened, workers: Workers) -> None:
     """The runner died between append and removal."""
     accept(opened.directory, "message", body("one"))
