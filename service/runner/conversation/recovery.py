@@ -18,6 +18,7 @@ from openhands.sdk.event.error_classification import ErrorClassification, Failur
 from service.runner.conversation.event_tree import newest_of, tip_of
 from service.runner.conversation.opening import Opened
 from service.store.owner_record import INTERRUPTION_SECONDS, note_interruption, note_run
+from service.store.snapshot import read_brief
 
 INTERRUPTED_TOOL_CALL = (
     "A restart occurred while this tool was in progress. The call was interrupted and its outcome is unknown; "
@@ -65,7 +66,7 @@ def take_up(opened: Opened, *, resume_runs: bool, fsync: bool) -> bool:
     Raises OwnershipLost when another has claimed it.
     """
     state = opened.conversation.state
-    if opened.claim.owes_run:
+    if opened.claim.owes_run or _was_accepted(opened):
         with state:
             state.execution_status = ConversationExecutionStatus.RUNNING
         note_run(opened.directory, opened.claim, fsync=fsync)
@@ -78,6 +79,13 @@ def take_up(opened: Opened, *, resume_runs: bool, fsync: bool) -> bool:
         with state:
             state.append_event(ConversationErrorEvent(source="environment", code=_POISONED, detail=_WHY_POISONED))
     return will_resume
+
+
+def _was_accepted(opened: Opened) -> bool:
+    """Whether readers were told of a run that the status never showed: its owner died while the agent got ready."""
+    brief, status = read_brief(opened.directory), opened.conversation.state.execution_status
+    is_told = brief is not None and brief.header.status == ConversationExecutionStatus.RUNNING.value
+    return is_told and status is ConversationExecutionStatus.IDLE
 
 
 def close_open_calls(state: ConversationState, error: str) -> None:

@@ -14,9 +14,11 @@ from openhands.sdk.llm import content_to_str
 from openhands.sdk.security.confirmation_policy import AlwaysConfirm
 from openhands.sdk.utils.cipher import Cipher
 
+from service.runner.conversation.description import Describer
 from service.runner.conversation.opening import Opened
-from service.runner.conversation.recovery import INTERRUPTED_TOOL_CALL, Navigation, recover
+from service.runner.conversation.recovery import INTERRUPTED_TOOL_CALL, Navigation, recover, take_up
 from service.store.layout import ConversationDirectory
+from service.store.snapshot import write_snapshot
 from tests.unit.runner.rig import (
     Rig,
     ScriptedLLM,
@@ -278,6 +280,27 @@ def test_run_that_will_be_resumed_is_not_an_error(rig: Rig, tmp_path: Path) -> N
     assert again.conversation.state.execution_status is ConversationExecutionStatus.RUNNING
     llm = continue_with(again, says("went on"))
     assert roles(llm.asked[0])[-2:] == ["assistant", "tool"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_gone_on_with"),
+    [(ConversationExecutionStatus.IDLE, True), (ConversationExecutionStatus.FINISHED, False)],
+)
+def test_run_whose_owner_died_while_its_agent_got_ready_is_gone_on_with(
+    rig: Rig, shown: ConversationExecutionStatus, is_gone_on_with: bool
+) -> None:
+    """Readers were told that it runs, and nobody would begin it again; not one that has ended since."""
+    opened = rig.create(ScriptedLLM.of())
+    send(opened, "go")
+    told = Describer(opened.conversation.state).snapshot(opened.meta, ConversationExecutionStatus.RUNNING)
+    write_snapshot(opened.directory, told)
+    with opened.conversation.state as state:
+        state.execution_status = shown
+
+    again = rig.open(opened.directory)
+
+    assert take_up(again, resume_runs=True, fsync=False) is is_gone_on_with
+    assert status(again) == ("running" if is_gone_on_with else shown.value)
 
 
 def test_pending_confirmation_is_left_as_it_is(rig: Rig) -> None:
