@@ -24,6 +24,7 @@ class RunSlots:
         self._cluster = cluster
         self._cluster_limit = cluster_limit
         self._taken: dict[UUID, set[Holder]] = {}
+        """By nobody while the deployment is asked."""
         self._tasks = TaskSet()
 
     @property
@@ -41,18 +42,9 @@ class RunSlots:
             RunLimitReached: none is free, here or in the deployment.
             BrokerUnavailable: the deployment's slots cannot be asked for.
         """
-        if conversation_id in self._taken:
-            self._taken[conversation_id].add(holder)
-            return
-        if self.is_full:
-            raise RunLimitReached
-        self._taken[conversation_id] = {holder}
-        try:
-            if self._cluster_limit and not await self._cluster.take(conversation_id, self._cluster_limit):
-                raise RunLimitReached
-        except BaseException:
-            self._taken.pop(conversation_id, None)
-            raise
+        if not self._taken.get(conversation_id):
+            await self._reserve(conversation_id)
+        self._taken.setdefault(conversation_id, set()).add(holder)
 
     def give_back(self, conversation_id: UUID, holder: Holder) -> None:
         """The run or the goal is over, and with the last of them the slot is free; no effect after `leave`."""
@@ -72,6 +64,19 @@ class RunSlots:
         """Hold the deployment's slots for another while. Raises BrokerUnavailable."""
         if self._cluster_limit:
             await self._cluster.renew(list(self._taken))
+
+    async def _reserve(self, conversation_id: UUID) -> None:
+        """Two that ask for one conversation at once are both told what the deployment says."""
+        if conversation_id not in self._taken and self.is_full:
+            raise RunLimitReached
+        self._taken.setdefault(conversation_id, set())
+        try:
+            if self._cluster_limit and not await self._cluster.take(conversation_id, self._cluster_limit):
+                raise RunLimitReached
+        except BaseException:
+            if not self._taken.get(conversation_id):
+                self._taken.pop(conversation_id, None)
+            raise
 
     async def _give_back_to_cluster(self, conversation_id: UUID) -> None:
         with contextlib.suppress(BrokerUnavailable):  # it runs out by itself

@@ -6,9 +6,10 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from redis.asyncio import Redis
 
 from service.catalog.cluster_runs import ClusterRuns
 from service.catalog.conversation_set import ConversationSet
@@ -42,6 +43,18 @@ class Hosting:
     async def run_to_its_end(self) -> None:
         if len(self.keys) > 1:
             await asyncio.Event().wait()
+
+
+class Far(ClusterRuns):
+    """In a Redis whose answer takes a while."""
+
+    def __init__(self, redis: Redis, keys: Keys, slot_ttl_seconds: float) -> None:
+        super().__init__(redis, keys, slot_ttl_seconds)
+        self.may_answer = asyncio.Event()
+
+    async def take(self, conversation_id: UUID, limit: int) -> bool:
+        await self.may_answer.wait()
+        return await super().take(conversation_id, limit)
 
 
 @pytest.fixture
@@ -97,6 +110,21 @@ async def test_goal_has_a_slot_to_its_end(tmp_path: Path, goals: ConversationSet
     await goal.interrupt()
     assert slots.taken == 0
     workers.close()
+
+
+async def test_two_that_ask_for_a_slot_at_once_are_both_refused() -> None:
+    """The deployment's are all taken; the second is not taken for one that shares the slot of the first."""
+    redis, its_own = RedisSource(None, "t").commands(), uuid4()
+    cluster = Far(redis, Keys("t"), 10.0)
+    await ClusterRuns.take(cluster, uuid4(), 1)
+    slots = RunSlots(2, cluster, 1)
+    asked = [asyncio.create_task(slots.take(its_own, "run")), asyncio.create_task(slots.take(its_own, "goal"))]
+    await asyncio.wait(asked, timeout=0.0)
+    cluster.may_answer.set()
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [RunLimitReached, RunLimitReached]
+    assert slots.taken == 0
+    await redis.aclose()
 
 
 def at_work() -> int:
