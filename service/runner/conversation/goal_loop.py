@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from service.catalog.conversation_set import ConversationSet
 from service.errors import BadRequest, BrokerUnavailable, Conflict, RunLimitReached
 from service.runner.conversation.opening import Opened
-from service.runner.conversation.run_slots import RunSlots
+from service.runner.conversation.run_slots import ASK_AGAIN_SECONDS, RunSlots
 from service.runner.wire.request_models import PostMessageRequest
 from service.runner.workers import Workers
 from service.store.goal_record import GOAL_FILE, read_goal
@@ -94,8 +94,6 @@ class GoalLoop:
             return
         self._goal = goal = Goal.model_validate_json(content)
         if self.is_active and will_resume:
-            with contextlib.suppress(RunLimitReached, BrokerUnavailable):  # each of its runs waits for one then
-                await self._slots.take(self._conversation_id, "goal")
             await self._publish()
             self._go_on(goal.goal_id)
         else:
@@ -170,6 +168,7 @@ class GoalLoop:
         try:
             with contextlib.suppress(BrokerUnavailable):  # a server that starts finds it on the disk
                 await self._goals.add([self._conversation_id])
+            await self._hold_slot(goal_id)
             while (goal := self._at_work(goal_id)) is not None:
                 await self._round(goal)
         except Exception:  # noqa: BLE001  supervisor: whatever a round raises ends the goal, visibly
@@ -177,6 +176,14 @@ class GoalLoop:
             await self._change(goal_id, active=False, status="interrupted")
             await self._publish()
         await self._unregister()
+
+    async def _hold_slot(self, goal_id: str) -> None:
+        """One that was started has it already; one that is gone on with waits, however long that takes."""
+        while self._at_work(goal_id) is not None:
+            try:
+                return await self._slots.take(self._conversation_id, "goal")
+            except (RunLimitReached, BrokerUnavailable):
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
 
     async def _round(self, goal: Goal) -> None:
         message = PostMessageRequest(role="user", content=[TextContent(text=goal.message)], run=True)

@@ -23,7 +23,7 @@ from service.errors import AlreadyRunning, BrokerUnavailable, OwnershipLost, Run
 from service.metrics import metrics
 from service.runner.agent_loop import AgentLoop
 from service.runner.conversation.recovery import close_open_calls
-from service.runner.conversation.run_slots import RunSlots
+from service.runner.conversation.run_slots import ASK_AGAIN_SECONDS, RunSlots
 from service.runner.full_disk import once_stored
 from service.runner.untyped import untyped
 from service.runner.workers import Workers
@@ -37,8 +37,6 @@ RESULT_NOT_STORED = (
 )
 _INTERRUPT_WAIT_SECONDS = 5.0
 _WRAP_UP_SECONDS = 5.0
-_SLOT_SECONDS = 0.5
-"""How often a run that is to be gone on with asks for a slot."""
 _RUNNING = ConversationExecutionStatus.RUNNING
 _REPEATABLE = (ConversationExecutionStatus.IDLE, ConversationExecutionStatus.PAUSED)
 """Where a run asked for while the last one ended is still to be done; an error is the answer to both."""
@@ -237,7 +235,7 @@ class RunDriver:
             except (RunLimitReached, BrokerUnavailable) as error:
                 log("run_waits_for_slot", conversation_id=str(self._conversation.id), error=str(error))
                 log = _log.debug
-                await asyncio.sleep(_SLOT_SECONDS)
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
             else:
                 self._leave_slot_if_closed()
                 return True

@@ -15,6 +15,9 @@ from service.tasks import TaskSet
 
 Holder = Literal["run", "goal"]
 
+ASK_AGAIN_SECONDS = 0.5
+"""How often what is to be gone on with asks for a slot that it did not get."""
+
 
 class RunSlots:
     """Methods of the runner's loop."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import patch
 from uuid import UUID, uuid4
 
 import pytest
@@ -16,6 +17,7 @@ from service.catalog.conversation_set import ConversationSet
 from service.catalog.keys import Keys
 from service.errors import RunLimitReached
 from service.redis_source import RedisSource
+from service.runner.conversation import goal_loop
 from service.runner.conversation.goal_loop import GoalLoop
 from service.runner.conversation.run_slots import RunSlots
 from service.runner.workers import Workers
@@ -109,6 +111,29 @@ async def test_goal_has_a_slot_to_its_end(tmp_path: Path, goals: ConversationSet
         await slots.take(other, "run")
     await goal.interrupt()
     assert slots.taken == 0
+    workers.close()
+
+
+async def test_goal_that_is_gone_on_with_waits_for_a_slot(
+    tmp_path: Path, goals: ConversationSet, slots: RunSlots
+) -> None:
+    """Its next owner is full, and nobody would begin it again."""
+    opened, hosting, workers, other = Rig(tmp_path).create(ScriptedLLM.of()), Hosting(), Workers(), uuid4()
+    former = GoalLoop(opened, workers, goals, slots, hosting)
+    await former.start("one", 3)
+    await former.stop()
+    await slots.take(other, "run")
+    goal = GoalLoop(opened, workers, goals, slots, hosting)
+    with (
+        patch.object(goal_loop, "ASK_AGAIN_SECONDS", 0.01),
+        patch.object(RunSlots, "take", autospec=True, side_effect=RunSlots.take) as take,
+    ):
+        await goal.open(will_resume=True)
+        await wait_until_async(lambda: take.call_count > 1, "it asks again")
+        assert hosting.keys == []
+        slots.give_back(other, "run")
+        await wait_until_async(lambda: len(hosting.keys) == 1, "the agent is told")
+    await goal.stop()
     workers.close()
 
 

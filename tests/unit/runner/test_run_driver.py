@@ -207,7 +207,7 @@ class Sometimes(ClusterRuns):
 async def waiting_for_a_slot(opened: Opened) -> AsyncIterator[tuple[RunDriver, Sometimes]]:
     """A run that was cut off and is to be gone on with, where there is no slot."""
     slots = Sometimes()
-    with patch.object(run_driver, "_SLOT_SECONDS", 0.1):
+    with patch.object(run_driver, "ASK_AGAIN_SECONDS", 0.1):
         async with driving(opened, slots) as driver:
             send(opened, "hello")
             with opened.conversation.state as state:
