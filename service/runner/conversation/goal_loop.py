@@ -23,7 +23,7 @@ from openhands.sdk.llm import TextContent
 from pydantic import BaseModel
 
 from service.catalog.conversation_set import ConversationSet
-from service.errors import BadRequest, BrokerUnavailable, Conflict, RunLimitReached
+from service.errors import BadRequest, BrokerUnavailable, Conflict, OwnershipLost, RunLimitReached
 from service.runner.conversation.opening import Opened
 from service.runner.conversation.run_slots import ASK_AGAIN_SECONDS, RunSlots
 from service.runner.wire.request_models import PostMessageRequest
@@ -158,8 +158,8 @@ class GoalLoop:
             except BaseException:
                 self._slots.give_back(self._conversation_id, "goal")
                 raise
+        self._go_on(goal_id)  # first, for it has a slot, which is given back at its end also where nobody can be told
         await self._publish()
-        self._go_on(goal_id)
 
     def _go_on(self, goal_id: str) -> None:
         self._tasks.start(self._work(goal_id), f"goal {self._conversation_id}")
@@ -174,7 +174,8 @@ class GoalLoop:
         except Exception:  # noqa: BLE001  supervisor: whatever a round raises ends the goal, visibly
             _log.exception("goal_failed", conversation_id=str(self._conversation_id))
             await self._change(goal_id, active=False, status="interrupted")
-            await self._publish()
+            with contextlib.suppress(OwnershipLost):
+                await self._publish()
         await self._unregister()
 
     async def _hold_slot(self, goal_id: str) -> None:

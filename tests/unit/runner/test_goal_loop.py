@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from service.catalog.cluster_runs import ClusterRuns
 from service.catalog.conversation_set import ConversationSet
 from service.catalog.keys import Keys
-from service.errors import RunLimitReached
+from service.errors import OwnershipLost, RunLimitReached
 from service.redis_source import RedisSource
 from service.runner.conversation import goal_loop
 from service.runner.conversation.goal_loop import GoalLoop
@@ -57,6 +57,16 @@ class Far(ClusterRuns):
     async def take(self, conversation_id: UUID, limit: int) -> bool:
         await self.may_answer.wait()
         return await super().take(conversation_id, limit)
+
+
+class Gone(Hosting):
+    """A conversation that is being let go."""
+
+    async def tell_agent(self, message: bytes, key: str) -> None:
+        raise OwnershipLost
+
+    async def append(self, event: bytes) -> None:
+        raise OwnershipLost
 
 
 @pytest.fixture
@@ -134,6 +144,20 @@ async def test_goal_that_is_gone_on_with_waits_for_a_slot(
         slots.give_back(other, "run")
         await wait_until_async(lambda: len(hosting.keys) == 1, "the agent is told")
     await goal.stop()
+    workers.close()
+
+
+async def test_goal_of_a_conversation_that_is_let_go_gives_its_slot_back(
+    tmp_path: Path, goals: ConversationSet, slots: RunSlots
+) -> None:
+    """Else its runner would have one less, until it ends."""
+    opened, workers = Rig(tmp_path).create(ScriptedLLM.of()), Workers()
+    goal = GoalLoop(opened, workers, goals, slots, Gone())
+    with pytest.raises(OwnershipLost):
+        await goal.start("one", 3)
+    await wait_until_async(lambda: at_work() == 0, "it is over")
+    assert slots.taken == 0
+    assert await goals.without_owner() == []
     workers.close()
 
 
