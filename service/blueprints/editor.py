@@ -19,7 +19,7 @@ from service.blueprints.http.context import WebContext, web_of
 from service.blueprints.http.openapi import documented
 from service.blueprints.http.places import place
 from service.blueprints.http.scopes import SCOPED_PREFIX, Routes, workspace_of
-from service.requests.requester import Answer
+from service.requests.message import Answer
 
 blueprint = Blueprint("vscode", url_prefix="/api/vscode")
 scoped = Blueprint("conversation_vscode", url_prefix=f"{SCOPED_PREFIX}/vscode")

@@ -35,6 +35,13 @@ PROGRESS_SECONDS = 2.0
 """How often a runner says so."""
 
 
+class Answer(NamedTuple):
+    """What a successful reply brings: HTTP status and JSON bytes, ready to be sent."""
+
+    status: int
+    body: bytes
+
+
 class Reply(NamedTuple):
     """What a request came to: a status and a body, or an error (`service.errors.to_wire`)."""
 

@@ -12,7 +12,7 @@ import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 from uuid import UUID
 
 import structlog
@@ -26,6 +26,7 @@ from service.pubsub.broker import Broker, Channel, Reconnected, Unconfirmed
 from service.requests.message import (
     IN_PROGRESS,
     PROGRESS_SECONDS,
+    Answer,
     Reply,
     Request,
     decode_reply,
@@ -41,13 +42,6 @@ _RETRY_SECONDS = 0.1
 _LOOK_AFTER_SECONDS = 0.5
 _SILENCE_SECONDS = 5 * PROGRESS_SECONDS
 """A runner that has not been heard of for so long, with a request of ours in its hands, is taken for dead."""
-
-
-class Answer(NamedTuple):
-    """A successful reply: HTTP status and JSON bytes, ready to be sent."""
-
-    status: int
-    body: bytes
 
 
 class _RunnerDied(Exception):

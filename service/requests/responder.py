@@ -16,8 +16,15 @@ from structlog.contextvars import bind_contextvars
 
 from service.errors import BrokerUnavailable, FanoutError, RequestFailed, to_wire
 from service.pubsub.broker import Broker, Channel, Reconnected
-from service.requests.message import IN_PROGRESS, PROGRESS_SECONDS, Reply, Request, decode_request, encode_reply
-from service.requests.requester import Answer
+from service.requests.message import (
+    IN_PROGRESS,
+    PROGRESS_SECONDS,
+    Answer,
+    Reply,
+    Request,
+    decode_request,
+    encode_reply,
+)
 from service.tasks import TaskSet, repeat
 from service.tracing import traced
 

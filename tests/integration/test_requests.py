@@ -29,8 +29,8 @@ from service.identity import RunnerId
 from service.pubsub.broker import Channel
 from service.redis_source import RedisSource
 from service.requests import requester as requester_module
-from service.requests.message import IN_PROGRESS, Reply, Request, encode_reply
-from service.requests.requester import Answer, Requester
+from service.requests.message import IN_PROGRESS, Answer, Reply, Request, encode_reply
+from service.requests.requester import Requester
 from service.requests.responder import Responder
 from service.settings import Settings
 from service.store.bash_history import BashHistory, new_command_id

@@ -16,8 +16,7 @@ from pydantic import ValidationError
 
 from service.errors import InvalidRequest, JsonObject, NotFound
 from service.redaction import redact_problems
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.conversation.launching import launch_runtime
 from service.runner.extensions.extensions import Extensions
 from service.runner.operations.profiles import new_name, profile_name, renamed, renaming, told

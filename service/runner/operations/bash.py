@@ -6,8 +6,7 @@ import json
 from signal import Signals
 
 from service.errors import JsonObject
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.bash.host import BashHost
 from service.runner.bash.process import CommandProcess, CommandRequest, TerminalSize
 from service.runner.operations.table import SUCCESS, Operation, answered

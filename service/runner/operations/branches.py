@@ -5,8 +5,7 @@ from __future__ import annotations
 from uuid import UUID, uuid4
 
 from service.identity import keyed_id
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.conversation.meta import read_meta
 from service.runner.operations.table import SUCCESS, Operation, conversation_id, info_for
 from service.runner.ownership.host import Host

@@ -14,8 +14,7 @@ from openhands.sdk.conversation.request import (
 )
 from openhands.sdk.llm import TextContent
 
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.conversation.creation import Plan, private_copy
 from service.runner.conversation.hosted import HostedConversation
 from service.runner.conversation.meta import successor

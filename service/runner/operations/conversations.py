@@ -10,8 +10,7 @@ from openhands.sdk.launch import ResolvedLaunch
 from openhands.sdk.utils.cipher import Cipher
 
 from service.errors import AlreadyRunning, InvalidRequest, RequestFailed
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.bash.host import BashHost
 from service.runner.conversation.creation import plan
 from service.runner.conversation.hosted import HostedConversation

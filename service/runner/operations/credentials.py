@@ -6,8 +6,7 @@ from openhands.sdk.agent.acp_file_credentials import supports_file_credential_bi
 from openhands.sdk.credential import HttpVersionedCredentialBinding
 
 from service.errors import Forbidden, NotFound
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.operations.table import Operation, conversation_id
 from service.runner.ownership.host import Host
 from service.runner.servers.credential_bindings import CredentialBindings, require_usable

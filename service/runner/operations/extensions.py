@@ -17,8 +17,7 @@ from openhands.sdk.subagent.load import discover_agents
 from openhands.tools.preset.default import discover_builtin_agents
 
 from service.errors import JsonObject, SourceRefused, SourceTimedOut, SourceUnavailable
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.conversation.launching import has_browser, registrations
 from service.runner.extensions.extensions import Extensions, contents_of, plugin_contents
 from service.runner.extensions.installed import InstalledExtensions

@@ -8,8 +8,7 @@ import pydantic_core
 from openhands.sdk.utils.cipher import Cipher
 
 from service.errors import JsonObject
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.conversation.creation import Plan, plan
 from service.runner.extensions.extensions import Extensions
 from service.runner.operations.table import SUCCESS, Operation, answered, command_key, conversation_id

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from service.errors import Disabled
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.operations.table import Operation, answered
 from service.runner.programs.desktop import Desktop, password_of
 from service.runner.programs.editor import Editor

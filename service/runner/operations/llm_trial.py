@@ -11,8 +11,7 @@ from openhands.sdk.llm.exceptions import LLMRateLimitError, LLMTimeoutError
 from openhands.sdk.utils.cipher import Cipher
 
 from service.errors import JsonObject
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.operations.table import Operation, answered
 from service.runner.persistence.profile_stores import ProfileStores
 from service.runner.wire.request_models import LlmDraft

@@ -10,8 +10,7 @@ import httpx
 from openhands.sdk.utils.cipher import Cipher
 
 from service.errors import BadRequest, JsonObject, NotFound, RemoteTimedOut, RemoteUnavailable
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.operations.table import Operation, answered
 from service.runner.persistence.settings_store import SecretsStore
 from service.runner.workers import Workers

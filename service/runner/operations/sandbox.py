@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.operations.table import SUCCESS, Operation
 from service.runner.ownership.host import Host
 

@@ -9,8 +9,7 @@ from openhands.sdk.llm.utils.unverified_models import get_supported_llm_models
 from openhands.sdk.llm.utils.verified_models import VERIFIED_MODELS
 from openhands.sdk.tool.registry import list_registered_tools, list_tool_catalog
 
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.operations.table import Operation, answered
 from service.runner.wire.schemas import sdk_schemas
 from service.runner.workers import Workers

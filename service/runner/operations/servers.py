@@ -6,8 +6,7 @@ import json
 
 from openhands.sdk.utils.cipher import Cipher
 
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.extensions.extensions import Extensions
 from service.runner.operations.table import Operation, answered
 from service.runner.servers.acp_models import AcpModels

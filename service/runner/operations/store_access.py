@@ -16,8 +16,7 @@ from pydantic import ValidationError
 
 from service.catalog.store_lock import StoreLock
 from service.errors import BadRequest, Conflict, InvalidRequest, NotFound, Unavailable
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.operations.table import Operation
 from service.runner.wire.validation import invalid
 from service.runner.workers import Workers

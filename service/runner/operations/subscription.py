@@ -16,8 +16,7 @@ from pydantic import SecretStr
 
 from service.catalog.oauth_jobs import JOB_SECONDS, OAuthJobs
 from service.errors import JsonObject, NotFound, RemoteUnavailable
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.operations.table import Operation, answered
 from service.runner.workers import Workers
 

@@ -11,8 +11,7 @@ from openhands.sdk.llm.provider_connection_store import ProviderConnectionNotFou
 from openhands.sdk.utils.cipher import Cipher
 
 from service.errors import BadRequest
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.operations.profiles import load_usable
 from service.runner.operations.store_access import store_errors
 from service.runner.operations.table import SUCCESS, Operation, conversation_id, submitting

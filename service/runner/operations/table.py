@@ -11,8 +11,7 @@ import pydantic_core
 from pydantic import BaseModel
 
 from service.errors import NoRunner, OwnerMoving, OwnershipLost, RequestFailed
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.ownership.host import Host
 from service.runner.wire.validation import parse
 from service.store.inbox import key_name

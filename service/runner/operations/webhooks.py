@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.runner.operations.table import Operation, answered
 from service.runner.webhooks.webhooks import Webhooks
 

@@ -7,8 +7,7 @@ from unittest.mock import patch
 
 from service.pubsub.broker import Channel, Delivery, Reconnected
 from service.requests import responder as responder_module
-from service.requests.message import Request
-from service.requests.requester import Answer
+from service.requests.message import Answer, Request
 from service.requests.responder import Responder
 from tests.unit.pubsub.memory_broker import MemoryBroker
 from tests.waiting import wait_until_async
