@@ -5,10 +5,9 @@ from __future__ import annotations
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty
 
-from service.blueprints.conversations import LLM_TIMEOUT_SECONDS
 from service.blueprints.http.answers import Success
 from service.blueprints.http.arguments import checked_json, uuid_path
-from service.blueprints.http.asking import ask_owner
+from service.blueprints.http.asking import LLM_SECONDS, ask_owner
 from service.blueprints.http.context import web_of
 from service.blueprints.http.openapi import documented
 
@@ -58,6 +57,4 @@ async def bind_credential(request: Request, conversation_id: str, secret_name: s
 
 
 async def _change(request: Request, conversation_id: str, operation: str) -> HTTPResponse:
-    return await ask_owner(
-        request, operation, conversation_id, body=checked_json(request), timeout_seconds=LLM_TIMEOUT_SECONDS
-    )
+    return await ask_owner(request, operation, conversation_id, body=checked_json(request), timeout_seconds=LLM_SECONDS)

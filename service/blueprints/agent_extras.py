@@ -9,9 +9,8 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.http.answers import json_answer
 from service.blueprints.http.arguments import body
-from service.blueprints.http.asking import ask_any
+from service.blueprints.http.asking import NETWORK_SECONDS, ask_any
 from service.blueprints.http.openapi import documented
-from service.blueprints.installed_extensions import NETWORK_SECONDS
 
 blueprint = Blueprint("agent_extras", url_prefix="/api")
 

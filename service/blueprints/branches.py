@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.conversations import LLM_TIMEOUT_SECONDS, IncludeSkills
 from service.blueprints.http.answers import Success
-from service.blueprints.http.arguments import checked_json, idempotency, query
-from service.blueprints.http.asking import ask_owner
+from service.blueprints.http.arguments import IncludeSkills, checked_json, idempotency, query
+from service.blueprints.http.asking import LLM_SECONDS, ask_owner
 from service.blueprints.http.openapi import documented
 
 blueprint = Blueprint("branches", url_prefix="/api/conversations/<conversation_id:str>")
 
-_COPY_TIMEOUT_SECONDS = 120
+_COPY_SECONDS = 120.0
 """For the files of a conversation with very many events, on a slow disk."""
 
 
@@ -32,7 +31,7 @@ async def fork(request: Request, conversation_id: str) -> HTTPResponse:
         conversation_id,
         body=checked_json(request, required=False),
         arguments={**query(request, IncludeSkills).model_dump(), **idempotency(request)},
-        timeout_seconds=_COPY_TIMEOUT_SECONDS,
+        timeout_seconds=_COPY_SECONDS,
         missing="Source conversation not found",
     )
 
@@ -51,7 +50,7 @@ async def start_child(request: Request, conversation_id: str) -> HTTPResponse:
         "conversation.start_child",
         conversation_id,
         body=checked_json(request),
-        timeout_seconds=_COPY_TIMEOUT_SECONDS,
+        timeout_seconds=_COPY_SECONDS,
         missing="Parent conversation not found",
     )
 
@@ -82,6 +81,6 @@ async def condense(request: Request, conversation_id: str) -> HTTPResponse:
         request,
         "conversation.condense",
         conversation_id,
-        timeout_seconds=LLM_TIMEOUT_SECONDS,
+        timeout_seconds=LLM_SECONDS,
         missing="Conversation not found",
     )

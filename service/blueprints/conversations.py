@@ -13,8 +13,16 @@ from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.http.answers import Success, json_answer
-from service.blueprints.http.arguments import checked_json, idempotency, json_body, json_bytes, query, uuid_path
-from service.blueprints.http.asking import ask_owner
+from service.blueprints.http.arguments import (
+    IncludeSkills,
+    checked_json,
+    idempotency,
+    json_body,
+    json_bytes,
+    query,
+    uuid_path,
+)
+from service.blueprints.http.asking import LLM_SECONDS, ask_owner
 from service.blueprints.http.context import WebContext, web_of
 from service.blueprints.http.observability import with_observability
 from service.blueprints.http.openapi import array_of, documented
@@ -26,9 +34,6 @@ from service.store.final_response import final_response
 from service.store.snapshot import leaf_of
 
 blueprint = Blueprint("conversations", url_prefix="/api/conversations")
-
-LLM_TIMEOUT_SECONDS = 600
-"""An answer that an LLM must give first; the SDK's client waits as long."""
 
 _MAX_IDS = 99
 
@@ -44,10 +49,6 @@ class ExecutionStatus(Enum):
     ERROR = "error"
     STUCK = "stuck"
     DELETING = "deleting"
-
-
-class IncludeSkills(BaseModel):
-    include_skills: bool = False
 
 
 class OneQuery(IncludeSkills):
@@ -210,7 +211,7 @@ async def ask_agent(request: Request, conversation_id: str) -> HTTPResponse:
         "conversation.ask_agent",
         conversation_id,
         body=checked_json(request),
-        timeout_seconds=LLM_TIMEOUT_SECONDS,
+        timeout_seconds=LLM_SECONDS,
         missing="Conversation not found",
     )
 
@@ -228,7 +229,7 @@ async def generate_title(request: Request, conversation_id: str) -> HTTPResponse
         "conversation.generate_title",
         conversation_id,
         body=checked_json(request),
-        timeout_seconds=LLM_TIMEOUT_SECONDS,
+        timeout_seconds=LLM_SECONDS,
     )
 
 

@@ -19,7 +19,7 @@ from service.blueprints.http.arguments import query, uuid_path
 from service.blueprints.http.context import web_of
 from service.blueprints.http.file_response import as_attachment, send_open_file
 from service.blueprints.http.openapi import documented
-from service.blueprints.http.places import Place, open_file
+from service.blueprints.http.places import Place, absolute, open_file
 from service.blueprints.http.scopes import SCOPED_PREFIX, Routes, place_in_scope, workspace_of
 from service.blueprints.http.upload import take_upload
 from service.errors import BadRequest, Forbidden, InvalidRequest, NotFound, RequestFailed
@@ -235,11 +235,6 @@ async def _send(request: Request, path: str, runtime_conversation_id: str | None
 def _reason(error: OSError, path: str) -> str:
     """What went wrong, with the path that was asked for: the error itself names a step on the way to it."""
     return str(OSError(error.errno, error.strerror, path))
-
-
-def absolute(file_path: str) -> str:
-    """What follows the route; proxies merge the slash that makes it absolute."""
-    return "/" + file_path.lstrip("/")
 
 
 def _make_directory(target: Place) -> None:

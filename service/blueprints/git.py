@@ -17,13 +17,12 @@ from pydantic import BaseModel, Field, StringConstraints
 from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.files import absolute
 from service.blueprints.http.answers import json_answer
 from service.blueprints.http.arguments import query, text_path
 from service.blueprints.http.asking import ask_any
 from service.blueprints.http.context import web_of
 from service.blueprints.http.openapi import documented
-from service.blueprints.http.places import Place, open_file
+from service.blueprints.http.places import Place, absolute, open_file
 from service.blueprints.http.scopes import SCOPED_PREFIX, Routes, place_in_scope
 from service.errors import BadRequest
 from service.git.changes import Change, changes, changes_of

@@ -8,11 +8,8 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.http.answers import json_answer
 from service.blueprints.http.arguments import body, text_path
-from service.blueprints.http.asking import ask_any
+from service.blueprints.http.asking import NETWORK_SECONDS, ask_any
 from service.blueprints.http.openapi import documented
-
-NETWORK_SECONDS = 300.0
-"""For what may have to be fetched first."""
 
 _NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from sanic import Blueprint, HTTPResponse, Request
 
-from service.blueprints.http.arguments import body, checked_json, invalid
+from service.blueprints.http.arguments import body, checked_json, exposure, invalid
 from service.blueprints.http.asking import ask_any
 from service.blueprints.http.openapi import documented
-from service.blueprints.settings import exposure
 from service.errors import JsonObject
 
 blueprint = Blueprint("profiles", url_prefix="/api/profiles")

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_core import from_json, to_json
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import text
 
-from service.blueprints.http.arguments import body, checked_json, query
+from service.blueprints.http.answers import Deleted
+from service.blueprints.http.arguments import body, checked_json, exposure, query
 from service.blueprints.http.asking import ask_any
 from service.blueprints.http.context import web_of
 from service.blueprints.http.openapi import documented
-from service.errors import BadRequest, InvalidRequest
+from service.errors import InvalidRequest
 from service.redaction import REDACTED_SECRET
 
 blueprint = Blueprint("settings", url_prefix="/api/settings")
 
-EXPOSE_HEADER = "X-Expose-Secrets"
-_EXPOSURES = {"encrypted": "encrypted", "true": "encrypted", "plaintext": "plaintext"}
 _SECRET_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 
@@ -43,25 +41,6 @@ class SecretsShown(BaseModel):
 
 class SecretsQuestion(BaseModel):
     agent_profile_id: str | None = Field(None, description="Only the secrets that this profile may use.")
-
-
-class Deleted(BaseModel):
-    deleted: Literal[True]
-
-
-def exposure(request: Request) -> dict[str, str]:
-    """`{"expose": ...}`, of the header that asks for secrets; empty when it is absent.
-
-    Raises:
-        BadRequest: the header says something else.
-    """
-    given = request.headers.get(EXPOSE_HEADER, "").strip()
-    if not given:
-        return {}
-    mode = _EXPOSURES.get(given.lower())
-    if mode is None:
-        raise BadRequest(f"Invalid {EXPOSE_HEADER} header value: it is 'encrypted' or 'plaintext'")
-    return {"expose": mode}
 
 
 @blueprint.get("/agent-schema")

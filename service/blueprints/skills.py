@@ -8,9 +8,9 @@ from pydantic import BaseModel, Field
 from sanic import Blueprint, HTTPResponse, Request
 
 from service.blueprints.http.arguments import body
-from service.blueprints.http.asking import ask_any
+from service.blueprints.http.asking import NETWORK_SECONDS, ask_any
 from service.blueprints.http.openapi import documented
-from service.blueprints.installed_extensions import NETWORK_SECONDS, Installed, add_routes
+from service.blueprints.installed_extensions import Installed, add_routes
 
 blueprint = Blueprint("skills", url_prefix="/api/skills")
 

@@ -8,10 +8,10 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from sanic import Blueprint, HTTPResponse, Request
 
+from service.blueprints.http.answers import Deleted
 from service.blueprints.http.arguments import body, query
 from service.blueprints.http.asking import ask_any
 from service.blueprints.http.openapi import documented
-from service.blueprints.settings import Deleted
 
 blueprint = Blueprint("workspaces", url_prefix="/api/workspaces")
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel
 from sanic import HTTPResponse
 
 
 class Success(BaseModel):
     success: bool = True
+
+
+class Deleted(BaseModel):
+    deleted: Literal[True]
 
 
 def json_answer(content: bytes | BaseModel, status: int = 200) -> HTTPResponse:

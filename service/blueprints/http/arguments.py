@@ -26,7 +26,15 @@ _UUID: TypeAdapter[UUID] = TypeAdapter(UUID)
 _EVENT_IDS: TypeAdapter[list[str]] = TypeAdapter(list[str])
 _IDEMPOTENCY_HEADER = "idempotency-key"
 _MAX_KEY_LENGTH = 255
+_EXPOSE_HEADER = "X-Expose-Secrets"
+_EXPOSURES = {"encrypted": "encrypted", "true": "encrypted", "plaintext": "plaintext"}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class IncludeSkills(BaseModel):
+    """Query of what answers with a conversation: whether with the skills of its agent."""
+
+    include_skills: bool = False
 
 
 def query[Model: BaseModel](request: Request, model: type[Model]) -> Model:
@@ -163,6 +171,21 @@ def idempotency(request: Request) -> JsonObject:
     except UnicodeEncodeError:
         raise invalid_value("string_unicode", ["header", _IDEMPOTENCY_HEADER], "Not UTF-8", "<key>") from None
     return {"idempotency_key": key}
+
+
+def exposure(request: Request) -> JsonObject:
+    """The header that asks for secrets as a request's argument; nothing when it is absent.
+
+    Raises:
+        BadRequest: the header says something else.
+    """
+    given = request.headers.get(_EXPOSE_HEADER, "").strip()
+    if not given:
+        return {}
+    mode = _EXPOSURES.get(given.lower())
+    if mode is None:
+        raise BadRequest(f"Invalid {_EXPOSE_HEADER} header value: it is 'encrypted' or 'plaintext'")
+    return {"expose": mode}
 
 
 def invalid(error: ValidationError, *loc: str) -> InvalidRequest:

@@ -10,6 +10,11 @@ from service.blueprints.http.arguments import uuid_path
 from service.blueprints.http.context import web_of
 from service.errors import ConversationNotFound, JsonObject, NotFound
 
+LLM_SECONDS = 600.0
+"""For an answer that an LLM must give first; the SDK's client waits as long."""
+NETWORK_SECONDS = 300.0
+"""For what may have to be fetched first."""
+
 
 async def ask_any(
     request: Request,

@@ -77,6 +77,11 @@ class Place(NamedTuple):
             os.close(descriptor)
 
 
+def absolute(file_path: str) -> str:
+    """The path that ends a route's own; proxies merge the slash that makes it absolute."""
+    return "/" + file_path.lstrip("/")
+
+
 def place(text: str, name: str, inside: str | None) -> Place:
     """Where `text` leads, links followed. Blocking.
 
