@@ -35,6 +35,11 @@ class Touched:
         with self._lock:
             self._scores[name] = score
 
+    def forget(self, name: str) -> None:
+        """Of a conversation that is deleted; else, where nobody asks, what there was would stay for ever."""
+        with self._lock:
+            self._scores.pop(name, None)
+
     def take(self) -> dict[str, int]:
         """All that was noted since the last call."""
         with self._lock:

@@ -99,6 +99,8 @@ class ConversationIndex:
     async def remove(self, conversation_id: UUID) -> None:
         """Forget a deleted conversation."""
         name = conversation_id.hex
+        if self._touched is not None:
+            self._touched.forget(name)
         with redis_errors():
             async with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.zrem(self._keys.index_created, name)

@@ -282,6 +282,14 @@ async def test_order_is_that_of_the_last_changes(
     assert await walk(another, SortOrder.CREATED_AT, None, 5) == [UUID(int=number) for number in (1, 2, 3)]
 
 
+async def test_deleted_conversation_leaves_nothing_that_waits(catalog: Catalog, source: RedisSource) -> None:
+    """Where nobody asks for the order, many would be made and deleted."""
+    await fill(catalog, [entry(1), entry(2)])
+    await catalog.index.touch(UUID(int=1), entry(1, updated=5).updated_at)
+    await catalog.index.remove(UUID(int=1))
+    assert source.touched is None or list(source.touched.take()) == [UUID(int=2).hex]
+
+
 async def test_emptied_redis_has_no_index(catalog: Catalog, redis: Redis) -> None:
     """It must be built again before lists can be trusted."""
     await catalog.index_build.run(in_batches(TIED))
