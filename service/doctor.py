@@ -119,8 +119,10 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     if problem is not None:
         yield Finding(Level.PROBLEM, "disk", problem, "Nothing can be stored, so no command is taken.")
         return
-    free_bytes = shutil.disk_usage(nearest_existing(folder)).free
-    yield _judged("disk", f"{free_bytes / 1e9:.1f} GB free below {folder}", free_bytes >= _LOW_DISK_BYTES, "Make room.")
+    usage = shutil.disk_usage(nearest_existing(folder))
+    if usage.total:  # some network disks tell no sizes
+        what = f"{usage.free / 1e9:.1f} GB free below {folder}"
+        yield _judged("disk", what, usage.free >= _LOW_DISK_BYTES, "Make room.")
     try:
         seconds = _sync_seconds(nearest_existing(folder))
     except OSError as error:
@@ -153,8 +155,9 @@ def _sync_seconds(folder: Path) -> float:
 
 def _locks(settings: Settings) -> Iterator[Finding]:
     """The index of shell commands is appended to by several processes under a lock."""
-    folder = nearest_existing(settings.bash_events_dir)
+    folder = settings.bash_events_dir
     try:
+        folder = nearest_existing(folder)
         holds = _locks_hold(folder)
     except OSError as error:
         yield Finding(

@@ -72,6 +72,13 @@ async def test_disk_that_is_nearly_full(settings: Settings, monkeypatch: pytest.
     assert "0.0 GB free" in (await finding(settings, "disk")).what
 
 
+async def test_disk_that_tells_no_sizes_is_not_full(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the server takes it."""
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(total=0, free=0))
+    assert "disk" not in [each.subject for each in await examine(settings)]
+
+
 async def test_disk_that_is_slow(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     sync, clock, late = os.fsync, time.monotonic, [0.0]
 
@@ -96,6 +103,11 @@ async def test_locks_that_there_are_none_of(settings: Settings, monkeypatch: pyt
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     assert (await finding(settings, "locks")).what.endswith("No locks available")
+
+
+async def test_folder_of_which_nothing_can_be_told(tmp_path: Path, settings: Settings) -> None:
+    settings = settings.model_copy(update={"bash_events_dir": tmp_path / ("n" * 300)})
+    assert (await finding(settings, "locks")).level is Level.PROBLEM
 
 
 async def test_versions_that_do_not_belong_together(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
