@@ -66,7 +66,7 @@ class StubWeb:
     async def alive(self) -> list[RunnerRecord]:
         if self.facts is None:
             raise BrokerUnavailable
-        return [RunnerRecord(RunnerId("one"), 0, self.facts)]
+        return [RunnerRecord(RunnerId("one"), 0, self.facts, is_able=True)]
 
     async def sdk_schemas(self) -> dict[str, JsonObject]:
         return self.schemas

@@ -23,6 +23,8 @@ class RunnerRecord(NamedTuple):
     """Runs in progress."""
     facts: dict[str, Any]
     """JSON: versions of the SDK and its tools, `usable_tools`, `host`, `pid`."""
+    is_able: bool
+    """Whether it can open files; one that cannot keeps what it owns, and is given nothing new."""
 
 
 class Runners:
@@ -35,20 +37,14 @@ class Runners:
         self._redis = redis
         self._keys = keys
 
-    async def beat(self, record: RunnerRecord, *, is_able: bool) -> bool:
-        """Say that a runner lives, for the next three heartbeats; False when nothing was left of the one before.
-
-        One that is not able keeps what it owns, and is not listed: it is given nothing new.
-        """
-        content = json.dumps({"load": record.load, "facts": record.facts})
+    async def beat(self, record: RunnerRecord) -> bool:
+        """Say that a runner lives, for the next three heartbeats; False when nothing was left of the one before."""
+        content = json.dumps({"load": record.load, "facts": record.facts, "is_able": record.is_able})
         ttl_ms = int(HEARTBEAT_TTL_SECONDS * 1000)
         with redis_errors():
             async with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.set(self._keys.runner(record.runner_id), content, px=ttl_ms, get=True)
-                if is_able:
-                    pipeline.zadd(self._keys.runners, {record.runner_id: record.load})
-                else:
-                    pipeline.zrem(self._keys.runners, record.runner_id)
+                pipeline.zadd(self._keys.runners, {record.runner_id: record.load})
                 previous, _ = await pipeline.execute()
         return previous is not None
 
@@ -61,7 +57,7 @@ class Runners:
                 await pipeline.execute()
 
     async def alive(self) -> list[RunnerRecord]:
-        """The live runners that are able, least loaded first. The dead are struck off the list on the way."""
+        """The live runners, least loaded first. The dead are struck off the list on the way."""
         with redis_errors():
             names = [RunnerId(text(name)) for name in await self._redis.zrange(self._keys.runners, 0, -1)]
             if not names:
@@ -71,6 +67,10 @@ class Runners:
             if dead:
                 await self._redis.zrem(self._keys.runners, *dead)
         return [_record(name, content) for name, content in zip(names, contents, strict=True) if content is not None]
+
+    async def able(self) -> list[RunnerRecord]:
+        """Those of the live that are given something new."""
+        return [record for record in await self.alive() if record.is_able]
 
     async def is_silent(self, runner_id: RunnerId) -> bool:
         """Whether nobody listens to its inbox and its heartbeat has run out."""
@@ -86,4 +86,4 @@ class Runners:
 
 def _record(runner_id: RunnerId, content: bytes | str) -> RunnerRecord:
     said = json.loads(content)
-    return RunnerRecord(runner_id, said["load"], said["facts"])
+    return RunnerRecord(runner_id, said["load"], said["facts"], said.get("is_able", True))  # older ones do not say

@@ -30,14 +30,14 @@ class Placement:
         self._runners = runners
         self._owners = owners
         self._known_owners: TTLCache[UUID, RunnerId] = TTLCache(_REMEMBERED_OWNERS, _REMEMBER_OWNER_SECONDS)
-        self._known_alive: list[RunnerRecord] = []
-        self._known_alive_until = 0.0
+        self._known_able: list[RunnerRecord] = []
+        self._known_able_until = 0.0
 
     async def find(self, conversation_id: UUID | None, unheard: RunnerId | None = None) -> RunnerId:
         """The owner, or one of the least loaded runners; not the one that did not hear the request just now.
 
         Raises:
-            NoRunner: no other lives.
+            NoRunner: no other is able.
             BrokerUnavailable: Redis does not answer.
         """
         if unheard is not None:
@@ -47,21 +47,21 @@ class Placement:
             if owner is not None and owner != unheard:
                 self._known_owners.setdefault(conversation_id, owner)
                 return owner
-        alive = [runner for runner in await self._alive() if runner.runner_id != unheard]
-        if not alive:
+        able = [runner for runner in await self._able() if runner.runner_id != unheard]
+        if not able:
             raise NoRunner
         # Loads are a heartbeat old: a burst must not land on one runner because it was the idlest a second ago.
-        return random.choice([runner for runner in alive if runner.load == alive[0].load]).runner_id
+        return random.choice([runner for runner in able if runner.load == able[0].load]).runner_id
 
     def forget(self, conversation_id: UUID | None) -> None:
         """What was known has proved wrong: ask Redis the next time."""
-        self._known_alive_until = 0.0
+        self._known_able_until = 0.0
         if conversation_id is not None:
             self._known_owners.pop(conversation_id, None)
 
-    async def _alive(self) -> list[RunnerRecord]:
-        """The live runners: they say how they are once a second."""
-        if time.monotonic() > self._known_alive_until:
-            self._known_alive = await self._runners.alive()
-            self._known_alive_until = time.monotonic() + _REMEMBER_RUNNERS_SECONDS
-        return self._known_alive
+    async def _able(self) -> list[RunnerRecord]:
+        """The runners that may be given something: they say how they are once a second."""
+        if time.monotonic() > self._known_able_until:
+            self._known_able = await self._runners.able()
+            self._known_able_until = time.monotonic() + _REMEMBER_RUNNERS_SECONDS
+        return self._known_able

@@ -230,8 +230,7 @@ async def _beat(
 ) -> None:
     """Show that this runner lives, and see to what Redis may have lost."""
     try:
-        record = RunnerRecord(runner_id, host.slots.taken, facts)
-        was_there = await catalog.runners.beat(record, is_able=can_open())
+        was_there = await catalog.runners.beat(RunnerRecord(runner_id, host.slots.taken, facts, can_open()))
         if host.pulse.beat(was_there=was_there, now=time.monotonic()):
             mend_index()
             await host.renew_leases()

@@ -358,39 +358,40 @@ async def _must_not_be_read() -> AsyncIterator[list[IndexEntry]]:
 
 
 def record(runner_id: RunnerId, load: int = 0) -> RunnerRecord:
-    return RunnerRecord(runner_id, load, {"sdk_version": "1.58.0", "pid": 7})
+    return RunnerRecord(runner_id, load, {"sdk_version": "1.58.0", "pid": 7}, is_able=True)
 
 
 async def test_live_runners_are_listed_by_load(catalog: Catalog) -> None:
     """What each says of itself comes with it; its newest heartbeat counts."""
     assert await catalog.runners.alive() == []
-    await catalog.runners.beat(record(ONE, load=1), is_able=True)
-    await catalog.runners.beat(record(OTHER, load=2), is_able=True)
+    await catalog.runners.beat(record(ONE, load=1))
+    await catalog.runners.beat(record(OTHER, load=2))
     assert await catalog.runners.alive() == [record(ONE, 1), record(OTHER, 2)]
-    await catalog.runners.beat(record(ONE, load=3), is_able=True)
+    await catalog.runners.beat(record(ONE, load=3))
     assert await catalog.runners.alive() == [record(OTHER, 2), record(ONE, 3)]
 
 
 async def test_runner_that_is_not_able_is_given_nothing_new(catalog: Catalog) -> None:
-    """And nobody takes from it what it owns."""
-    for is_able in (True, False):
-        await catalog.runners.beat(record(ONE), is_able=is_able)
-    assert await catalog.runners.alive() == []
-    assert await catalog.runners.is_beating(ONE)
+    """And is asked about what it owns."""
+    records = [record(ONE), record(OTHER)._replace(is_able=False)]
+    for each in records:
+        await catalog.runners.beat(each)
+    assert await catalog.runners.able() == records[:1]
+    assert await catalog.runners.alive() == records
 
 
 async def test_heartbeat_says_whether_it_is_the_first(catalog: Catalog, redis: Redis) -> None:
     """A runner learns from it that Redis was emptied, or that it was silent for too long."""
-    assert [await catalog.runners.beat(record(ONE), is_able=True) for _ in range(3)] == [False, True, True]
+    assert [await catalog.runners.beat(record(ONE)) for _ in range(3)] == [False, True, True]
     await redis.flushall()
-    assert not await catalog.runners.beat(record(ONE), is_able=True)
+    assert not await catalog.runners.beat(record(ONE))
 
 
 async def test_silent_runner_is_dropped(catalog: Catalog, redis: Redis, keys: Keys) -> None:
     """Its heartbeat runs out, and the list is tidied on the way."""
-    await catalog.runners.beat(record(OTHER), is_able=True)
+    await catalog.runners.beat(record(OTHER))
     with patch.object(runners_module, "HEARTBEAT_TTL_SECONDS", SHORT_SECONDS):
-        await catalog.runners.beat(record(ONE), is_able=True)
+        await catalog.runners.beat(record(ONE))
 
     async def is_alone() -> bool:
         return await catalog.runners.alive() == [record(OTHER)]
@@ -401,7 +402,7 @@ async def test_silent_runner_is_dropped(catalog: Catalog, redis: Redis, keys: Ke
 
 async def test_runner_that_leaves_is_gone_at_once(catalog: Catalog, redis: Redis) -> None:
     """Nothing of it is left."""
-    await catalog.runners.beat(record(ONE), is_able=True)
+    await catalog.runners.beat(record(ONE))
     await catalog.runners.leave(ONE)
     assert await redis.keys("*") == []
 
@@ -415,7 +416,7 @@ async def test_runner_is_silent_without_heartbeat_and_listener(
         await listening.broker.subscribe(Channel(keys.inbox(ONE)))
         assert not await catalog.runners.is_silent(ONE)
         await listening.broker.unsubscribe(Channel(keys.inbox(ONE)))
-    await catalog.runners.beat(record(ONE), is_able=True)
+    await catalog.runners.beat(record(ONE))
     assert not await catalog.runners.is_silent(ONE)
     await catalog.runners.leave(ONE)
 
@@ -562,7 +563,7 @@ CALLS: dict[str, Callable[[Catalog], Awaitable[object]]] = {
     "index.page from an id": lambda catalog: catalog.index.page(SortOrder.CREATED_AT_DESC, None, ID, 5),
     "index.is_complete": lambda catalog: catalog.index.is_complete(),
     "index_build.run": lambda catalog: catalog.index_build.run(in_batches(TIED)),
-    "runners.beat": lambda catalog: catalog.runners.beat(record(ONE), is_able=True),
+    "runners.beat": lambda catalog: catalog.runners.beat(record(ONE)),
     "runners.leave": lambda catalog: catalog.runners.leave(ONE),
     "runners.alive": lambda catalog: catalog.runners.alive(),
     "runners.is_silent": lambda catalog: catalog.runners.is_silent(ONE),
@@ -598,7 +599,7 @@ async def test_deployments_on_one_redis_do_not_see_each_other(catalog: Catalog, 
     theirs = Catalog(redis, Keys("another"), LEASE_SECONDS)
     await catalog.index.put(TIED)
     await complete(catalog)
-    await catalog.runners.beat(record(ONE), is_able=True)
+    await catalog.runners.beat(record(ONE))
     await catalog.owners.acquire(ID, ONE)
     await catalog.cluster_runs.take(ID, 1)
     await catalog.activity.note()

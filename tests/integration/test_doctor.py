@@ -160,7 +160,7 @@ async def test_runners_of_different_versions(with_redis: Settings) -> None:
     runners = Runners(client, Keys("fanout"))
     for number in (58, 59):
         facts = {"host": "h", "sdk_version": f"1.{number}.0"}
-        await runners.beat(RunnerRecord(RunnerId(f"h.1.{number}"), 0, facts), is_able=True)
+        await runners.beat(RunnerRecord(RunnerId(f"h.1.{number}"), 0, facts, is_able=True))
     await client.aclose()
     found = await finding(with_redis, "runners")
     assert found.what == "different SDKs: 1.58.0, 1.59.0"

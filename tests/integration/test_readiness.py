@@ -10,6 +10,8 @@ import pytest
 
 from service.blueprints.http import context
 from service.blueprints.http.context import WebContext
+from service.catalog.runners import RunnerRecord
+from service.identity import RunnerId
 from service.redis_source import RedisSource
 from service.settings import Settings
 from tests.shortages import no_more_descriptors
@@ -40,6 +42,17 @@ async def test_worker_without_descriptors_is_not_ready(settings: Settings, sourc
         with no_more_descriptors():
             await wait_until_async(lambda: lacking in web.readiness(), "the lack is seen")
         await wait_until_async(lambda: lacking not in web.readiness(), "its end is seen")
+
+
+async def test_runner_without_descriptors_serves_nothing_new(settings: Settings, source: RedisSource) -> None:
+    settings = settings.model_copy(update={"redis_namespace": source.namespace})
+    async with WebContext(settings, source, lambda: None) as web:
+
+        async def is_seen() -> bool:
+            await web.catalog.runners.beat(RunnerRecord(RunnerId("one"), 0, {}, is_able=False))
+            return web.readiness() == ["No runner has descriptors left"]
+
+        await wait_until_async(is_seen, "the lack is seen")
 
 
 async def test_check_that_does_not_end_is_not_readiness(

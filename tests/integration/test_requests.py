@@ -76,9 +76,9 @@ class Deployment:
         await self.shows_up(runner_id, load)
         return asked
 
-    async def shows_up(self, runner_id: RunnerId, load: int = 0) -> None:
+    async def shows_up(self, runner_id: RunnerId, load: int = 0, *, is_able: bool = True) -> None:
         """Its heartbeat is there, whether or not anybody listens."""
-        await self.catalog.runners.beat(RunnerRecord(runner_id, load, {}), is_able=True)
+        await self.catalog.runners.beat(RunnerRecord(runner_id, load, {}, is_able))
 
     @asynccontextmanager
     async def web_worker(self, *, moving_seconds: float = 0.0) -> AsyncIterator[Requester]:
@@ -287,6 +287,18 @@ async def test_idlest_runner_is_asked(deployment: Deployment, requester: Request
     await deployment.runner(OTHER, load=1)
     assert (await requester.ask("anything")).body == b"other"
     assert (await requester.ask("anything", ID)).body == b"other"
+
+
+async def test_runner_that_is_not_able_is_asked_about_its_own_alone(
+    deployment: Deployment, requester: Requester
+) -> None:
+    """It can open no file, but let go of what is open."""
+    await deployment.runner(ONE)
+    await deployment.shows_up(ONE, is_able=False)
+    with pytest.raises(NoRunner):
+        await requester.ask("anything")
+    await deployment.catalog.owners.acquire(ID, ONE)
+    assert await requester.ask("anything", ID) == Answer(200, ONE.encode())
 
 
 async def test_runner_that_came_a_moment_ago_is_asked_when_the_known_one_is_gone(

@@ -100,17 +100,17 @@ async def test_runner_without_descriptors_is_given_nothing_new(
 ) -> None:
     """Until it has some again."""
 
-    async def is_listed() -> bool:
-        return bool(await catalog.runners.alive())
+    async def is_able() -> bool:
+        return bool(await catalog.runners.able())
 
-    async def is_only_known() -> bool:
-        return not await is_listed() and await catalog.runners.is_beating(runner_id)
+    async def is_only_alive() -> bool:
+        return not await is_able() and bool(await catalog.runners.alive())
 
-    async with running_runner(settings, source) as runner_id:
-        await wait_until_async(is_listed, "it is listed")
+    async with running_runner(settings, source):
+        await wait_until_async(is_able, "it is able")
         with no_more_descriptors():
-            await wait_until_async(is_only_known, "it is not listed")
-        await wait_until_async(is_listed, "it is listed again")
+            await wait_until_async(is_only_alive, "it says that it is not")
+        await wait_until_async(is_able, "it is able again")
 
 
 async def test_slow_conversation_delays_no_other(

@@ -122,7 +122,7 @@ class WebContext:
         """JSON schemas of the SDK's models, from a runner, once; empty while none can be asked."""
         if self._schemas is None:
             try:
-                if not await self.catalog.runners.alive():
+                if not await self.catalog.runners.able():
                     return {}
                 answer = await self.requester.ask("sdk.schemas")
             except FanoutError as error:
@@ -197,8 +197,11 @@ class WebContext:
         if not self.requester.is_listening:
             reasons.append("The reply listener has stopped")
         try:
-            if not await self.catalog.runners.alive():
+            runners = await self.catalog.runners.alive()
+            if not runners:
                 reasons.append("No runner is up yet")
+            elif not any(runner.is_able for runner in runners):
+                reasons.append("No runner has descriptors left")
             elif not await self.catalog.index.is_complete():
                 reasons.append("The index of conversations is being built")
         except BrokerUnavailable:
