@@ -11,7 +11,7 @@ _log = structlog.get_logger(__name__)
 
 class ThreadPool(ThreadPoolExecutor):
     """Goes on with the threads it has where the machine gives no more; the library has queued the work then, and does
-    it, but says that it failed. Every loop's own threads (`asyncio.to_thread`) are of one, too.
+    it, but says that it failed. Each loop of ours has one for `asyncio.to_thread`.
     """
 
     def __init__(self, max_workers: int | None, thread_name_prefix: str) -> None:

@@ -14,6 +14,7 @@ _NOT_SETTINGS = frozenset({"env", "telemetry"})
 
 
 def _refuse_empty(keys: tuple[SecretStr, ...] | None) -> tuple[SecretStr, ...] | None:
+    """Raises InvalidRequest, which pydantic lets pass: clients expect one sentence."""
     if keys is not None and not all(key.get_secret_value().strip() for key in keys):
         raise InvalidRequest("session_api_keys cannot contain empty keys")
     return keys
