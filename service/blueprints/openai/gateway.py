@@ -218,11 +218,15 @@ def unexpected_error(request: Request, error: Exception) -> HTTPResponse:
 
 
 def _in_openais_shape(response: HTTPResponse) -> HTTPResponse:
-    """The same status and headers; of a list of problems the first, which is all that OpenAI's shape has room for."""
+    """The same status and headers; of a list of problems the first, and of what has a code its sentence, which is all
+    that OpenAI's shape has room for.
+    """
     content = json.loads(response.body or b"{}")
     detail = content["detail"]
     if "error_id" in content:
         detail = f"{detail} (error_id {content['error_id']}): {content['exception']}"
+    if isinstance(detail, dict):
+        detail = detail["message"]
     if isinstance(detail, list):
         detail = f"{'.'.join(map(str, detail[0]['loc']))}: {detail[0]['msg']}"
     answer = to_json(error_body(response.status, str(detail)))

@@ -188,7 +188,9 @@ def test_active_agent_profile_is_asked(client: OpenAI, llm: ScriptedLlm, server:
     profile = OpenHandsAgentProfile(
         name="own", llm_profile_ref="gone", system_message_suffix="Speak like the profile.", tools=[]
     )
-    AgentProfileStore(root / "agent-profiles").save(profile)
+    dangling = OpenHandsAgentProfile(name="dangling", llm_profile_ref="kept", mcp_server_refs=["nowhere"], tools=[])
+    for each in (profile, dangling):
+        AgentProfileStore(root / "agent-profiles").save(each)
     stored = root / "settings.json"
     before, asked = stored.read_bytes() if stored.exists() else None, len(llm.requests)
     stored.write_text(json.dumps({"active_agent_profile_id": str(profile.id)}))
@@ -197,6 +199,11 @@ def test_active_agent_profile_is_asked(client: OpenAI, llm: ScriptedLlm, server:
         assert answer.choices[0].message.content == "as told"
         assert "Speak like the profile." in llm.requests[asked].text
         assert llm.requests[asked].api_key == API_KEY
+        stored.write_text(json.dumps({"active_agent_profile_id": str(dangling.id)}))
+        with pytest.raises(openai.UnprocessableEntityError) as refused:
+            client.chat.completions.create(model="openhands_kept", messages=[user("SAY no")])
+        assert "nowhere" in refused.value.body["message"]  # type: ignore[index]
+        assert not refused.value.body["message"].startswith("{")  # type: ignore[index]
         stored.write_text(json.dumps({"active_agent_profile_id": str(uuid4())}))
         with pytest.raises(openai.ConflictError, match="gone"):
             client.chat.completions.create(model="openhands_kept", messages=[user("SAY no")])
