@@ -251,6 +251,10 @@ def _runners(alive: list[RunnerRecord]) -> Iterator[Finding]:
     hosts = sorted({str(runner.facts.get("host")) for runner in alive})
     load = sum(runner.load for runner in alive)
     yield Finding(Level.GOOD, "runners", f"{len(alive)} on {', '.join(hosts)}, {load} runs going on")
+    lacking = sum(not runner.is_able for runner in alive)
+    if lacking:
+        advice = "They are given nothing new: raise `ulimit -n`."
+        yield Finding(Level.WARNING, "runners", f"{lacking} without descriptors", advice)
     versions = sorted({str(runner.facts.get("sdk_version")) for runner in alive})
     if len(versions) > 1:
         advice = "Good for the length of a rolling upgrade; an older one may not read what a newer one has stored."

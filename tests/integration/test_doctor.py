@@ -155,6 +155,13 @@ async def test_secrets_that_lie_beside_their_key(settings: Settings) -> None:
     assert (await finding(settings.model_copy(update={"secret_key": None}), "secret key")).level is Level.WARNING
 
 
+async def test_runner_without_descriptors(with_redis: Settings) -> None:
+    client = RedisSource(with_redis.redis_address, "fanout").commands()
+    await Runners(client, Keys("fanout")).beat(RunnerRecord(RunnerId("h.1.1"), 0, {}, is_able=False))
+    await client.aclose()
+    assert (await finding(with_redis, "runners")).what == "1 without descriptors"
+
+
 async def test_runners_of_different_versions(with_redis: Settings) -> None:
     client = RedisSource(with_redis.redis_address, "fanout").commands()
     runners = Runners(client, Keys("fanout"))
