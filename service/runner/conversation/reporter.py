@@ -145,6 +145,13 @@ class Reporter:
                     raise
         return snapshot
 
+    def describe(self) -> Snapshot:
+        """What readers would be told now."""
+        for _ in range(_DESCRIBE_TRIES):
+            with contextlib.suppress(RuntimeError):  # a dictionary changed size: the run goes on in another thread
+                return self._describer.snapshot(self.meta, self.status)
+        return self._describer.snapshot(self.meta, self.status)
+
     async def index_as_running(self) -> None:
         """Have another runner open it soon: it looks for what runs in lists and has no owner."""
         header = self.describe().header
@@ -308,13 +315,6 @@ class Reporter:
     def _repeat(self, full_state: bytes, last_seq: int) -> None:
         if not self._driver.is_active and self._outbox.last_seq == last_seq:
             self._outbox.transient(full_state)
-
-    def describe(self) -> Snapshot:
-        """What readers would be told now."""
-        for _ in range(_DESCRIBE_TRIES):
-            with contextlib.suppress(RuntimeError):  # a dictionary changed size: the run goes on in another thread
-                return self._describer.snapshot(self.meta, self.status)
-        return self._describer.snapshot(self.meta, self.status)
 
     async def _write_meta(self, meta: Meta) -> None:
         await self._workers.call(self._write, write_meta, self._directory, meta, fsync=self._fsync)
