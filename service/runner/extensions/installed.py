@@ -122,11 +122,11 @@ class InstalledExtensions:
         try:
             yield
         except ExtensionFetchError as error:
-            raise BadRequest(f"The {self._noun} cannot be fetched: {_reason(error)}") from error
+            raise BadRequest(f"The {self._noun} cannot be fetched: {safe_text(error)}") from error
         except FileExistsError as error:
-            raise Conflict(_reason(error)) from error
+            raise Conflict(safe_text(error)) from error
         except (SkillError, ValueError, OSError) as error:
-            raise InvalidRequest(f"This is no {self._noun}: {_reason(error)}") from error
+            raise InvalidRequest(f"This is no {self._noun}: {safe_text(error)}") from error
 
     def _shown(self, info: InstallationInfo) -> JsonObject:
         shown = info.model_dump(mode="json", exclude=_HIDDEN)
@@ -137,5 +137,6 @@ class InstalledExtensions:
         return NotFound(f"The {self._noun} '{name}' is not installed")
 
 
-def _reason(error: Exception) -> str:
+def safe_text(error: Exception) -> str:
+    """What an error says, without the credentials of a URL in it."""
     return redact_url_credentials_in_text(str(error))

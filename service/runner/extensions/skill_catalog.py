@@ -34,10 +34,9 @@ from openhands.sdk.skills.skill import (
     load_skills_from_dir,
 )
 from openhands.sdk.skills.utils import find_skill_md, get_skills_cache_dir, update_skills_repository
-from openhands.sdk.utils.redact import redact_url_credentials_in_text
 
 from service.errors import JsonObject
-from service.runner.extensions.installed import InstalledExtensions
+from service.runner.extensions.installed import InstalledExtensions, safe_text
 
 _log = structlog.get_logger(__name__)
 
@@ -98,7 +97,7 @@ class SkillCatalog:
             try:
                 marketplace, path = registry.get_marketplace(registration.name)
             except Exception as error:  # noqa: BLE001  the SDK raises what git, JSON and the disk raise
-                _log.info("marketplace_unreachable", marketplace=registration.name, error=_safe(error))
+                _log.info("marketplace_unreachable", marketplace=registration.name, error=safe_text(error))
                 continue
             found.append(load_marketplace_standalone_skills(marketplace, path, registration))
             found += [
@@ -113,7 +112,7 @@ class SkillCatalog:
         try:
             return Plugin.load(fetch_plugin(source, ref=ref, repo_path=repo_path)).get_all_skills()
         except (PluginFetchError, OSError, ValueError) as error:
-            _log.info("plugin_unreachable", plugin=entry.name, error=_safe(error))
+            _log.info("plugin_unreachable", plugin=entry.name, error=safe_text(error))
             return []
 
     def sync(self) -> JsonObject:
@@ -189,7 +188,3 @@ def work_hosts(exposed_urls: list[dict[str, Any]]) -> list[Skill]:
         return []
     content = "The user can reach web applications that you serve under these addresses:\n" + "\n".join(lines)
     return [Skill(name="work_hosts", content=content, trigger=None, source=None)]
-
-
-def _safe(error: Exception) -> str:
-    return redact_url_credentials_in_text(str(error))
