@@ -21,7 +21,7 @@ from service.runner.conversation.launching import launch_runtime
 from service.runner.extensions.extensions import Extensions
 from service.runner.operations.profiles import new_name, profile_name, renamed, renaming, told
 from service.runner.operations.store_access import StoreAccess, store_errors
-from service.runner.operations.table import Operation
+from service.runner.operations.table import Operation, answered
 from service.runner.persistence.profile_stores import MOST_PROFILES, ProfileStores
 from service.runner.persistence.settings_store import CurrentSettings, SettingsStore
 from service.runner.persistence.stored_profiles import StoredProfiles
@@ -40,7 +40,6 @@ class AgentProfileOperations:
         self._stored = StoredProfiles(settings.persistence_root, cipher)
         self._cipher = cipher
         self._extensions = extensions
-        self._all = access.reading(self._listed)
         self._all_with_default = access.changing(self._listed_with_default)
         self.table: dict[str, Operation] = {
             "agent_profiles.list": self._list,
@@ -58,8 +57,11 @@ class AgentProfileOperations:
 
     async def _list(self, request: Request) -> Answer:
         """Front ends start conversations with the active one, so where none is, one is made active (contract)."""
-        has_active = await self._extensions.workers.call(self._has_active)
-        return await (self._all if has_active else self._all_with_default)(request)
+        with store_errors():
+            found = await self._extensions.workers.call(self._listed, request)
+        if any(each["id"] == found[_ACTIVE] for each in found["profiles"]):
+            return answered(found)
+        return await self._all_with_default(request)
 
     def _listed(self, request: Request) -> JsonObject:
         return {"profiles": self._summaries(), _ACTIVE: self._settings.read().pointers[_ACTIVE]}
@@ -72,20 +74,16 @@ class AgentProfileOperations:
     def _summaries(self) -> Any:  # the SDK's annotation names its own method
         return self._stores.agent_profiles.list_summaries() if self._has_any else []
 
-    def _has_active(self) -> bool:
-        with store_errors():
-            active = self._settings.read().pointers[_ACTIVE]
-            return any(each["id"] == active for each in self._summaries())
+    def _ids(self) -> dict[str, str]:
+        return {each["name"]: each["id"] for each in self._summaries()}
 
     def _require_active(self, settings: CurrentSettings) -> None:
         """Where none is active, the profile called default becomes it, which is made of the settings if need be."""
-        ids = {each["name"]: each["id"] for each in self._summaries()}
-        if settings.pointers[_ACTIVE] in ids.values():
+        if settings.pointers[_ACTIVE] in self._ids().values():
             return
-        if SEED_PROFILE_NAME not in ids and not self._is_stored(SEED_PROFILE_NAME):
+        if not self._is_stored(SEED_PROFILE_NAME):
             self._seed(settings)
-            ids = {each["name"]: each["id"] for each in self._summaries()}
-        settings.pointers[_ACTIVE] = ids.get(SEED_PROFILE_NAME)  # none where its file cannot be read
+        settings.pointers[_ACTIVE] = self._ids().get(SEED_PROFILE_NAME)  # none where its file cannot be read
 
     def _seed(self, settings: CurrentSettings) -> None:
         agent, llm_profile = settings.agent, settings.pointers["active_profile"]
@@ -110,7 +108,7 @@ class AgentProfileOperations:
         """Where it was the active one, default is from then on, and the settings are no ACP agent's any more."""
         name = profile_name(request)
         if self._has_any:
-            ids = {each["name"]: each["id"] for each in self._summaries()}
+            ids = self._ids()
             with self._settings.changing() as settings:
                 self._stores.agent_profiles.delete(name)
                 if settings.pointers[_ACTIVE] == ids.get(name, ""):
