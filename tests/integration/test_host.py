@@ -518,13 +518,16 @@ async def wait_let_go(one: HostedConversation) -> None:
     await wait_until_async(is_let_go, "its owner has let go")
 
 
-async def assert_next_owner_runs(one: HostedConversation, catalog: Catalog, running: Running) -> None:
-    assert status_on_disk(one) == "running"
+async def assert_next_owner_runs(
+    one: HostedConversation, catalog: Catalog, running: Running, *, left_as: str = "running"
+) -> None:
+    assert status_on_disk(one) == left_as
     assert one.conversation_id in await catalog.index.running()
     async with running(RunnerId("next")) as other:
         with runs_starting_slowly():  # its LLM does not answer
             again = await other.open(one.conversation_id)
             assert again.reporter.status is ConversationExecutionStatus.RUNNING
+            assert status_on_disk(one) == "running"
         await again.pause_work()
 
 
@@ -573,14 +576,7 @@ async def test_run_whose_agent_gets_ready_for_longer_than_the_drain_is_the_next_
             await wait_let_go(one)
             go_on.set()
             await draining
-    assert status_on_disk(one) == "idle"
-    assert one.conversation_id in await catalog.index.running()
-    async with running(RunnerId("next")) as other:
-        with runs_starting_slowly():  # its LLM does not answer
-            again = await other.open(one.conversation_id)
-            assert again.reporter.status is ConversationExecutionStatus.RUNNING
-            assert status_on_disk(one) == "running"
-        await again.pause_work()
+    await assert_next_owner_runs(one, catalog, running, left_as="idle")
 
 
 async def test_message_that_comes_while_a_run_ends_is_the_next_owners(
